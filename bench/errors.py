@@ -1,0 +1,84 @@
+"""What can go wrong, and the exit code each kind ends with.
+
+    BenchError                4
+    ├── WrongUse              2   mistakes in what was asked; all of them at once
+    ├── GateMissed            1   an SLO, a gate or a regression
+    ├── Inconclusive          3   measured, but it does not decide
+    ├── TargetError           4   the server under test
+    │   ├── Unreachable           cannot connect
+    │   ├── ServerStartFailed     an embedded tritonserver did not come up
+    │   ├── ModelLoadFailed       the model, or the configuration asked for, did not load
+    │   └── DeployFailed          a cluster refused, or never got ready
+    ├── ToolError             4   Locust, perf_analyzer, or what they need
+    └── RunFolderError        2   a run folder that cannot be written or read
+
+A failed request is data (an outcome in `samples`), never one of these. Each message is a full
+sentence and ends with what to do next.
+"""
+
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_MISSED = 1
+EXIT_WRONG_USE = 2
+EXIT_INCONCLUSIVE = 3
+EXIT_FAILED = 4
+EXIT_INTERRUPTED = 130
+
+
+class BenchError(Exception):
+    """An experiment that failed."""
+
+    exit_code = EXIT_FAILED
+
+
+class WrongUse(BenchError):
+    """What was asked cannot be done; carries every mistake, in the order of the flags."""
+
+    exit_code = EXIT_WRONG_USE
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class GateMissed(BenchError):
+    """A gate, an SLO or a comparison came out against what was measured."""
+
+    exit_code = EXIT_MISSED
+
+
+class Inconclusive(BenchError):
+    """What was measured does not decide the question."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+
+class TargetError(BenchError):
+    """The Triton under test."""
+
+
+class Unreachable(TargetError):
+    """Nothing answers at the address."""
+
+
+class ServerStartFailed(TargetError):
+    """An embedded tritonserver did not come up."""
+
+
+class ModelLoadFailed(TargetError):
+    """The model, or the configuration asked for, did not load."""
+
+
+class DeployFailed(TargetError):
+    """A cluster refused a manifest, or the service never got ready."""
+
+
+class ToolError(BenchError):
+    """Locust, perf_analyzer, or something they need."""
+
+
+class RunFolderError(BenchError):
+    """A run folder that cannot be written or read."""
+
+    exit_code = EXIT_WRONG_USE

@@ -1,0 +1,114 @@
+"""The record: one row a request, four int64 columns, and nothing else.
+
+Every figure the suite prints about requests is a fold over these columns. Times are nanoseconds of
+one monotonic clock (`time.monotonic_ns`), which all processes of a host share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+COLUMNS = ("intended_ns", "sent_ns", "done_ns", "outcome")
+
+
+class Outcome(IntEnum):
+    """How a request ended. Everything but OK is a failure, and stays in the record."""
+
+    OK = 0
+    SERVER_ERROR = 1  # Triton answered, with an error
+    CONNECTION = 2  # refused, reset, closed, or a broken answer
+    TIMEOUT = 3
+    WRONG_ANSWER = 4  # status fine; shape, dtype, byte count or values are not
+    UNFINISHED = 5  # planned, but without an answer when the trial ended
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open span of the monotonic clock."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Columns of equal length n, int64. `intended_ns` equals `sent_ns` in a closed loop."""
+
+    intended_ns: Int64
+    sent_ns: Int64
+    done_ns: Int64
+    outcome: Int64
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, int, int]]) -> Samples:
+        table = np.array(list(rows), dtype=np.int64).reshape(-1, 4)
+        return cls(*(np.ascontiguousarray(column) for column in table.T))
+
+    @classmethod
+    def merge(cls, parts: Iterable[Samples]) -> Samples:
+        """All rows of all parts, ordered by when they were intended; the order of parts is irrelevant."""
+        rows = list(parts)
+        if not rows:
+            return cls.of([])
+        table = [np.concatenate([getattr(part, name) for part in rows]) for name in COLUMNS]
+        order = np.lexsort(table[::-1])
+        return cls(*(column[order] for column in table))
+
+    @classmethod
+    def load(cls, path: Path) -> Samples:
+        with np.load(path) as archive:
+            return cls(*(archive[name] for name in COLUMNS))
+
+    def save(self, path: Path) -> None:
+        """Write atomically: a reader sees the whole file or none."""
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        with part.open("wb") as file:
+            np.savez_compressed(file, **{name: getattr(self, name) for name in COLUMNS})
+        part.replace(path)
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def where(self, mask: NDArray[np.bool_]) -> Samples:
+        return Samples(*(getattr(self, name)[mask] for name in COLUMNS))
+
+    def done_in(self, window: Window) -> Samples:
+        """Requests that ended inside the window: what throughput counts."""
+        return self.where((self.done_ns >= window.start_ns) & (self.done_ns < window.end_ns))
+
+    def intended_in(self, window: Window) -> Samples:
+        """Requests that were due inside the window, whenever they ended: what an open loop asks about."""
+        return self.where((self.intended_ns >= window.start_ns) & (self.intended_ns < window.end_ns))
+
+    def good(self) -> Samples:
+        return self.where(self.outcome == Outcome.OK)
+
+    def failed(self) -> Samples:
+        return self.where(self.outcome != Outcome.OK)
+
+    @property
+    def response_ns(self) -> Int64:
+        """Done minus intended: what a caller who wanted an answer at `intended` waited."""
+        return self.done_ns - self.intended_ns
+
+    @property
+    def service_ns(self) -> Int64:
+        """Done minus sent."""
+        return self.done_ns - self.sent_ns
+
+    @property
+    def lateness_ns(self) -> Int64:
+        """Sent minus intended: the generator's own delay."""
+        return self.sent_ns - self.intended_ns

@@ -1,0 +1,86 @@
+"""A trial: one measured repeat of a cell, as an engine hands it over and a run folder keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.cell import Cell
+from bench.findings import Finding
+from bench.samples import Samples, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests and control calls go. Each address without a path, e.g. http://127.0.0.1:8000."""
+
+    http_url: str
+    grpc_address: str | None = None  # host:port
+    metrics_url: str | None = None  # with its path
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may be secret: never stored
+    pid: int | None = None  # of the server, when it runs on this host and that is known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one trial asks of an engine."""
+
+    cell: Cell
+    repeat: int
+    seed: int
+    warmup_s: float
+    duration_s: float
+    drain_s: float = 10.0
+    model_version: str = ""
+    image_height: int = 224
+    image_width: int = 224
+    timeout_s: float = 60.0
+    check_fraction: float = 0.01
+    workers: int = 0  # load-generating processes; 0: the engine decides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Differences of Triton's per-model counters over the window. Times are sums, in nanoseconds."""
+
+    inference_count: int
+    execution_count: int
+    success_count: int
+    fail_count: int
+    success_ns: int
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+    # executed batch size -> (executions, compute_infer_ns per those executions)
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generator:
+    """What making the load cost the machine that made it, over the window."""
+
+    workers: int
+    cpu_s: tuple[float, ...]  # one per worker
+    max_rss_bytes: int
+    lost_workers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    plan: Plan
+    window: Window  # warm-up before it, drain after it
+    samples: Samples  # everything: warm-up, window and drain
+    errors: Mapping[str, int]  # message -> how often, of failed requests
+    generator: Generator
+    counters: Counters | None = None  # None: the server does not tell
+    planned: int | None = None  # open loop: arrivals on the tape
+    values_checked: int = 0  # answers compared value by value with the reference
+    reference: str = ""  # where the reference came from; "": none could be had, and why is a finding
+    machine: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)  # (at_ns, value)
+    findings: tuple[Finding, ...] = ()  # only what the engine itself saw; checks add theirs when judging
+    engine: Mapping[str, str] = field(default_factory=dict)  # command, version, stdout, stderr
+
+    @property
+    def cell(self) -> Cell:
+        return self.plan.cell

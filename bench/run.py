@@ -1,0 +1,161 @@
+"""The run folder: everything a sweep measured, written after every trial, readable on its own.
+
+    run.json                           what was asked, of what, by what machine (`RunRecord`)
+    trials/<cell>/<repeat>.json, .npz  one trial each; the .npz holds its samples
+    cells.csv, report.html             made from the above, at any time, by anyone
+
+Each file is written to a neighbour and moved into place, so a killed sweep loses the trial in
+flight and nothing else. Readers refuse a schema they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cattrs
+from cattrs.preconf.json import make_converter
+
+from bench.errors import RunFolderError
+from bench.samples import Samples
+from bench.trial import Trial
+
+SCHEMA_VERSION = 1
+
+_converter = make_converter()
+# Samples live in the .npz beside the trial's JSON, not in it.
+_converter.register_unstructure_hook(Samples, lambda samples: len(samples))
+_converter.register_structure_hook(Samples, lambda _length, _type: Samples.of([]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What a reader of the numbers must know about where they come from."""
+
+    name: str
+    created_at: str  # ISO 8601, UTC
+    command: tuple[str, ...]
+    seed: int
+    spec: Mapping[str, Any]  # the axes and durations as asked
+    machine: Mapping[str, str]  # of the load generator: cpu, cores, memory_bytes, kernel, gpu...
+    versions: Mapping[str, str]  # python, locust, tritonclient, tritonserver...
+    target: str  # embedded | the URL | mlservice <name>; and where the client ran
+    weights: str = ""  # one sentence: which weights the model really had
+    # server configuration key -> the model configuration as the server reported it after loading
+    served: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    slo: str = ""
+    # cells that could not be measured: cell key -> the reason in the server's words
+    failed: Mapping[str, str] = field(default_factory=dict)
+    # cells asked for, in the order of the axes, so that "not run" can be told from "not asked"
+    planned: tuple[str, ...] = ()
+    finished_at: str = ""  # "": interrupted, or still running
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder on disk; `record` is read back each time, so that two views never differ."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord) -> RunFolder:
+        """A new folder with its record.
+
+        Raises RunFolderError when the folder holds another run, or cannot be written.
+        """
+        if (path / "run.json").exists():
+            raise RunFolderError(
+                f"--out {path} already holds a run: choose another --name or --out, "
+                "--resume to go on with it, or --force to replace it."
+            )
+        if path.exists() and any(path.iterdir()):
+            raise RunFolderError(
+                f"--out {path} is not empty and holds no run: choose an empty or new folder."
+            )
+        folder = cls(path)
+        try:
+            (path / "trials").mkdir(parents=True, exist_ok=True)
+            folder.write_record(record)
+        except OSError as error:
+            raise RunFolderError(
+                f"--out {path} cannot be written ({error.strerror}): choose another."
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises RunFolderError when there is none, or of another schema."""
+        folder = cls(path)
+        _ = folder.record
+        return folder
+
+    @property
+    def record(self) -> RunRecord:
+        data = _read_json(self.path / "run.json")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{self.path} has schema {version}, this bench reads {SCHEMA_VERSION}: "
+                "use the version of bench that wrote it."
+            )
+        record: RunRecord = _structure(data, RunRecord, self.path)
+        return record
+
+    def write_record(self, record: RunRecord) -> None:
+        write_json(self.path / "run.json", _converter.unstructure(record))
+
+    def write_trial(self, trial: Trial) -> None:
+        """Samples first: a trial exists once its JSON does."""
+        stem = self._stem(trial.cell.key, trial.plan.repeat)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        trial.samples.save(stem.with_suffix(".npz"))
+        write_json(stem.with_suffix(".json"), _converter.unstructure(trial))
+
+    def has_trial(self, cell_key: str, repeat: int) -> bool:
+        return self._stem(cell_key, repeat).with_suffix(".json").exists()
+
+    def trials(self) -> Iterator[Trial]:
+        """Every trial, by cell and repeat; one at a time, since their samples may be large."""
+        for path in sorted((self.path / "trials").glob("*/*.json")):
+            trial = _structure(_read_json(path), Trial, path)
+            samples = Samples.load(path.with_suffix(".npz"))
+            yield replace(trial, samples=samples)
+
+    def _stem(self, cell_key: str, repeat: int) -> Path:
+        return self.path / "trials" / _safe(cell_key) / f"{repeat}"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write atomically."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    part.replace(path)
+
+
+def _safe(key: str) -> str:
+    """A cell's key as one path component: model names are a server's word, not ours."""
+    return "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):x}" for c in key).lstrip(".")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path.parent} holds no run: {path.name} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}): restore it, or measure again.") from error
+    if not isinstance(data, dict):
+        raise RunFolderError(f"{path} is not a run's file: it holds no JSON object.")
+    return data
+
+
+def _structure(data: dict[str, Any], kind: type[Any], path: Path) -> Any:
+    try:
+        return _converter.structure(data, kind)
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{path} is not what this bench writes: {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.cell import Cell
 from bench.findings import Finding
@@ -19,6 +20,30 @@ class Target:
     metrics_url: str | None = None  # with its path
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may be secret: never stored
     pid: int | None = None  # of the server, when it runs on this host and that is known
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Right answers to the seeded payload, computed without Triton."""
+
+    path: str  # .npz: output name -> array, first axis the batch
+    origin: str  # one sentence
+    relative: float  # tolerance, as numpy.allclose counts it
+    absolute: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model as a target serves it, read back after loading."""
+
+    metadata: Mapping[str, Any]  # GET /v2/models/M
+    config: Mapping[str, Any]  # GET /v2/models/M/config
+    reference: Reference | None = None
+
+    @property
+    def max_batch(self) -> int:
+        """0: the model knows no batch axis."""
+        return int(self.config.get("max_batch_size", 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +62,16 @@ class Plan:
     timeout_s: float = 60.0
     check_fraction: float = 0.01
     workers: int = 0  # load-generating processes; 0: the engine decides
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A trial under way: what a progress line shows, and nothing that is kept."""
+
+    seconds: float
+    requests: int
+    rate_per_s: float
+    p99_ns: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

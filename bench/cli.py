@@ -1,0 +1,234 @@
+"""Verbs and flags. Everything a verb does lives elsewhere; errors become exit codes here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bench import __version__
+from bench.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+target_options: Callable[[Command], Command] = _together(
+    click.option("--url", help="HTTP address of a Triton already running; without it, one is started here."),
+    click.option("--grpc-url", help="Its gRPC address, host:port.  [default: the HTTP host, port + 1]"),
+    click.option("--metrics-url", help="Its metrics address.  [default: the HTTP host, port + 2, /metrics]"),
+    click.option(
+        "--header", multiple=True, metavar="NAME:VALUE", help="Sent with every request; never stored."
+    ),
+)
+embedded_options: Callable[[Command], Command] = _together(
+    click.option("--model", default="python_vit", help="Model to measure; calibration: null_vit, delay..."),
+    click.option(
+        "--vit",
+        default="auto",
+        metavar="WHICH",
+        help="Weights of python_vit: auto, base, tiny (random weights of that size), a snapshot folder, "
+        "or a Hugging Face name.",
+    ),
+    click.option("--tritonserver", type=click.Path(path_type=Path), help="The binary to start."),
+    click.option(
+        "--repository", type=click.Path(path_type=Path), help="Model repository.  [default: the one shipped]"
+    ),
+)
+payload_options: Callable[[Command], Command] = _together(
+    click.option("--image", default="224x224", metavar="HxW", help="Size of the seeded images."),
+    click.option("--seed", default="1", help="Of arrivals and of the order of trials."),
+    click.option("--timeout", default="60s", help="After which a request counts as failed."),
+)
+
+
+@click.group(context_settings=CONTEXT, epilog=_examples(
+    "bench sweep --batch 1,8,32",
+    "bench sweep --url http://127.0.0.1:8000 --batch 1,8 --concurrency 1,4,16",
+    "bench report reports/latest",
+    "bench doctor",
+))  # fmt: skip
+@click.version_option(__version__, prog_name="bench")
+def bench() -> None:
+    """Measure models served on Triton: throughput and latency against batch, instances and load.
+
+    Talk goes to stderr, results to stdout. Exit codes: 0 done, all valid; 1 a gate or SLO was missed;
+    2 wrong use; 3 measured, but inconclusive or some cell INVALID; 4 the target or a tool failed;
+    130 interrupted, what was measured is saved.
+
+    Shell completion: eval "$(_BENCH_COMPLETE=bash_source bench)" (or zsh_source, fish_source).
+    """
+
+
+@bench.command(epilog=_examples(
+    "bench sweep --batch 1,8,32",
+    "bench sweep --batch 1,8 --instances 1,2 --concurrency 1,4,16 --protocol http,grpc --repeats 5",
+    "bench sweep --rate 5/s,10/s --slo p99=500ms --repeats 3",
+    "bench sweep --url 127.0.0.1:8000 --model my_model --batch 1,8 --dry-run",
+))  # fmt: skip
+@click.option("--batch", default="1,8,32", help="Images a request.")
+@click.option("--instances", help="Model instances, changed live.  [default: as the model's file says]")
+@click.option("--max-batch", help="Triton's max_batch_size, changed live.")
+@click.option("--max-queue-delay", help="Dynamic batcher: off, 0, 1ms...  [default: as the file says]")
+@click.option("--parameter", multiple=True, metavar="NAME=A,B", help="Model parameter as a further axis.")
+@click.option("--concurrency", help="Requests always in flight (closed loop).  [default: 4]")
+@click.option("--rate", help="Arrivals a second (open loop): 50/s,100/s.")
+@click.option("--arrival", default="poisson", help="poisson or constant, for --rate.")
+@click.option("--protocol", default="http", help="http, grpc, or both.")
+@click.option("--engine", default="locust", help="locust, perf_analyzer, or both.")
+@click.option("--shared-memory", default="none", help="none, system, cuda: how tensors reach the server.")
+@target_options
+@embedded_options
+@payload_options
+@click.option("--duration", default="5s", help="Of one trial's window; auto: until its interval is tight.")
+@click.option("--warmup", default="1s", help="At the trial's own load, before the window.")
+@click.option("--repeats", type=int, help="Trials of each cell; intervals need 3.  [default: 3]")
+@click.option("--quick", is_flag=True, help="Each cell once: no intervals, figures are indicative.")
+@click.option(
+    "--slo", default="", metavar="TERMS", help="For goodput and the verdict: p99=100ms,errors=0.1%."
+)
+@click.option("--check", default="1%", help="Share of answers whose values are compared with a reference.")
+@click.option("--processes", default="auto", help="Load-generating processes.")
+@click.option("--perf-analyzer", type=click.Path(path_type=Path), help="The perf_analyzer binary to use.")
+@click.option("--name", help="Of the run.  [default: model and time]")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: reports/NAME]")
+@click.option("--force", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run that is in the folder.")
+@click.option("--dry-run", is_flag=True, help="Print cells, reloads and the time it would take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON on stdout.")
+def sweep(**given: Any) -> None:
+    """Measure every combination of batch, instances, load and protocol, and write a report."""
+    from bench.verbs import sweep as run
+
+    sys.exit(run(given, _command_line()))
+
+
+@bench.command(epilog=_examples("bench serve", "bench serve --vit base --http-port 8000"))
+@embedded_options
+@click.option("--instances", default=1, help="Of the model.")
+@click.option("--http-port", default=8000, help="0: any free one.")
+@click.option("--grpc-port", default=8001, help="0: any free one.")
+@click.option("--metrics-port", default=8002, help="0: any free one.")
+@click.option("--log", type=click.Path(path_type=Path), help="The server's log.  [default: a scratch file]")
+def serve(**given: Any) -> None:
+    """Start a Triton on this machine, load the model, and keep it until Ctrl-C."""
+    from bench.verbs import serve as run
+
+    sys.exit(run(given))
+
+
+@bench.command(epilog=_examples(
+    "bench infer --url 127.0.0.1:8000", "bench infer --url 127.0.0.1:8000 --protocol grpc --image cat.jpg",
+))  # fmt: skip
+@target_options
+@embedded_options
+@click.option("--protocol", default="http", help="http or grpc.")
+@click.option("--image", help="A picture, or HxW of a seeded one.  [default: 224x224]")
+@click.option("--timeout", default="60s")
+@click.option("--json", "as_json", is_flag=True, help="Print outputs' shapes and the time as JSON.")
+def infer(**given: Any) -> None:
+    """Send one request and print the tensor that comes back, its shape, and the time."""
+    from bench.verbs import infer as run
+
+    sys.exit(run(given))
+
+
+@bench.command(
+    epilog=_examples("bench report reports/latest", "bench report reports/a reports/b --format md")
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write.  [default: the run's report.html]"
+)
+@click.option("--format", "form", type=click.Choice(["html", "md", "table", "json"]), default="html")
+def report(runs: Sequence[Path], out: Path | None, form: str) -> None:
+    """Rebuild a report from run folders alone; several runs are laid over each other."""
+    from bench.verbs import report as run
+
+    sys.exit(run(runs, out, form))
+
+
+@bench.command(epilog=_examples(
+    "bench compare reports/main reports/mine --fail-if 'p99>+5%' --fail-if 'throughput<-3%'",
+))  # fmt: skip
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option(
+    "--fail-if", multiple=True, metavar="GATE", help="'p99>+5%', 'throughput<-3%'; may be repeated."
+)
+@click.option("--anyway", is_flag=True, help="Compare although machines or models differ.")
+@click.option("--format", "form", type=click.Choice(["table", "md", "html", "json"]), default="table")
+@click.option("--out", type=click.Path(path_type=Path), help="Write there instead of stdout.")
+def compare(**given: Any) -> None:
+    """Judge a run against a baseline: regression, no change, or inconclusive."""
+    from bench.verbs import compare as run
+
+    sys.exit(run(given))
+
+
+@bench.command(epilog=_examples("bench doctor", "bench doctor --json"))
+@click.option("--tritonserver", type=click.Path(path_type=Path))
+@click.option("--perf-analyzer", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True)
+def doctor(tritonserver: Path | None, perf_analyzer: Path | None, as_json: bool) -> None:
+    """What this machine can do, and what to do about the rest."""
+    from bench.doctor import run
+
+    sys.exit(run(tritonserver, perf_analyzer, as_json=as_json))
+
+
+@bench.group()
+def setup() -> None:
+    """Fetch tools that pip cannot install by itself."""
+
+
+@setup.command("perf-analyzer", epilog=_examples("bench setup perf-analyzer"))
+@click.option("--quiet", is_flag=True, help="Say nothing when it is there already.")
+def setup_perf_analyzer(quiet: bool) -> None:
+    """A perf_analyzer that runs on this machine's C library, in the user's cache."""
+    from bench.verbs import setup_perf_analyzer as run
+
+    sys.exit(run(quiet=quiet))
+
+
+def _command_line() -> tuple[str, ...]:
+    return ("bench", *sys.argv[1:])
+
+
+def main() -> None:
+    """Entry point: one place where errors become a message on stderr and an exit code."""
+    try:
+        bench.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_WRONG_USE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # somebody closed our stdout, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except WrongUse as error:
+        click.echo("\n".join(f"error: {mistake}" for mistake in error.mistakes), err=True)
+        sys.exit(error.exit_code)
+    except BenchError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,183 @@
+"""From flags as typed to a SweepSpec: every mistake is found and named, then all are raised at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from bench import units
+from bench.cell import Arrival, Engine, Protocol, SharedMemory
+from bench.errors import WrongUse
+from bench.spec import DEFAULT_REPEATS, QUICK_REPEATS, SweepSpec
+
+T = TypeVar("T")
+Choice = TypeVar("Choice", bound=StrEnum)
+
+DEFAULT_CONCURRENCY = "4"
+MAX_BATCH = 4096
+MAX_USERS = 10_000
+MAX_INSTANCES = 256
+
+
+@dataclass(slots=True)
+class Flags:
+    """Reads one flag after another; `mistakes` collects what is wrong with them."""
+
+    mistakes: list[str] = field(default_factory=list)
+
+    def read(self, flag: str, text: str, parse: Callable[[str], T], instead: T) -> T:
+        """What the flag says; after a mistake `instead`, so that reading can go on."""
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.wrong(flag, text, str(error))
+            return instead
+
+    def wrong(self, flag: str, text: str, allowed: str) -> None:
+        self.mistakes.append(f"{flag} {text}: {allowed}")
+
+    def check(self) -> None:
+        """Raises WrongUse with every mistake found so far."""
+        if self.mistakes:
+            raise WrongUse(self.mistakes)
+
+
+def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
+    return lambda text: units.parse_integers(text, low=low, high=high)
+
+
+def choices(kind: type[Choice]) -> Callable[[str], tuple[Choice, ...]]:
+    """A comma-separated list of an enum's values, each once."""
+
+    def parse(text: str) -> tuple[Choice, ...]:
+        names = [name.strip() for name in text.split(",")]
+        allowed = ", ".join(kind)
+        unknown = [name for name in names if name not in list(kind)]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is unknown; allowed: {allowed}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names one twice; allowed: each of {allowed} once")
+        return tuple(kind(name) for name in names)
+
+    return parse
+
+
+def image_size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and 1 <= int(height) <= 8192 and 1 <= int(width) <= 8192):
+        raise ValueError("give HEIGHTxWIDTH in pixels, 1 to 8192 each, e.g. 224x224")
+    return int(height), int(width)
+
+
+def fraction(text: str) -> float:
+    value = units.parse_percent(text) if text.endswith("%") else float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("give a fraction from 0 to 1, or a percentage")
+    return value
+
+
+def variants(texts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`--parameter name=a,b` flags -> axes of model parameters."""
+    axes = []
+    for text in texts:
+        name, equals, values = text.partition("=")
+        listed = tuple(v.strip() for v in values.split(","))
+        if not name or not equals or not all(listed) or len(set(listed)) < len(listed):
+            raise ValueError("give NAME=VALUE[,VALUE...], each value once")
+        axes.append((name, listed))
+    if len({name for name, _ in axes}) < len(axes):
+        raise ValueError("names one parameter twice; list its values in one flag")
+    return tuple(axes)
+
+
+def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
+    """The spec as far as the flags alone tell; mistakes are left in `flags`."""
+    read = flags.read
+    has_rate = bool(given.get("rate"))
+    concurrency = given.get("concurrency") or ("" if has_rate else DEFAULT_CONCURRENCY)
+    is_auto = given["duration"] == "auto"
+    height, width = read("--image", given["image"], image_size, (224, 224))
+    quick = bool(given["quick"])
+    if quick and given.get("repeats"):
+        flags.wrong("--quick", "", "goes without --repeats: it measures each cell once")
+    repeats = str(given.get("repeats") or (QUICK_REPEATS if quick else DEFAULT_REPEATS))
+    return SweepSpec(
+        model=given["model"],
+        batches=read("--batch", given["batch"], integers(1, MAX_BATCH), (1,)),
+        instances=_optional(flags, "--instances", given.get("instances"), integers(1, MAX_INSTANCES)),
+        max_batches=_optional(flags, "--max-batch", given.get("max_batch"), integers(1, MAX_BATCH)),
+        queue_delays_us=_optional(flags, "--max-queue-delay", given.get("max_queue_delay"), _delays_us),
+        parameters=read(
+            "--parameter", " ".join(given["parameter"]), lambda _: variants(given["parameter"]), ()
+        ),
+        concurrencies=read("--concurrency", concurrency, integers(1, MAX_USERS), ()) if concurrency else (),
+        rates_per_s=read("--rate", given["rate"], units.parse_rates, ()) if has_rate else (),
+        arrival=read("--arrival", given["arrival"], choices(Arrival), (Arrival.POISSON,))[0],
+        protocols=read("--protocol", given["protocol"], choices(Protocol), (Protocol.HTTP,)),
+        engines=read("--engine", given["engine"], choices(Engine), (Engine.LOCUST,)),
+        shared_memory=read(
+            "--shared-memory", given["shared_memory"], choices(SharedMemory), (SharedMemory.NONE,)
+        ),
+        duration_s=5.0 if is_auto else read("--duration", given["duration"], _positive_duration, 5.0),
+        auto_duration=is_auto,
+        warmup_s=read("--warmup", given["warmup"], units.parse_duration_s, 1.0),
+        repeats=read("--repeats", repeats, integers(1, 1000), (1,))[0],
+        seed=read("--seed", str(given["seed"]), integers(0, 2**31 - 1), (1,))[0],
+        image_height=height,
+        image_width=width,
+        check_fraction=read("--check", str(given["check"]), fraction, 0.01),
+        timeout_s=read("--timeout", given["timeout"], _positive_duration, 60.0),
+        processes=read("--processes", given["processes"], _processes, 0),
+    )
+
+
+def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Flags) -> None:
+    """What only the target can tell: is the model there, does the batch fit."""
+    if known_models and spec.model not in known_models:
+        flags.wrong("--model", spec.model, f"not in the repository; it has {', '.join(known_models)}")
+        return
+    limits = [m for m in spec.max_batches if m is not None] or ([max_batch] if max_batch is not None else [])
+    if not limits:
+        return
+    limit = max(1, min(limits))  # a model without a batch axis still takes one item
+    over = [batch for batch in spec.batches if batch > limit]
+    if over:
+        flags.wrong(
+            "--batch",
+            ",".join(map(str, over)),
+            f"over the model's maximum of {limit}; allowed: 1 to {limit}, or raise it with --max-batch",
+        )
+
+
+def _optional(
+    flags: Flags, flag: str, text: str | None, parse: Callable[[str], tuple[int, ...]]
+) -> tuple[int | None, ...]:
+    nothing: tuple[int | None, ...] = (None,)
+    return nothing if not text else flags.read(flag, text, parse, nothing)
+
+
+def _positive_duration(text: str) -> float:
+    seconds = units.parse_duration_s(text)
+    if seconds <= 0:
+        raise ValueError("must be longer than nothing, e.g. 10s")
+    return seconds
+
+
+def _delays_us(text: str) -> tuple[int, ...]:
+    """`off` switches the dynamic batcher off; 0 batches what is waiting, without waiting for more."""
+    delays = tuple(
+        -1 if part.strip() == "off" else round(units.parse_duration_s(part) * 1e6) for part in text.split(",")
+    )
+    if len(set(delays)) < len(delays):
+        raise ValueError("names one delay twice; allowed: off, 0, 500us, 1ms...")
+    return delays
+
+
+def _processes(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdigit() or not 1 <= int(text) <= 128:
+        raise ValueError("give auto, or a number from 1 to 128")
+    return int(text)

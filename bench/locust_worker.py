@@ -1,0 +1,163 @@
+"""One load-generating process: Locust with its own monkey patching, driven over pipes.
+
+It reads commands and writes events, a JSON object a line (`bench.locust_engine` is the other end):
+
+    {"prepare": {...Order...}}    -> {"prepared": {...}}   payload built, users spawned and connected
+    {"start_at": ns}                                        all workers of a trial open at one instant
+                                  -> {"live": {...}}       a few times a second
+    {"stop_at": ns}                                         no request intended from here on
+                                  -> {"done": {...}}       samples lie in the file named in the order
+
+It ends at the end of its input, so it never outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import gevent
+import locust  # patches the world; first, before sockets are made
+import numpy as np
+from gevent.event import Event
+from gevent.fileobject import FileObject
+from gevent.queue import Queue
+from locust.env import Environment
+
+from bench.arrivals import share, tape_ns
+from bench.cell import Arrival
+from bench.lanes import LaneMaker, Order
+from bench.pacing import Alarm, Tape
+from bench.samples import Outcome
+from bench.session import Session
+from bench.users import Traffic, user_class
+
+_LIVE_EVERY_S = 0.25
+_CONNECT_TIMEOUT_S = 60.0
+
+
+class Worker:
+    """The process's one trial at a time."""
+
+    def __init__(self, commands: Queue[dict[str, Any]], out: TextIO) -> None:
+        self._commands = commands
+        self._out = out
+        self._makers: dict[str, LaneMaker] = {}
+
+    def say(self, **event: Any) -> None:
+        self._out.write(json.dumps(event) + "\n")
+        self._out.flush()
+
+    def serve(self) -> None:
+        """Trials, one after another, until the input ends."""
+        self.say(hello={"pid": os.getpid(), "locust": locust.__version__})
+        while True:
+            command = self._commands.get()
+            try:
+                self._trial(Order.from_json(command["prepare"]))
+            except Exception as error:  # the border of the process: the other end raises it
+                self.say(
+                    error={"message": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+                )
+
+    def _trial(self, order: Order) -> None:
+        maker = LaneMaker(order)
+        session = Session(check_every=order.check_every if maker.has_reference else 0)
+        environment = Environment(user_classes=[user_class(order.protocol)])
+        environment.triton = Traffic(maker.connect, session, order.model, whole_trial=True)
+        runner = environment.create_local_runner()
+        try:
+            self._spawn(runner, order.users)
+            gc.collect()
+            gc.freeze()
+            gc.disable()  # a collection would stop every user of the process at once
+            self.say(prepared={"users": order.users, "request_bytes": maker.request_bytes})
+            self._measure(runner, session, order)
+        finally:
+            gc.enable()
+            gc.unfreeze()
+            runner.quit()
+            maker.close()
+
+    def _spawn(self, runner: Any, users: int) -> None:
+        complete = Event()
+        runner.environment.events.spawning_complete.add_listener(lambda **_: complete.set())
+        runner.start(users, spawn_rate=users)
+        if not complete.wait(_CONNECT_TIMEOUT_S):
+            raise TimeoutError(f"{users} users did not start within {_CONNECT_TIMEOUT_S:g} s")
+
+    def _measure(self, runner: Any, session: Session, order: Order) -> None:
+        start_ns = self._commands.get()["start_at"]
+        session.tape = _tape(order, start_ns)
+        alarm = Alarm()
+        alarm.wait_until(start_ns)
+        alarm.close()
+        session.gate.set()
+        cpu_start = time.process_time()
+        live = gevent.spawn(self._tell, session)
+        stop = self._commands.get()
+        session.end_ns = stop["stop_at"]
+        drained = self._drain(runner, session.end_ns, stop["drain_s"])
+        live.kill()
+        runner.stop()
+        self._finish(session, order, drained, time.process_time() - cpu_start)
+
+    def _drain(self, runner: Any, end_ns: int, drain_s: float) -> bool:
+        remaining = (end_ns - time.monotonic_ns()) / 1e9
+        return bool(runner.user_greenlets.join(timeout=max(0.0, remaining) + drain_s))
+
+    def _finish(self, session: Session, order: Order, drained: bool, cpu_s: float) -> None:
+        recorder = session.recorder
+        if session.tape is not None and session.end_ns is not None:
+            now_ns = time.monotonic_ns()
+            for due_ns in session.tape.untaken_before(session.end_ns):
+                recorder.add(due_ns, now_ns, now_ns, Outcome.UNFINISHED)
+        recorder.samples().save(Path(order.samples))
+        self.say(
+            done={
+                "errors": dict(recorder.errors),
+                "values_checked": session.values_checked,
+                "drained": drained,
+                "cpu_s": cpu_s,
+            }
+        )
+
+    def _tell(self, session: Session) -> None:
+        """Live figures over what ended since the last line."""
+        told = 0
+        recorder = session.recorder
+        while True:
+            gevent.sleep(_LIVE_EVERY_S)
+            now = len(recorder)
+            fresh = np.array(recorder.done_ns[told:now]) - np.array(recorder.intended_ns[told:now])
+            p50, p99 = np.percentile(fresh, [50, 99]) if now > told else (0.0, 0.0)
+            self.say(live={"at_ns": time.monotonic_ns(), "requests": now, "p50_ns": p50, "p99_ns": p99})
+            told = now
+
+
+def _tape(order: Order, start_ns: int) -> Tape | None:
+    if order.rate_per_s is None:
+        return None
+    offsets = tape_ns(Arrival(order.arrival), order.rate_per_s, order.tape_s, order.seed)
+    return Tape(share(offsets, order.worker, order.workers).tolist(), start_ns)
+
+
+def main() -> None:
+    commands: Queue[dict[str, Any]] = Queue()
+    # Anything else that prints (Locust, a warning) must not break the line protocol.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    gevent.spawn(Worker(commands, out).serve)
+    for line in FileObject(sys.stdin.fileno(), "r", closefd=False):
+        commands.put(json.loads(line))
+    os._exit(0)  # the other end is gone: nothing left is worth a clean exit
+
+
+if __name__ == "__main__":
+    main()

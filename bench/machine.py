@@ -1,0 +1,183 @@
+"""Who measured, and how busy the machine was meanwhile.
+
+`describe()` is written down once a run; a `Sampler` runs beside each trial and gives named series of
+(at_ns, value) on the trial's own clock. A sensor that is not there gives no series; zero is a reading.
+
+    cpu_pressure_some_percent  time some task waited for a CPU (Linux PSI)
+    cpu_steal_percent          time the hypervisor ran somebody else
+    cpu_busy_percent           of all cores
+    server_cpu_cores           tritonserver and its stubs, where they run on this host
+    client_cpu_cores           the load generator
+    gpuN_*                     from NVML, see `bench.gpu`
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import psutil
+
+Series = dict[str, tuple[tuple[int, float], ...]]
+Sensor = Callable[[], Mapping[str, float]]
+
+SAMPLE_EVERY_S = 0.25
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def describe() -> dict[str, str]:
+    """The machine the load generator runs on, as strings for a report."""
+    memory = psutil.virtual_memory().total
+    return {
+        "cpu": _cpu_model(),
+        "cores": str(usable_cores()),
+        "memory_bytes": str(memory),
+        "os": _os_name(),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity counts, a container's quota too."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota_cores()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+class Sampler:
+    """Reads all sensors a few times a second, in a thread, until it is stopped."""
+
+    def __init__(self, sensors: Iterable[Sensor], every_s: float = SAMPLE_EVERY_S) -> None:
+        self._sensors = tuple(sensors)
+        self._every_s = every_s
+        self._rows: dict[str, list[tuple[int, float]]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True, name="bench-sampler")
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def series(self) -> Series:
+        return {name: tuple(rows) for name, rows in self._rows.items()}
+
+    def _loop(self) -> None:
+        while True:
+            at_ns = time.monotonic_ns()
+            for sensor in self._sensors:
+                for name, value in sensor().items():
+                    self._rows.setdefault(name, []).append((at_ns, value))
+            if self._stop.wait(self._every_s):
+                return
+
+
+class _Counted:
+    """A sensor of a growing counter: gives its rate since the last reading."""
+
+    def __init__(self, name: str, read: Callable[[], float | None], scale: float) -> None:
+        self._name, self._read, self._scale = name, read, scale
+        self._last: tuple[int, float] | None = None
+
+    def __call__(self) -> Mapping[str, float]:
+        now, value = time.monotonic_ns(), self._read()
+        if value is None:
+            return {}
+        last, self._last = self._last, (now, value)
+        if last is None or now <= last[0]:
+            return {}
+        return {self._name: (value - last[1]) / ((now - last[0]) / 1e9) * self._scale}
+
+
+def host_sensors() -> list[Sensor]:
+    return [
+        _Counted("cpu_pressure_some_percent", _pressure_us, 100 / 1e6),
+        _Counted("cpu_steal_percent", lambda: _cpu_ticks("steal"), 100 / _TICKS_PER_S / _all_cores()),
+        _Counted("cpu_busy_percent", lambda: _cpu_ticks("busy"), 100 / _TICKS_PER_S / _all_cores()),
+    ]
+
+
+def process_sensor(name: str, pids: Callable[[], Iterable[int]]) -> Sensor:
+    """CPU of processes and all their descendants, in cores."""
+    return _Counted(name, lambda: _tree_cpu_s(pids()), 1.0)
+
+
+def _tree_cpu_s(pids: Iterable[int]) -> float | None:
+    """Seconds of CPU of all trees together; falls when a process ends, which one reading shows."""
+    total, seen = 0.0, False
+    for pid in pids:
+        for member in (pid, *_descendants(pid)):
+            seconds = _process_cpu_s(member)
+            total, seen = total + (seconds or 0.0), seen or seconds is not None
+    return total if seen else None
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task").iterdir()
+        found = [int(c) for task in children for c in (task / "children").read_text().split()]
+    except (OSError, ValueError):
+        return []
+    return found + [grandchild for child in found for grandchild in _descendants(child)]
+
+
+def _process_cpu_s(pid: int) -> float | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _pressure_us() -> float | None:
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:
+        return None
+    return float(some.rpartition("total=")[2])
+
+
+def _cpu_ticks(kind: str) -> float | None:
+    try:
+        values = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = values
+    return steal if kind == "steal" else user + nice + system + irq + softirq
+
+
+def _all_cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _cgroup_quota_cores() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.platform()

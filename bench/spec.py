@@ -1,0 +1,140 @@
+"""What a sweep is asked to measure: axes, durations, seeds; and the cells and order that follow.
+
+`SweepSpec.of` reads every flag and reports all mistakes at once, before anything starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
+
+QUICK_REPEATS = 1
+DEFAULT_REPEATS = 3
+SETTLE_S = 0.3  # between two trials: connections, counters, files
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One trial to be measured. `is_reference`: measured again in each round, to show drift."""
+
+    cell: Cell
+    repeat: int
+    is_reference: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSpec:
+    """Axes multiply. `parameters` are axes of model parameters: (name, values)."""
+
+    model: str
+    batches: tuple[int, ...]
+    instances: tuple[int | None, ...] = (None,)
+    max_batches: tuple[int | None, ...] = (None,)
+    queue_delays_us: tuple[int | None, ...] = (None,)
+    parameters: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    concurrencies: tuple[int, ...] = ()
+    rates_per_s: tuple[float, ...] = ()
+    arrival: Arrival = Arrival.POISSON
+    protocols: tuple[Protocol, ...] = (Protocol.HTTP,)
+    engines: tuple[Engine, ...] = (Engine.LOCUST,)
+    shared_memory: tuple[SharedMemory, ...] = (SharedMemory.NONE,)
+    duration_s: float = 5.0
+    auto_duration: bool = False
+    warmup_s: float = 1.0
+    repeats: int = DEFAULT_REPEATS
+    seed: int = 1
+    image_height: int = 224
+    image_width: int = 224
+    check_fraction: float = 0.01
+    timeout_s: float = 60.0
+    processes: int = 0  # 0: as many as the load needs
+
+    @property
+    def is_quick(self) -> bool:
+        return self.repeats < DEFAULT_REPEATS
+
+    def configurations(self) -> tuple[ServerConfiguration, ...]:
+        """Each is loaded once."""
+        names = [name for name, _ in self.parameters]
+        values = [values for _, values in self.parameters]
+        axes = itertools.product(self.instances, self.max_batches, self.queue_delays_us)
+        return tuple(
+            ServerConfiguration(
+                model=self.model,
+                instances=instances,
+                max_batch=max_batch,
+                max_queue_delay_us=delay,
+                parameters=tuple(zip(names, chosen, strict=True)),
+            )
+            for instances, max_batch, delay in axes
+            for chosen in itertools.product(*values)
+        )
+
+    def loads(self) -> tuple[Load, ...]:
+        levels: list[dict[str, float | int]] = [{"concurrency": c} for c in self.concurrencies]
+        levels += [{"rate_per_s": r} for r in self.rates_per_s]
+        return tuple(
+            Load(protocol=protocol, batch=batch, shared_memory=memory, arrival=self.arrival, **level)  # type: ignore[arg-type]  # either key of `levels`
+            for protocol, memory, batch, level in itertools.product(
+                self.protocols, self.shared_memory, self.batches, levels
+            )
+        )
+
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of the axes."""
+        return tuple(
+            Cell(server=server, load=load, engine=engine)
+            for server in self.configurations()
+            for load in self.loads()
+            for engine in self.engines
+        )
+
+    def rounds(self, server: ServerConfiguration) -> Iterator[tuple[Turn, ...]]:
+        """Every cell of a configuration once a round, in seeded random order: drift of the machine
+        then spreads over all cells instead of sitting in the last ones."""
+        cells = [cell for cell in self.cells() if cell.server == server]
+        for repeat in range(self.repeats):
+            order = random.Random(f"{self.seed}/{server.key}/{repeat}")
+            turns = [Turn(cell, repeat) for cell in cells]
+            order.shuffle(turns)
+            yield tuple(turns)
+
+    def seed_of(self, turn: Turn) -> int:
+        """Of a trial's arrivals: the same for the same load in the same round, so engines and
+        configurations meet the same tape; different between rounds."""
+        return random.Random(f"{self.seed}/{turn.cell.load.key}/{turn.repeat}").getrandbits(31)
+
+    def trial_s(self) -> float:
+        return self.warmup_s + self.duration_s + SETTLE_S
+
+    def estimate_s(self, load_s: float) -> float:
+        """About how long it takes, with `load_s` a model load."""
+        return len(self.cells()) * self.repeats * self.trial_s() + len(self.configurations()) * load_s
+
+
+def columns(cell: Cell) -> Mapping[str, str]:
+    """A cell as a person reads it."""
+    load = cell.load
+    level = f"{load.rate_per_s:g}/s {load.arrival}" if load.is_open_loop else f"{load.concurrency} users"
+    return {
+        "protocol": load.protocol,
+        "batch": str(load.batch),
+        "instances": "as served" if cell.server.instances is None else str(cell.server.instances),
+        "load": level,
+        "engine": cell.engine,
+        **dict(cell.server.parameters),
+    }
+
+
+def describe(cell: Cell) -> str:
+    """One line: batch 8, 2 instances, http, 4 users."""
+    said = columns(cell)
+    count = said["instances"]
+    instances = f"{count} instance{'' if count == '1' else 's'}" if count != "as served" else "as served"
+    extra: Sequence[str] = [f"{k} {v}" for k, v in cell.server.parameters]
+    engine = [] if cell.engine is Engine.LOCUST else [cell.engine.value]
+    return ", ".join([f"batch {said['batch']}", instances, said["protocol"], said["load"], *extra, *engine])

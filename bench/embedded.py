@@ -1,0 +1,243 @@
+"""A real tritonserver on this machine, on loopback, in explicit model control, gone when we are.
+
+Binaries come from `--tritonserver`, from $PATH, or from the nvidia-pytriton package, of which only the
+server, the Python backend and their libraries are used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.errors import ServerStartFailed
+from bench.start_failures import explain
+from bench.trial import Target
+from bench.triton import Triton
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+_PORT_TRIES = 3
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Tritonserver:
+    """A binary and what it needs around it. `backends` None: where the binary looks by itself."""
+
+    binary: Path
+    origin: str
+    backends: Path | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def find_tritonserver(explicit: Path | None = None) -> Tritonserver:
+    """`--tritonserver`, then $PATH, then nvidia-pytriton's.
+
+    Raises ServerStartFailed saying what to install.
+    """
+    if explicit is not None:
+        if not (explicit.is_file() and os.access(explicit, os.X_OK)):
+            raise ServerStartFailed(
+                f"--tritonserver {explicit} is no executable file: name the binary itself."
+            )
+        return Tritonserver(explicit.resolve(), "given with --tritonserver")
+    on_path = shutil.which("tritonserver")
+    if on_path:
+        return Tritonserver(Path(on_path), "found on $PATH")
+    package = find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise ServerStartFailed(
+            "No tritonserver here: install one (pip install 'triton-bench[serve]'), name it with "
+            "--tritonserver PATH, or measure one that runs elsewhere with --url."
+        )
+    return _from_pytriton(Path(package.origin).parent)
+
+
+def _from_pytriton(package: Path) -> Tritonserver:
+    """Lay out a folder in the user's cache: the backend beside the stub of the running Python."""
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    files = package / "tritonserver"
+    stub = files / "python_backend_stubs" / minor / "triton_python_backend_stub"
+    if not stub.exists():
+        raise ServerStartFailed(
+            f"nvidia-pytriton has no stub for Python {minor}: use Python 3.11, 3.12 or 3.13, or --url."
+        )
+    libraries = package.parent / "nvidia_pytriton.libs"
+    release = version("nvidia-pytriton")
+    folder = cache_folder() / f"pytriton-{release}-py{minor}" / "backends"
+    backend = folder / "python"
+    backend.mkdir(parents=True, exist_ok=True)
+    for source in (files / "backends" / "python").iterdir():
+        _link(source, backend / source.name)
+    _link(stub, backend / stub.name)
+    # The stub must find the libpython that owns this interpreter's standard library before any other.
+    search = os.pathsep.join([sysconfig.get_config_var("LIBDIR") or "", str(libraries)])
+    environment = (
+        ("LD_LIBRARY_PATH", search),
+        ("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])),
+        ("PYTHONPATH", sysconfig.get_path("purelib")),
+    )
+    return Tritonserver(files / "bin" / "tritonserver", f"nvidia-pytriton {release}", folder, environment)
+
+
+def cache_folder() -> Path:
+    """Where the suite keeps what can be made again."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "triton-bench"
+
+
+def _link(source: Path, at: Path) -> None:
+    if at.is_symlink() and at.readlink() == source:
+        return
+    part = at.with_name(f".{at.name}.{os.getpid()}")
+    part.symlink_to(source)
+    part.replace(at)
+
+
+@dataclass(slots=True)
+class EmbeddedTriton:
+    """A running server. A context manager: it is gone when the block ends."""
+
+    target: Target
+    pid: int
+    log: Path
+    _supervisor: subprocess.Popen[bytes] = field(repr=False)
+
+    def __enter__(self) -> EmbeddedTriton:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def alive(self) -> bool:
+        return self._supervisor.poll() is None
+
+    def why_dead(self) -> str:
+        """One sentence from the server's log."""
+        return explain(self.log.read_text(errors="replace"), self._supervisor.poll())
+
+    def stop(self) -> None:
+        """Returns when server, stubs and shared memory are gone."""
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()
+        self._supervisor.wait()
+
+
+def start(
+    repository: Path,
+    *,
+    log: Path,
+    server: Tritonserver | None = None,
+    ports: tuple[int, int, int] = (0, 0, 0),
+    models: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda _: None,
+    timeout_s: float = START_TIMEOUT_S,
+) -> EmbeddedTriton:
+    """Start a server on loopback; `ports` (HTTP, gRPC, metrics), 0 for any free one.
+
+    Raises ServerStartFailed with the cause from the log.
+    """
+    server = server or find_tritonserver()
+    progress(f"starting tritonserver ({server.origin})")
+    for attempt in range(_PORT_TRIES):
+        chosen = _fill_ports(ports)
+        triton = _launch(server, repository, log, chosen, models)
+        try:
+            _wait_until_live(triton, progress, timeout_s)
+        except ServerStartFailed as error:
+            triton.stop()
+            # Somebody took a port that was free a moment ago; only ports we chose may be chosen again.
+            if "port" in str(error) and 0 in ports and attempt + 1 < _PORT_TRIES:
+                continue
+            raise
+        except BaseException:
+            triton.stop()
+            raise
+        return triton
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _launch(
+    server: Tritonserver, repository: Path, log: Path, ports: tuple[int, int, int], models: Sequence[str]
+) -> EmbeddedTriton:
+    http, grpc, metrics = ports
+    prefix = f"bench_{os.getpid()}_{http}_"
+    command = [
+        str(server.binary),
+        f"--model-repository={repository}",
+        *([f"--backend-directory={server.backends}"] if server.backends else []),
+        *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        # Guessing a configuration starts one more stub per load; ours are complete.
+        "--disable-auto-complete-config",
+        "--metrics-interval-ms=100",
+        "--exit-timeout-secs=1",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+    ]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-S", "-E", str(_SUPERVISOR), prefix, "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            env={**os.environ, **dict(server.environment)},
+            start_new_session=True,
+        )
+    assert supervisor.stdout is not None
+    pid = int(supervisor.stdout.readline() or 0)
+    supervisor.stdout.close()
+    target = Target(
+        f"http://{HOST}:{http}", f"{HOST}:{grpc}", f"http://{HOST}:{metrics}/metrics", pid=pid or None
+    )
+    return EmbeddedTriton(target, pid, log, supervisor)
+
+
+def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], timeout_s: float) -> None:
+    control = Triton(triton.target)
+    began = time.monotonic()
+    told = 0
+    try:
+        while not control.ready():
+            seconds = time.monotonic() - began
+            if not triton.alive:
+                raise ServerStartFailed(f"{triton.why_dead()} Its log: {triton.log}.")
+            if seconds > timeout_s:
+                raise ServerStartFailed(
+                    f"tritonserver was not ready within {timeout_s:g} s: read its log, {triton.log}."
+                )
+            if seconds > told + 5:
+                told = int(seconds)
+                progress(f"tritonserver: not ready after {told} s")
+            time.sleep(0.05)  # readiness has no event to wait for
+    finally:
+        control.close()
+
+
+def _fill_ports(asked: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Free ports for zeros. All sockets are held until the last is chosen, so they differ."""
+    sockets = [socket.socket() for port in asked if port == 0]
+    try:
+        for sock in sockets:
+            sock.bind((HOST, 0))
+        free = iter([sock.getsockname()[1] for sock in sockets])
+        http, grpc, metrics = (port or next(free) for port in asked)
+        return http, grpc, metrics
+    finally:
+        for sock in sockets:
+            sock.close()

@@ -1,0 +1,18 @@
+"""One real tritonserver for all end-to-end tests, on free ports, with no model loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.embedded import EmbeddedTriton, start
+
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    with start(REPOSITORY, log=tmp_path_factory.mktemp("triton") / "server.log") as server:
+        yield server

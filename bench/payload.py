@@ -107,9 +107,8 @@ def for_model(
         if name == IMAGE and datatype == "BYTES":
             tensor = _encoded_images(lead + _closed(axes, 1), seed, image_height, image_width)
         elif name == IMAGE and datatype in ("FP32", "UINT8") and len(axes) == 3 and axes[2] in (-1, 3):
-            height, width = (
-                fixed if fixed > 0 else asked for fixed, asked in zip(axes, (image_height, image_width))
-            )
+            height = axes[0] if axes[0] > 0 else image_height
+            width = axes[1] if axes[1] > 0 else image_width
             pixels = images(seed, batch, height, width).astype(DTYPES[datatype])
             tensor = Tensor(name, datatype, (*lead, height, width, 3), pixels.tobytes())
         else:
@@ -199,8 +198,8 @@ def http_request(
 
 
 _OURS = frozenset(
-    "accept-encoding connection content-length content-type expect inference-header-content-length te "
-    "transfer-encoding upgrade".split()
+    ("accept-encoding", "connection", "content-length", "content-type", "expect")
+    + ("inference-header-content-length", "te", "transfer-encoding", "upgrade")
 )
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 

@@ -27,6 +27,14 @@ class Flags:
 
     mistakes: list[str] = field(default_factory=list)
 
+    def one(self, flag: str, text: str, parse: Callable[[str], tuple[T, ...]], instead: T) -> T:
+        """The one value of a flag that takes a single one."""
+        nothing: tuple[T, ...] = (instead,)
+        values = self.read(flag, text, parse, nothing)
+        if len(values) > 1:
+            self.wrong(flag, text, "give one value")
+        return values[0]
+
     def read(self, flag: str, text: str, parse: Callable[[str], T], instead: T) -> T:
         """What the flag says; after a mistake `instead`, so that reading can go on."""
         try:
@@ -114,7 +122,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         ),
         concurrencies=read("--concurrency", concurrency, integers(1, MAX_USERS), ()) if concurrency else (),
         rates_per_s=read("--rate", given["rate"], units.parse_rates, ()) if has_rate else (),
-        arrival=read("--arrival", given["arrival"], choices(Arrival), (Arrival.POISSON,))[0],
+        arrival=flags.one("--arrival", given["arrival"], choices(Arrival), Arrival.POISSON),
         protocols=read("--protocol", given["protocol"], choices(Protocol), (Protocol.HTTP,)),
         engines=read("--engine", given["engine"], choices(Engine), (Engine.LOCUST,)),
         shared_memory=read(
@@ -123,8 +131,8 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         duration_s=5.0 if is_auto else read("--duration", given["duration"], _positive_duration, 5.0),
         auto_duration=is_auto,
         warmup_s=read("--warmup", given["warmup"], units.parse_duration_s, 1.0),
-        repeats=read("--repeats", repeats, integers(1, 1000), (1,))[0],
-        seed=read("--seed", str(given["seed"]), integers(0, 2**31 - 1), (1,))[0],
+        repeats=flags.one("--repeats", repeats, integers(1, 1000), 1),
+        seed=flags.one("--seed", str(given["seed"]), integers(0, 2**31 - 1), 1),
         image_height=height,
         image_width=width,
         check_fraction=read("--check", str(given["check"]), fraction, 0.01),

@@ -12,6 +12,7 @@ import hpack
 
 from bench.wire import BrokenAnswer
 
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 HEADER_BYTES = 9
 DEFAULT_WINDOW = 65_535
 DEFAULT_MAX_FRAME = 16_384
@@ -46,16 +47,17 @@ class Setting(IntEnum):
     MAX_FRAME_SIZE = 5
 
 
-ERROR_NAMES = tuple(
-    "NO_ERROR PROTOCOL_ERROR INTERNAL_ERROR FLOW_CONTROL_ERROR SETTINGS_TIMEOUT STREAM_CLOSED FRAME_SIZE_ERROR "
-    "REFUSED_STREAM CANCEL COMPRESSION_ERROR CONNECT_ERROR ENHANCE_YOUR_CALM INADEQUATE_SECURITY "
-    "HTTP_1_1_REQUIRED".split()
+ERROR_NAMES = (
+    *("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT"),
+    *("STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR"),
+    *("CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"),
 )
 # Source: grpc/grpc, doc/statuscodes.md.
-STATUS_NAMES = tuple(
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
-    "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
-    "UNAUTHENTICATED".split()
+STATUS_NAMES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
 )
 DEADLINE_EXCEEDED = 4
 
@@ -113,7 +115,9 @@ def request_block(authority: str, method: str, metadata: Iterable[tuple[str, str
         ("user-agent", "triton-bench"),
         *((name.lower(), value) for name, value in metadata),
     ]
-    block: bytes = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*pair) for pair in pairs], huffman=False)
+    block: bytes = hpack.Encoder().encode(
+        [hpack.NeverIndexedHeaderTuple(*pair) for pair in pairs], huffman=False
+    )
     return block
 
 

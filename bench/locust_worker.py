@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 import time
@@ -103,14 +104,21 @@ class Worker:
         live = gevent.spawn(self._tell, session)
         stop = self._commands.get()
         session.end_ns = stop["stop_at"]
-        drained = self._drain(runner, session.end_ns, stop["drain_s"])
+        drained = self._drain(session, stop["drain_s"])
         live.kill()
         runner.stop()
         self._finish(session, order, drained, time.process_time() - cpu_start)
 
-    def _drain(self, runner: Any, end_ns: int, drain_s: float) -> bool:
-        remaining = (end_ns - time.monotonic_ns()) / 1e9
-        return bool(runner.user_greenlets.join(timeout=max(0.0, remaining) + drain_s))
+    def _drain(self, session: Session, drain_s: float) -> bool:
+        """Until every request due before the end is answered, or the time for that is over."""
+        assert session.end_ns is not None
+        alarm = Alarm()
+        alarm.wait_until(session.end_ns)
+        alarm.close()
+        last_ns = time.monotonic_ns() + int(drain_s * 1e9)
+        while not session.is_settled() and time.monotonic_ns() < last_ns:
+            gevent.sleep(0.002)  # users end one by one; there is no single event
+        return session.is_settled()
 
     def _finish(self, session: Session, order: Order, drained: bool, cpu_s: float) -> None:
         recorder = session.recorder
@@ -150,6 +158,7 @@ def _tape(order: Order, start_ns: int) -> Tape | None:
 
 def main() -> None:
     commands: Queue[dict[str, Any]] = Queue()
+    logging.getLogger("locust").setLevel(logging.ERROR)  # its advice on spawn rates is for web tests
     # Anything else that prints (Locust, a warning) must not break the line protocol.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -74,7 +74,7 @@ def _prepare(environment: Any, **_: Any) -> None:
 
 def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
     flags = Flags()
-    (batch,) = flags.read("--batch", str(options.batch), integers(1, 4096), (1,))[:1]
+    batch = flags.one("--batch", str(options.batch), integers(1, 4096), 1)
     height, width = flags.read("--image", options.image, image_size, (224, 224))
     flags.check()
     target = target_of(host, options.grpc_host or None, None)

@@ -198,8 +198,10 @@ def http_request(
 
 
 _OURS = frozenset(
-    ("accept-encoding", "connection", "content-length", "content-type", "expect")
-    + ("inference-header-content-length", "te", "transfer-encoding", "upgrade")
+    [
+        *("accept-encoding", "connection", "content-length", "content-type", "expect"),
+        *("inference-header-content-length", "te", "transfer-encoding", "upgrade"),
+    ]
 )
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 

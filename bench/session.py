@@ -18,18 +18,10 @@ from gevent.event import Event
 
 from bench.pacing import Alarm, Tape
 from bench.samples import Outcome, Samples
+from bench.wire import Reply
 
 # Each different message is kept once; a server that puts a serial number in its errors ends here.
 _MOST_MESSAGES = 100
-
-
-class Reply(Interface):
-    """An answer, or why there is none. Valid until the lane's next exchange."""
-
-    outcome: int
-    sent_ns: int
-    done_ns: int
-    error: str
 
 
 class Lane(Interface):
@@ -88,6 +80,8 @@ class Session:
     end_ns: int | None = None  # closed loop: no request is started from here on
     values_checked: int = 0
     first_checks: int = 3  # answers whose values are compared whatever `check_every` says
+    in_flight: int = 0
+    last_error: str = ""
     _answers: int = 0
 
     def run(self, lane: Lane) -> None:
@@ -101,18 +95,31 @@ class Session:
     def request(self, lane: Lane, intended_ns: int | None) -> Reply:
         """One request. `intended_ns` None: it is intended when it is sent (closed loop)."""
         started_ns = time.monotonic_ns()
+        self.in_flight += 1
         try:
             reply = lane.exchange()
         except BaseException:  # killed in flight: planned, sent, unanswered
             due_ns = started_ns if intended_ns is None else intended_ns
             self.recorder.add(due_ns, started_ns, time.monotonic_ns(), Outcome.UNFINISHED)
             raise
+        finally:
+            self.in_flight -= 1
         outcome = reply.outcome or self._judge(lane, reply)
         sent_ns = reply.sent_ns
         self.recorder.add(sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, outcome)
         if reply.outcome:
-            self.recorder.fail(reply.error)
+            self._fail(reply.error)
         return reply
+
+    def is_settled(self) -> bool:
+        """After the end: nothing in flight, and nothing due that nobody has sent."""
+        if self.end_ns is None or time.monotonic_ns() < self.end_ns or self.in_flight:
+            return False
+        return self.tape is None or not self.tape.untaken_before(self.end_ns)
+
+    def _fail(self, message: str) -> None:
+        self.last_error = message
+        self.recorder.fail(message)
 
     def _closed_loop(self, lane: Lane) -> None:
         while self.end_ns is None or time.monotonic_ns() < self.end_ns:
@@ -144,5 +151,5 @@ class Session:
             wrong = lane.wrong_values(reply)
         if not wrong:
             return Outcome.OK
-        self.recorder.fail(wrong)
+        self._fail(wrong)
         return Outcome.WRONG_ANSWER

@@ -115,7 +115,7 @@ class Wire:
         self._listening = True
 
     def retire(self) -> None:
-        """Never use it again: it ended, or something came unasked, which unread would wake the loop forever."""
+        """Never use it again: it ended, or what came unasked would, unread, wake the loop forever."""
         self.stale = True
         self._readable.stop()
         self._listening = False

@@ -1,0 +1,136 @@
+"""Parse and format lists, rates, durations, bytes, percentages and SLO terms.
+
+Parsers raise ValueError with a sentence that says what is allowed; whoever read the flag adds its name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+PERCENTILES = (50, 90, 95, 99, 99.9)
+
+
+def parse_integers(text: str, *, low: int, high: int) -> tuple[int, ...]:
+    """`1,8,32` -> (1, 8, 32), each once."""
+    allowed = f"give whole numbers from {low} to {high}, separated by commas, each once"
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[+-]?\d+", part) for part in parts):
+        raise ValueError(allowed)
+    values = tuple(int(part) for part in parts)
+    if not all(low <= value <= high for value in values) or len(set(values)) < len(values):
+        raise ValueError(allowed)
+    return values
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """`50/s,100/s` (or /min, or a bare number a second) -> requests a second, each once."""
+    allowed = "give rates above 0 such as 50/s or 90/min, separated by commas, each once"
+    rates = []
+    for part in text.split(","):
+        found = re.fullmatch(rf"{_NUMBER}(?:/(s|min))?", part.strip())
+        if not found or float(found[1]) <= 0:
+            raise ValueError(allowed)
+        rates.append(float(found[1]) / (60 if found[2] == "min" else 1))
+    if len(set(rates)) < len(rates):
+        raise ValueError(allowed)
+    return tuple(rates)
+
+
+def parse_duration_s(text: str) -> float:
+    """`30s`, `500ms`, `2m`, `100us` -> seconds; `0` needs no unit."""
+    found = re.fullmatch(rf"{_NUMBER}\s*([a-z]*)", text.strip())
+    if not found or (found[2] not in _DURATIONS_S and float(found[1]) != 0):
+        raise ValueError("give a duration with its unit, such as 500ms, 30s or 2m")
+    return float(found[1]) * _DURATIONS_S.get(found[2], 1.0)
+
+
+def parse_bytes(text: str) -> int:
+    found = re.fullmatch(rf"{_NUMBER}\s*([A-Za-z]*)", text.strip())
+    if not found or found[2] not in _BYTES:
+        raise ValueError("give a size such as 4096, 64KiB or 1GB")
+    return round(float(found[1]) * _BYTES[found[2]])
+
+
+def parse_percent(text: str) -> float:
+    """`0.1%` -> 0.001."""
+    found = re.fullmatch(rf"{_NUMBER}\s*%", text.strip())
+    if not found:
+        raise ValueError("give a percentage such as 1% or 0.1%")
+    return float(found[1]) / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Bounds a service must hold. `percentile` of response time at most `latency_ns`; errors at most a share."""
+
+    latencies: tuple[tuple[float, int], ...] = ()  # (percentile, bound in ns)
+    error_fraction: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.latencies)
+
+    def __str__(self) -> str:
+        terms = [f"p{p:g}={duration(bound)}" for p, bound in self.latencies]
+        return ",".join([*terms, *([f"errors={self.error_fraction:.4g}"] if self.error_fraction else [])])
+
+
+def parse_slo(text: str) -> Slo:
+    """`p99=100ms,errors=0.1%` -> Slo. At least one percentile."""
+    allowed = "give terms such as p99=100ms,errors=0.1%; percentiles: p50, p90, p95, p99, p99.9"
+    latencies: dict[float, int] = {}
+    errors: float | None = None
+    for term in text.split(","):
+        name, equals, value = (part.strip() for part in term.partition("="))
+        if not equals:
+            raise ValueError(allowed)
+        try:
+            if name == "errors" and errors is None:
+                errors = parse_percent(value)
+                continue
+            percentile = float(name.removeprefix("p"))
+            bound = round(parse_duration_s(value) * 1e9)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not name.startswith("p") or percentile not in PERCENTILES or percentile in latencies or bound <= 0:
+            raise ValueError(allowed)
+        latencies[percentile] = bound
+    if not latencies:
+        raise ValueError(allowed)
+    return Slo(tuple(sorted(latencies.items())), errors or 0.0)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Three significant digits, never in scientific notation: 0.0123, 1.23, 123, 12300."""
+    if value == 0:
+        return "0"
+    text = f"{float(f'{value:.{digits}g}'):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(ns: float) -> str:
+    """1234567 -> 1.23 ms."""
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if abs(ns) >= scale:
+            return f"{significant(ns / scale)} {unit}"
+    return f"{significant(ns)} ns"
+
+
+def bytes_text(count: float) -> str:
+    """1536 -> 1.5 KiB."""
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if abs(count) >= scale:
+            return f"{significant(count / scale)} {unit}"
+    return f"{significant(count)} B"

@@ -116,7 +116,7 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON on stdout.")
 def sweep(**given: Any) -> None:
     """Measure every combination of batch, instances, load and protocol, and write a report."""
-    from bench.verbs import sweep as run
+    from bench.sweep_verb import sweep as run
 
     sys.exit(run(given, _command_line()))
 

@@ -60,13 +60,12 @@ def _tokens(fields: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:
 
 
 def _number(fields: dict[bytes, list[bytes]], name: bytes) -> int | None:
-    values = set(fields.get(name, []))
+    values = fields.get(name, [])
     if not values:
         return None
-    value = values.pop()
-    if values or not value.isdigit() or len(value) > 15:
+    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 15:
         raise BrokenAnswer(f"a broken {name.decode()}")
-    return int(value)
+    return int(values[0])
 
 
 def error_message(status: int, body: bytes) -> str:

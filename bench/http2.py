@@ -11,7 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 from bench import http2_frames as h2
-from bench.http2_frames import INFER, Flag, Kind
+from bench.http2_frames import INFER
 from bench.http2_inbox import Inbox
 from bench.samples import Outcome
 from bench.wire import BrokenAnswer, DeadlinePassed, Reply, Wire, connect, reason
@@ -145,14 +145,14 @@ class GrpcConnection:
         inbox = self._inbox
         prefix = struct.pack(">BI", 0, len(message))
         total = 5 + len(message)
-        head = h2.frame(Kind.HEADERS, Flag.END_HEADERS, inbox.stream, self._request_block)
+        head = h2.frame(h2.HEADERS, h2.END_HEADERS, inbox.stream, self._request_block)
         at = 0
         while at < total and not inbox.ended and not self._cut:
             size = min(total - at, inbox.max_frame, inbox.window, inbox.stream_window)
             if size > 0:
                 end = at + size
-                flags = Flag.END_STREAM if end == total else 0
-                head += h2.frame_header(Kind.DATA, flags, inbox.stream, size) + prefix[at:end]
+                flags = h2.END_STREAM if end == total else 0
+                head += h2.frame_header(h2.DATA, flags, inbox.stream, size) + prefix[at:end]
                 inbox.window -= size
                 inbox.stream_window -= size
                 self._send(wire, [head, memoryview(message)[max(0, at - 5) : max(0, end - 5)]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from bench import http2_frames as h2
-from bench.http2_frames import Block, Flag, Kind, Setting
+from bench.http2_frames import Block
 from bench.wire import BrokenAnswer
 
 _FIRST_BUFFER_BYTES = 64 << 10
@@ -81,16 +81,16 @@ class Inbox:
             word, flags, stream = h2.unpack_header(self._buffer, at)
             kind, start = word & 255, at + h2.HEADER_BYTES
             end = start + (word >> 8)
-            if not self.greeted and kind != Kind.SETTINGS:
+            if not self.greeted and kind != h2.SETTINGS:
                 raise BrokenAnswer("the server speaks no HTTP/2: is this its gRPC address?")
             if end > have:
                 break
             at = self._read = end
-            if self._partial_block is not None and kind != Kind.CONTINUATION:
+            if self._partial_block is not None and kind != h2.CONTINUATION:
                 raise BrokenAnswer("HTTP/2 headers without an end")
-            if kind == Kind.DATA:
+            if kind == h2.DATA:
                 self._take_data(flags, stream, start, end)
-            elif kind in (Kind.HEADERS, Kind.CONTINUATION):
+            elif kind == h2.HEADERS or kind == h2.CONTINUATION:
                 self._take_headers(kind, flags, stream, start, end)
             else:
                 self._take_control(kind, flags, stream, bytes(self._view[start:end]))
@@ -118,22 +118,23 @@ class Inbox:
             self._received = 0
         if stream != self.stream or self.ended:
             return
-        if flags & Flag.PADDED:
-            start, end = h2.unpadded(flags, start, end, self._buffer)
+        if flags & h2.PADDED:
+            start, end = h2.unpadded(h2.PADDED, start, end, self._buffer)
         if end > start:
             self._parts.append((start, end))
-        self.ended = bool(flags & Flag.END_STREAM)
+        self.ended = flags & h2.END_STREAM != 0
 
     def _take_headers(self, kind: int, flags: int, stream: int, start: int, end: int) -> None:
-        if kind == Kind.HEADERS:
-            start, end = h2.unpadded(flags, start, end, self._buffer, priority=True)
-            self._partial_block, self._block_ends_stream = b"", bool(flags & Flag.END_STREAM)
+        if kind == h2.HEADERS:
+            if flags & (h2.PADDED | h2.PRIORITY):
+                start, end = h2.unpadded(flags, start, end, self._buffer)
+            self._partial_block, self._block_ends_stream = b"", flags & h2.END_STREAM != 0
         elif self._partial_block is None:
             raise BrokenAnswer("an HTTP/2 continuation of nothing")
         data = self._partial_block = self._partial_block + bytes(self._view[start:end])
         if len(data) > _MAX_BLOCK_BYTES:
             raise BrokenAnswer(f"headers of over {_MAX_BLOCK_BYTES >> 10} KiB")
-        if flags & Flag.END_HEADERS:
+        if flags & h2.END_HEADERS:
             self._partial_block = None
             if stream == self.stream and not self.ended:
                 self._take_block(self._block(data))
@@ -148,37 +149,36 @@ class Inbox:
         return block
 
     def _take_block(self, block: Block) -> None:
-        informational = block.http_status is not None and block.http_status.startswith("1")
-        if block.http_status is not None and not informational:
+        if block.http_status and block.http_status[0] != "1":
             self.headers = block
         if self._block_ends_stream:
             self.trailers = block
             self.ended = True
 
     def _take_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == Kind.SETTINGS and not flags & Flag.ACK:
+        if kind == h2.SETTINGS and not flags & h2.ACK:
             self._take_settings(payload)
-        elif kind == Kind.PING and not flags & Flag.ACK:
-            self.pending += h2.frame(Kind.PING, Flag.ACK, 0, payload)
-        elif kind == Kind.WINDOW_UPDATE:
+        elif kind == h2.PING and not flags & h2.ACK:
+            self.pending += h2.frame(h2.PING, h2.ACK, 0, payload)
+        elif kind == h2.WINDOW_UPDATE:
             self._take_window_update(stream, int.from_bytes(payload, "big") & h2.MOST_WINDOW)
-        elif kind == Kind.GOAWAY:
+        elif kind == h2.GOAWAY:
             self._take_goaway(payload)
-        elif kind == Kind.RST_STREAM and stream == self.stream and not self.ended:
+        elif kind == h2.RST_STREAM and stream == self.stream and not self.ended:
             name = h2.name_of(int.from_bytes(payload, "big"), h2.ERROR_NAMES)
             raise BrokenAnswer(f"the server reset the stream: {name}")
-        elif kind == Kind.PUSH_PROMISE:
+        elif kind == h2.PUSH_PROMISE:
             raise BrokenAnswer("the server pushed, which was refused")
 
     def _take_settings(self, payload: bytes) -> None:
         for setting, value in h2.read_settings(payload):
-            if setting == Setting.INITIAL_WINDOW_SIZE:
+            if setting == h2.INITIAL_WINDOW_SIZE:
                 self.stream_window += value - self._first_window
                 self._first_window = value
-            elif setting == Setting.MAX_FRAME_SIZE:
+            elif setting == h2.MAX_FRAME_SIZE:
                 self.max_frame = value
         self.greeted = True
-        self.pending += h2.frame(Kind.SETTINGS, Flag.ACK, 0)
+        self.pending += h2.frame(h2.SETTINGS, h2.ACK, 0)
 
     def _take_window_update(self, stream: int, increment: int) -> None:
         if stream == 0:

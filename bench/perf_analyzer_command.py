@@ -25,7 +25,8 @@ from bench.trial import Plan, Served, Target
 WINDOWS = 3  # perf_analyzer can be content with no fewer, and with -s this large asks for no more
 _SLEEP_FACTOR = 1.2  # its windows are this much longer than --measurement-interval
 _NEVER_UNSTABLE = "999"  # percent
-_THREADS = 16  # of an open loop: 4, its default, get late with large tensors
+# Of an open loop. More are late less often, but each keeps the tensors of a request and of an answer.
+_THREADS, _THREADS_OF_LARGE, _LARGE_BYTES = 16, 4, 2 << 20
 # Every input item has a shared-memory region of a whole batch.
 _MOST_REGION_BYTES = 64 << 20
 
@@ -54,7 +55,7 @@ class Files:
 
 
 def command(
-    binary: Path, plan: Plan, target: Target, served: Served, files: Files, span_s: float
+    binary: Path, plan: Plan, target: Target, served: Served, files: Files, span_s: float, request_bytes: int
 ) -> list[str]:
     """For a load of `span_s` seconds. Holds the target's headers as they are: see `masked`.
 
@@ -66,7 +67,7 @@ def command(
     words += ["-i", load.protocol.value, "-u", _address(target, load.protocol)]
     words += _tls(target, load.protocol) + _headers(target, load.protocol)
     words += ["-b", str(load.batch), "--input-data", str(files.inputs)]
-    words += _level(plan, files)
+    words += _level(plan, files, request_bytes)
     words += _shared_memory(plan, served)
     interval_ms = math.ceil(span_s * 1000 / WINDOWS / _SLEEP_FACTOR)
     words += ["--measurement-interval", str(interval_ms), "-s", _NEVER_UNSTABLE, "-r", str(WINDOWS)]
@@ -100,11 +101,12 @@ def _headers(target: Target, protocol: Protocol) -> list[str]:
     return words
 
 
-def _level(plan: Plan, files: Files) -> list[str]:
+def _level(plan: Plan, files: Files, request_bytes: int) -> list[str]:
     load = plan.cell.load
     if load.is_open_loop:
         # Without --async a handful of threads would make it a closed loop.
-        return ["--request-intervals", str(files.intervals), "--async", "--max-threads", str(_THREADS)]
+        threads = _THREADS if request_bytes < _LARGE_BYTES else _THREADS_OF_LARGE
+        return ["--request-intervals", str(files.intervals), "--async", "--max-threads", str(threads)]
     return ["--concurrency-range", str(load.concurrency), "--sync"]
 
 
@@ -131,8 +133,10 @@ def without_secrets(text: str, target: Target) -> str:
     return text
 
 
-def write_inputs(plan: Plan, served: Served, files: Files) -> None:
+def write_inputs(plan: Plan, served: Served, files: Files) -> int:
     """The seeded payload of the other engine, item by item: perf_analyzer puts batches together itself.
+
+    Returns the bytes of one request's tensors.
 
     With as many items as a batch has, every request carries the same bytes as the other engine's.
     Raises WrongUse when the model cannot take that batch.
@@ -146,15 +150,15 @@ def write_inputs(plan: Plan, served: Served, files: Files) -> None:
         image_width=plan.image_width,
     )
     items = plan.cell.load.batch if served.max_batch else 1
-    kept = items
+    kept, request_bytes = items, sum(len(tensor.data) for tensor in tensors)
     if plan.cell.load.shared_memory is not SharedMemory.NONE:
-        request_bytes = sum(len(tensor.data) for tensor in tensors)
         kept = max(1, min(items, _MOST_REGION_BYTES // max(1, request_bytes)))
     with files.inputs.open("w") as file:  # item by item: a batch as one text would need twice the memory
         for index in range(kept):
             file.write('{"data": [' if index == 0 else ", ")
             json.dump(_item(tensors, index, items, bool(served.max_batch)), file)
         file.write("]}")
+    return request_bytes
 
 
 def _item(tensors: Sequence[payload.Tensor], index: int, items: int, batched: bool) -> Mapping[str, Any]:

@@ -125,18 +125,19 @@ def figures(level: Level, batch: int) -> Figures | None:
     )
 
 
-def unsteadiness(level: Level) -> float:
-    """The worse of throughput's and mean latency's largest to smallest in the last three windows.
+def unsteadiness(level: Level, start_ns: int, end_ns: int) -> float:
+    """perf_analyzer's measure of it on three equal windows of that span; its rule calls 1.1 and less stable.
 
-    perf_analyzer's own rule calls at most 1.1 stable; infinite when a window is empty or there are fewer.
+    The worse of largest to smallest throughput and largest to smallest mean latency; infinite when a
+    window is empty. Source: CheckWindowForStability in its inference_profiler.cc.
     """
-    bounds = level.boundaries_ns[-1 - _STABLE_WINDOWS :]
-    windows = [(start, end, _latency_ns(level, start, end)) for start, end in zip(bounds, bounds[1:])]  # noqa: B905, RUF007  # neighbours
-    if len(windows) < _STABLE_WINDOWS or not all(len(latency) for *_, latency in windows):
+    bounds = np.linspace(start_ns, end_ns, _STABLE_WINDOWS + 1).astype(np.int64)
+    windows = [_latency_ns(level, int(bounds[i]), int(bounds[i + 1])) for i in range(_STABLE_WINDOWS)]
+    if not all(len(latency) for latency in windows):
         return float("inf")
-    rates = [len(latency) / (end - start) for start, end, latency in windows]
-    means = [float(latency.mean()) for *_, latency in windows]
-    return max(max(rates) / min(rates), max(means) / min(means))
+    counts = [len(latency) for latency in windows]
+    means = [float(latency.mean()) for latency in windows]
+    return max(max(counts) / min(counts), max(means) / min(means))
 
 
 def _latency_ns(level: Level, start_ns: int, end_ns: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from bench.errors import BenchError, TargetError, ToolError, Unreachable
 EXIT_UNSTABLE = 2
 EXIT_EMPTY_WINDOW = 3
 _MOST_SAID = 300
+_MOST_DELAYED = 5.0  # percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +25,36 @@ class _Known:
     next_step: str
 
 
+_CANNOT_CONNECT = "perf_analyzer cannot connect ({0})."
+_IS_IT_UP = "Is the server up, and are --url and --grpc-url its addresses?"
+_FAILED = "A request failed ({0}), and perf_analyzer ends at the first one without any numbers."
+_USE_LOCUST = "Measure this cell with --engine locust: it counts failures and goes on."
+
 # The first that matches; groups of the pattern fill the sentences.
 _KNOWN = (
     _Known(
-        r"failed to get model metadata: .*(Unsupported protocol|Socket closed|Received HTTP/0\.9|Trying to connect an http1)",
+        r"failed to get model metadata: .*(Unsupported protocol|Socket closed|Received HTTP/0\.9|http1\.x)",
         Unreachable,
         "perf_analyzer reached a port that speaks another protocol ({0}).",
         "gRPC needs the server's gRPC port (--grpc-url), HTTP its HTTP port (--url).",
     ),
     _Known(
-        r"(Couldn't connect to server|failed to connect to all addresses|Connection refused|Couldn't resolve host)",
-        Unreachable,
-        "perf_analyzer cannot connect ({0}).",
-        "Is the server up, and are --url and --grpc-url its addresses?",
-    ),
-    _Known(
-        r"(SSL [^\n]*|certificate [^\n]*|handshake failed[^\n]*)",
+        r"(SSL peer [^\n]*|SSL certificate [^\n]*|(?i:ssl) handshake failed[^\n]*)",
         Unreachable,
         "perf_analyzer's TLS connection failed ({0}).",
         "It trusts the system's certificates, or those of the file SSL_CERT_FILE names.",
+    ),
+    _Known(
+        r"failed to get model metadata: [^\n]*(Couldn't connect to server|Couldn't resolve host)",
+        Unreachable,
+        _CANNOT_CONNECT,
+        _IS_IT_UP,
+    ),
+    _Known(
+        r"failed to get model metadata: failed to connect[^\n]*?(Connection refused|DNS resolution failed|$)",
+        Unreachable,
+        _CANNOT_CONNECT,
+        _IS_IT_UP,
     ),
     _Known(
         r"shared memory region '([^']*)' already in manager",
@@ -76,12 +88,8 @@ _KNOWN = (
         "The server refused the batch: {0}.",
         "Take a smaller --batch, or a larger max_batch_size.",
     ),
-    _Known(
-        r"(?:Thread \[\d+\] had error: |Failed to retrieve results from inference request\.?\s*)([^\n]*)",
-        TargetError,
-        "A request failed ({0}), and perf_analyzer ends at the first one without any numbers.",
-        "Measure this cell with --engine locust: it counts failures and goes on.",
-    ),
+    _Known(r"Thread \[\d+\] had error: ([^\n]+)", TargetError, _FAILED, _USE_LOCUST),
+    _Known(r"(Failed to retrieve results[^\n]*)", TargetError, _FAILED, _USE_LOCUST),
     _Known(
         r"(bad_alloc|Cannot allocate memory|out of memory)",
         ToolError,
@@ -97,7 +105,7 @@ _KNOWN = (
 )
 
 
-def explain(code: int, said: str) -> BenchError:
+def explain(code: int, said: str, command: str = "") -> BenchError:
     """The error that fits. `code` negative: killed by that signal. `said`: stderr, then stdout."""
     for known in _KNOWN:
         if match := re.search(known.pattern, said):
@@ -109,15 +117,15 @@ def explain(code: int, said: str) -> BenchError:
             "use --shared-memory system, a shorter --duration, or a version before 2.44."
         )
     return ToolError(
-        f"perf_analyzer ended with code {code} and no numbers: {_first_complaint(said)} "
-        "Run its command (kept in the message above, or in the run folder) by hand to see more."
+        f"perf_analyzer ended with code {code} and no numbers: {_first_complaint(said)}. "
+        f"Run it by hand to see more: {command}"
     )
 
 
 def _first_complaint(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     complaints = [line for line in lines if re.search(r"error|fail|unable|invalid|cannot", line, re.I)]
-    return _short((complaints or lines or ["it said nothing."])[0])
+    return _short((complaints or lines or ["it said nothing"])[0])
 
 
 def _short(text: str) -> str:
@@ -126,12 +134,16 @@ def _short(text: str) -> str:
 
 
 def warnings(said: str) -> tuple[str, ...]:
-    """What it remarks on a run that gave numbers: late requests, a generator that could not keep up."""
-    lines = (line.strip() for line in said.splitlines())
-    return tuple(dict.fromkeys(_short(line) for line in lines if _WARNING.search(line)))
+    """What it remarks on a run that gave numbers: late requests, a generator that could not keep up.
 
-
-_WARNING = re.compile(r"not able to keep up|requests were delayed|not stabilizing|Waiting for in-flight")
+    The first request of a constant rate always counts as delayed, so a few percent are none.
+    """
+    late = [float(percent) for percent in re.findall(r"([\d.]+)% of the requests were delayed", said)]
+    found = re.findall(
+        r"[^\n]*not able to keep up with the desired load[^\n]*|[^\n]*not stabilizing[^\n]*", said
+    )
+    found += [f"{percent:g}% of the requests were delayed" for percent in late if percent > _MOST_DELAYED]
+    return tuple(dict.fromkeys(_short(line) for line in found))
 
 
 def client_overhead_percent(said: str) -> float | None:

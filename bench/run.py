@@ -20,6 +20,7 @@ from typing import Any
 import cattrs
 from cattrs.preconf.json import make_converter
 
+from bench.cell import Cell
 from bench.errors import RunFolderError
 from bench.samples import Samples
 from bench.trial import Trial
@@ -51,7 +52,7 @@ class RunRecord:
     # cells that could not be measured: cell key -> the reason in the server's words
     failed: Mapping[str, str] = field(default_factory=dict)
     # cells asked for, in the order of the axes, so that "not run" can be told from "not asked"
-    planned: tuple[str, ...] = ()
+    planned: tuple[Cell, ...] = ()
     finished_at: str = ""  # "": interrupted, or still running
     schema_version: int = SCHEMA_VERSION
 

@@ -19,7 +19,7 @@ _BYTES = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
-_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
@@ -27,7 +27,7 @@ def parse_integers(text: str, *, low: int, high: int) -> tuple[int, ...]:
     """`1,8,32` -> (1, 8, 32), each once."""
     allowed = f"give whole numbers from {low} to {high}, separated by commas, each once"
     parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"[+-]?\d+", part) for part in parts):
+    if not all(re.fullmatch(r"[+-]?[0-9]{1,15}", part) for part in parts):
         raise ValueError(allowed)
     values = tuple(int(part) for part in parts)
     if not all(low <= value <= high for value in values) or len(set(values)) < len(values):
@@ -58,6 +58,7 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_bytes(text: str) -> int:
+    """`64KiB` -> 65536; a bare number is bytes."""
     found = re.fullmatch(rf"{_NUMBER}\s*([A-Za-z]*)", text.strip())
     if not found or found[2] not in _BYTES:
         raise ValueError("give a size such as 4096, 64KiB or 1GB")
@@ -74,17 +75,19 @@ def parse_percent(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Bounds a service must hold. `percentile` of response time at most `latency_ns`; errors at most a share."""
+    """Bounds a service must hold: percentiles of response time, and the share of errors."""
 
-    latencies: tuple[tuple[float, int], ...] = ()  # (percentile, bound in ns)
-    error_fraction: float = 0.0
+    latencies: tuple[tuple[float, int], ...] = ()  # (percentile, at most so many ns)
+    error_fraction: float = 0.0  # at most
 
     def __bool__(self) -> bool:
         return bool(self.latencies)
 
     def __str__(self) -> str:
-        terms = [f"p{p:g}={duration(bound)}" for p, bound in self.latencies]
-        return ",".join([*terms, *([f"errors={self.error_fraction:.4g}"] if self.error_fraction else [])])
+        """As `parse_slo` reads it."""
+        terms = [f"p{p:g}={bound / 1e6:.15g}ms" for p, bound in self.latencies]
+        errors = [f"errors={self.error_fraction * 100:.12g}%"] if self.error_fraction else []
+        return ",".join(terms + errors)
 
 
 def parse_slo(text: str) -> Slo:
@@ -114,23 +117,45 @@ def parse_slo(text: str) -> Slo:
 
 def significant(value: float, digits: int = 3) -> str:
     """Three significant digits, never in scientific notation: 0.0123, 1.23, 123, 12300."""
-    if value == 0:
-        return "0"
-    text = f"{float(f'{value:.{digits}g}'):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = f"{_rounded(value, digits):.20f}" if abs(value) < 1 else f"{_rounded(value, digits):f}"
+    return text.rstrip("0").rstrip(".") if value else "0"
 
 
 def duration(ns: float) -> str:
     """1234567 -> 1.23 ms."""
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if abs(ns) >= scale:
+        if abs(_rounded(ns)) >= scale:
             return f"{significant(ns / scale)} {unit}"
     return f"{significant(ns)} ns"
 
 
-def bytes_text(count: float) -> str:
+def rate(per_s: float) -> str:
+    """1234.5 -> 1230/s."""
+    return f"{significant(per_s)}/s"
+
+
+def percent(fraction: float) -> str:
+    """0.0123 -> 1.23%."""
+    return f"{significant(fraction * 100)}%"
+
+
+def count(number: int) -> str:
+    """Exact, with separators: 12345 -> 12,345."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 request, 12,345 requests."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def bytes_text(number: float) -> str:
     """1536 -> 1.5 KiB."""
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if abs(count) >= scale:
-            return f"{significant(count / scale)} {unit}"
-    return f"{significant(count)} B"
+        if abs(number) >= scale:
+            return f"{significant(number / scale)} {unit}"
+    return f"{significant(number)} B"
+
+
+def _rounded(value: float, digits: int = 3) -> float:
+    return float(f"{value:.{digits}g}")

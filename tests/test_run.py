@@ -75,7 +75,7 @@ def test_a_trial_without_its_json_does_not_exist(tmp_path: Path) -> None:
 
 def test_the_record_comes_back_equal(tmp_path: Path) -> None:
     served = {"m-i2": {"max_batch_size": 64, "instance_group": [{"count": 2}]}}
-    written = record(served=served, planned=("a", "b"), failed={"b": "no memory"})
+    written = record(served=served, planned=(trial().cell,), failed={"b": "no memory"})
     assert RunFolder.create(tmp_path, written).record == written
 
 

@@ -1,0 +1,267 @@
+"""`bench sweep`: from flags to a run folder and the exit code it deserves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import __version__, gpu, machine, model_config, page, terminal, units
+from bench import cells as cells_table
+from bench.cell import Engine, Protocol
+from bench.errors import (
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_MISSED,
+    EXIT_OK,
+    RunFolderError,
+    WrongUse,
+)
+from bench.flags import Flags, check_against, sweep_spec
+from bench.locust_engine import LocustEngine
+from bench.opened import Opened, models_of, opened, remote_target, repository_of
+from bench.oracle import refer
+from bench.progress import ConsoleProgress
+from bench.run import RunFolder, RunRecord
+from bench.spec import SweepSpec, describe
+from bench.sweep import Measure, Sweep, utc_now
+
+TALK = Console(stderr=True, highlight=False)
+_PACKAGES = (
+    "locust",
+    "tritonclient",
+    "gevent",
+    "numpy",
+    "torch",
+    "transformers",
+    "plotly",
+    "nvidia-pytriton",
+)
+_LOAD_S = 3.0  # of a model, for estimates
+
+
+def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
+    """`bench sweep`. All mistakes are raised before anything starts."""
+    flags = Flags()
+    spec = sweep_spec(given, flags)
+    slo = _slo(given, flags)
+    remote = remote_target(given, flags)
+    if remote is None:
+        _check_embedded(given, spec, flags)
+    flags.check()
+    if given["dry_run"]:
+        return _dry_run(spec)
+    path = _out(given, spec)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
+        progress = stack.enter_context(ConsoleProgress())
+        target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
+        if remote is not None:
+            _check_remote(target, spec, flags)
+        folder = _folder(path, given, spec, command, target, slo)
+        return _run(spec, target, folder, Path(scratch), progress, given, stack)
+
+
+def _run(
+    spec: SweepSpec,
+    target: Opened,
+    folder: RunFolder,
+    scratch: Path,
+    progress: ConsoleProgress,
+    given: Mapping[str, Any],
+    stack: ExitStack,
+) -> int:
+    locust = LocustEngine(spec.processes, log=folder.path / "locust.log")
+    stack.enter_context(locust)
+    experiment = Sweep(
+        spec=spec,
+        serving=target.serving,
+        target=target.target,
+        folder=folder,
+        engines=_engines(spec, given, locust, scratch),
+        sensors=lambda: _sensors(target, locust),
+        refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
+        progress=progress,
+    )
+    try:
+        experiment.run()
+    except KeyboardInterrupt:
+        progress.__exit__()
+        TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
+        _conclude(folder, as_json=given["as_json"])
+        return EXIT_INTERRUPTED
+    progress.__exit__()
+    return _conclude(folder, as_json=given["as_json"])
+
+
+def _engines(
+    spec: SweepSpec, given: Mapping[str, Any], locust: LocustEngine, scratch: Path
+) -> dict[Engine, Measure]:
+    engines: dict[Engine, Measure] = {Engine.LOCUST: locust.measure}
+    if Engine.PERF_ANALYZER in spec.engines:
+        from bench.perf_analyzer import engine
+        from bench.perf_analyzer_setup import find
+
+        engines[Engine.PERF_ANALYZER] = engine(find(given.get("perf_analyzer")), scratch)
+    return engines
+
+
+def _sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
+    sensors = [*machine.host_sensors(), *gpu.sensors()]
+    if target.target.pid is not None:
+        server_pid = target.target.pid
+        sensors.append(machine.process_sensor("server_cpu_cores", lambda: [server_pid]))
+    sensors.append(machine.process_sensor("client_cpu_cores", lambda: locust.pids))
+    return sensors
+
+
+def _conclude(folder: RunFolder, *, as_json: bool) -> int:
+    """cells.csv, report.html, the table; and the exit code the cells deserve."""
+    rows = cells_table.rows(folder)
+    cells_table.write_csv(rows, folder.path / "cells.csv")
+    report_path = page.write(folder)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
+    terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
+    TALK.print(f"report: {report_path}", soft_wrap=True)
+    return exit_code(rows)
+
+
+def exit_code(rows: Sequence[Any]) -> int:
+    if not rows or any(row.verdict != "VALID" for row in rows):
+        return EXIT_INCONCLUSIVE
+    judged = [row.slo_met for row in rows if row.slo_met is not None]
+    return EXIT_MISSED if judged and not any(judged) else EXIT_OK
+
+
+def _slo(given: Mapping[str, Any], flags: Flags) -> str:
+    text: str = given.get("slo") or ""
+    if text:
+        flags.read("--slo", text, units.parse_slo, None)
+    return text
+
+
+def _check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
+    """Without starting anything: the repository on disk tells."""
+    known = models_of(repository_of(given))
+    limit = None
+    if spec.model in known:
+        limit = int(
+            model_config.read(repository_of(given) / spec.model / "config.pbtxt").get("max_batch_size", 0)
+        )
+    check_against(spec, known or (f"no model ({repository_of(given)} has none)",), limit, flags)
+
+
+def _check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
+    check_against(spec, target.triton.models(), None, flags)
+    flags.check()
+    check_against(spec, (), model_config.served(target.serving.base()).max_batch, flags)
+    if Protocol.GRPC in spec.protocols and not target.target.grpc_address:
+        flags.wrong("--protocol", "grpc", "needs --grpc-url host:port, since --url has no port to count from")
+    flags.check()
+
+
+def _dry_run(spec: SweepSpec) -> int:
+    cells = spec.cells()
+    for cell in cells:
+        print(describe(cell))
+    loads, trials = len(spec.configurations()), len(cells) * spec.repeats
+    minutes = spec.estimate_s(_LOAD_S) / 60
+    print(f"{len(cells)} cells, {loads} model loads, {trials} trials, about {minutes:.1f} min")
+    return EXIT_OK
+
+
+def _out(given: Mapping[str, Any], spec: SweepSpec) -> Path:
+    """The run's folder, refused before anything starts when it holds something else."""
+    name = given.get("name") or f"{spec.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if given.get("name") and Path(name).name != name:
+        raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
+    path: Path = given.get("out") or Path("reports") / name
+    if given["force"] and given["resume"]:
+        raise WrongUse(["--force --resume: replace the run, or go on with it; not both"])
+    if (path / "run.json").exists() and not (given["force"] or given["resume"]):
+        raise RunFolderError(
+            f"--out {path} already holds a run: choose another --name or --out, "
+            "--resume to go on with it, or --force to replace it."
+        )
+    if given["resume"] and not (path / "run.json").exists():
+        raise RunFolderError(f"--resume: {path} holds no run to go on with.")
+    return path
+
+
+def _folder(
+    path: Path, given: Mapping[str, Any], spec: SweepSpec, command: Sequence[str], target: Opened, slo: str
+) -> RunFolder:
+    record = RunRecord(
+        name=path.name,
+        created_at=utc_now(),
+        command=tuple(_without_secrets(command)),
+        seed=spec.seed,
+        spec=json.loads(json.dumps(asdict(spec))),
+        machine={**machine.describe(), **gpu.describe()},
+        versions={**_versions(), "tritonserver": str(target.triton.server().get("version", "unknown"))},
+        target=target.description,
+        weights=target.weights,
+        slo=slo,
+        planned=spec.cells(),
+    )
+    if given["resume"]:
+        return _resumed(RunFolder.open(path), record)
+    if given["force"] and (path / "run.json").exists():
+        for old in ("trials", "cells.csv", "report.html", "run.json"):
+            _remove(path / old)
+    return RunFolder.create(path, record)
+
+
+def _resumed(folder: RunFolder, record: RunRecord) -> RunFolder:
+    """The same question asked of the same machine; anything else is another run."""
+    before = folder.record
+    differing = [
+        name
+        for name in ("spec", "machine", "weights", "target")
+        if getattr(before, name) != getattr(record, name)
+    ]
+    if differing:
+        raise RunFolderError(
+            f"--resume {folder.path}: differs from the run there in {', '.join(differing)}; "
+            "give the flags it was started with, or another --name."
+        )
+    folder.write_record(replace(before, failed={}, finished_at=""))
+    return folder
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _without_secrets(command: Sequence[str]) -> list[str]:
+    """The command line with the values of headers hidden."""
+    hidden = []
+    previous = ""
+    for word in command:
+        is_value = previous == "--header"
+        inline = word.startswith("--header=")
+        hidden.append("***" if is_value else ("--header=***" if inline else word))
+        previous = word
+    return hidden
+
+
+def _versions() -> dict[str, str]:
+    found = {"bench": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

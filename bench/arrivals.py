@@ -3,7 +3,7 @@
 The Poisson tape is the schedule of MLPerf LoadGen's Server scenario for the same seed and rate, without
 its first query at 0: std::mt19937, two 32-bit draws a uniform double (std::generate_canonical<double, 53>),
 -log(1 - u) / rate a gap (std::exponential_distribution), each gap cut to whole nanoseconds. None of that
-depends on a version of Python or numpy (`RandomState` is numpy's frozen generator), the last bit of log aside.
+depends on a version of Python or numpy (`RandomState` is numpy's frozen generator), but the last bit of log.
 """
 
 from __future__ import annotations

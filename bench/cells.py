@@ -7,7 +7,7 @@ repeats. What has no number is None, an empty field in the CSV.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bench.checks import judge, mean_of
 from bench.findings import Finding, Severity, verdict
 from bench.run import RunFolder, RunRecord
 from bench.samples import Int64
-from bench.stats import Interval, Percentile, geometric, nearest_rank, percentile, proves
+from bench.stats import Interval, Percentile, estimate_under, geometric, nearest_rank, percentile, proves
 from bench.summary import ServerTimes, TrialSummary, server_times, summarize
 from bench.trial import Counters, Trial
 from bench.units import Slo, parse_slo
@@ -65,6 +65,7 @@ class CellRow:
     latency_n: int
     service_p50_ms: float | None
     service_p99_ms: float | None
+    lateness_mean_ms: float | None
     lateness_p99_ms: float | None
     server_queue_ms: float | None
     server_compute_input_ms: float | None
@@ -84,24 +85,26 @@ class CellRow:
     parameters: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[Finding, ...] = ()
     percentiles: tuple[Percentile, ...] = ()
+    proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     reason: str = ""  # why it was not measured
 
 
-_VIEWS_ONLY = ("parameters", "remarks", "percentiles", "throughputs", "reason")
+_VIEWS_ONLY = ("parameters", "remarks", "percentiles", "proved_ms", "throughputs", "reason")
 
 
 def rows(folder: RunFolder) -> list[CellRow]:
     """A row for every cell that was asked for, in the order of the axes; measured or not."""
     record = folder.record
-    slo = parse_slo(record.slo) if record.slo else None
-    found: dict[str, CellRow] = {}
-    for key, trials in _by_cell(folder.trials()):
-        found[key] = _row(trials, record, slo)
+    return complete([row(trials, record) for trials in by_cell(folder.trials())], record)
+
+
+def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
+    """The measured rows, and one for each planned cell without a trial; in the order of the axes."""
+    found = {row.cell: row for row in measured}
     for cell in record.planned:
         if cell.key not in found:
-            reason = record.failed.get(cell.key)
-            found[cell.key] = _absent(cell, record, reason)
+            found[cell.key] = _absent(cell, record, record.failed.get(cell.key))
     order = {cell.key: index for index, cell in enumerate(record.planned)}
     return sorted(found.values(), key=lambda row: order.get(row.cell, len(order)))
 
@@ -125,19 +128,21 @@ def frame(table: Sequence[CellRow]) -> pd.DataFrame:
     return pd.DataFrame(data, columns=[*columns, *parameters]).convert_dtypes()
 
 
-def _by_cell(trials: Iterable[Trial]) -> Iterable[tuple[str, list[Trial]]]:
+def by_cell(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
     """Trials come sorted by cell, so only one cell's samples are in memory at a time."""
     group: list[Trial] = []
     for trial in trials:
         if group and group[0].cell.key != trial.cell.key:
-            yield group[0].cell.key, group
+            yield group
             group = []
         group.append(trial)
     if group:
-        yield group[0].cell.key, group
+        yield group
 
 
-def _row(trials: list[Trial], record: RunRecord, slo: Slo | None) -> CellRow:
+def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
+    """All trials of one cell, folded."""
+    slo = parse_slo(record.slo) if record.slo else None
     cell, summaries = trials[0].cell, [summarize(trial, slo) for trial in trials]
     pooled = np.sort(np.concatenate([s.latencies_ns for s in summaries]))
     service = np.sort(np.concatenate([s.service_ns for s in summaries]))
@@ -174,6 +179,7 @@ def _row(trials: list[Trial], record: RunRecord, slo: Slo | None) -> CellRow:
         latency_n=len(pooled),
         service_p50_ms=_ms(percentile(service, 50).value_ns),
         service_p99_ms=_ms(percentile(service, 99).value_ns),
+        lateness_mean_ms=float(lateness.mean()) / 1e6 if len(lateness) and cell.load.is_open_loop else None,
         lateness_p99_ms=_ms(percentile(lateness, 99).value_ns) if cell.load.is_open_loop else None,
         **_server(times),
         client_cpu_cores=float(np.mean([sum(t.generator.cpu_s) / t.window.seconds for t in trials])),
@@ -189,6 +195,7 @@ def _row(trials: list[Trial], record: RunRecord, slo: Slo | None) -> CellRow:
         parameters=dict(cell.server.parameters),
         remarks=remarks,
         percentiles=percentiles,
+        proved_ms=tuple(_ms(estimate_under(pooled, p)) for p in PERCENTS),
         throughputs=tuple(s.throughput_img_per_s for s in summaries),
     )
 

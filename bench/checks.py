@@ -92,9 +92,18 @@ def _not_compared(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         )
 
 
+def busiest_worker(trial: Trial) -> float:
+    """Cores used by the busiest load-generating process, over the window."""
+    return max(trial.generator.cpu_s, default=0.0) / trial.window.seconds
+
+
+def is_client_bound(trial: Trial) -> bool:
+    return busiest_worker(trial) > CLIENT_BOUND_CPU
+
+
 def _client_bound(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
-    busiest = max(trial.generator.cpu_s, default=0.0) / trial.window.seconds
-    if busiest > CLIENT_BOUND_CPU and trial.engine.get("name") == "locust":
+    busiest = busiest_worker(trial)
+    if is_client_bound(trial) and trial.engine.get("name") == "locust":
         yield Finding(
             "client-bound",
             Severity.INVALID,

@@ -213,7 +213,9 @@ def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], ti
     began = time.monotonic()
     told = 0
     try:
-        while not control.ready():
+        # Whoever else holds the port would answer too: our own log must say that the port is ours.
+        own = f"Started HTTPService at {triton.target.http_url.removeprefix('http://')}"
+        while not (own in triton.log.read_text(errors="replace") and control.ready()):
             seconds = time.monotonic() - began
             if not triton.alive:
                 raise ServerStartFailed(f"{triton.why_dead()} Its log: {triton.log}.")

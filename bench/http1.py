@@ -265,4 +265,7 @@ class HttpConnection:
 def _tls_context() -> Any:
     import gevent.ssl
 
-    return gevent.ssl.create_default_context()
+    # Not its create_default_context: without monkey patching that makes a context that blocks the loop.
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context

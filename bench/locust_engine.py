@@ -25,8 +25,11 @@ from typing import Any
 import psutil
 
 from bench.arrivals import tape_ns
+from bench.cell import Load
+from bench.checks import is_client_bound
 from bench.errors import ToolError
 from bench.lanes import Order
+from bench.machine import usable_cores
 from bench.samples import Samples, Window
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.triton import Triton
@@ -116,14 +119,14 @@ class WorkerProcess:
 class LocustEngine:
     """Use as a context manager; `measure` gives one trial."""
 
-    def __init__(self, processes: int = 1, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
         self._log = log or Path(self._scratch.name) / "locust.log"
-        self._processes = processes
         self._workers: list[WorkerProcess] = []
+        self._enough: dict[Load, int] = {}  # processes that a load was found to need
 
     def __enter__(self) -> LocustEngine:
-        self._grow(self._processes, wait=False)
+        self._grow(1, wait=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,7 +147,19 @@ class LocustEngine:
         Raises ToolError when no worker can be had, TargetError when the server's control side fails.
         """
         users = plan.cell.load.concurrency or in_flight_cap(plan)
-        workers = self._ready(min(plan.workers or self._processes, users))
+        most = min(users, usable_cores())
+        count = plan.workers or self._enough.get(plan.cell.load, 1)
+        trial = self._measure(plan, target, served, on_live, min(count, users))
+        if plan.workers == 0 and is_client_bound(trial) and count < most:
+            # One process was not enough; every later trial of this load starts with more.
+            self._enough[plan.cell.load] = min(2 * count, most)
+            return self.measure(plan, target, served, on_live)
+        return trial
+
+    def _measure(
+        self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
+    ) -> Trial:
+        workers = self._ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
         control = Triton(target)
         try:

@@ -71,15 +71,21 @@ _NOTHING_SHARED = Shared()
 
 
 def images(seed: int, count: int, height: int, width: int) -> NDArray[np.float32]:
-    """float32 [count, height, width, 3] of whole numbers 0..255, no two images equal (below 2^24)."""
-    rng = np.random.default_rng(seed)
+    """float32 [count, height, width, 3] of whole numbers 0..255, no two images equal (below 2^24).
+
+    Image i is the same whatever `count` is, so one reference serves every batch size.
+    """
+    return np.stack([_image(seed, number, height, width) for number in range(count)])
+
+
+def _image(seed: int, number: int, height: int, width: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng([seed, number])
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    blocks = rng.integers(16, 240, (count, rows, columns, 3), dtype=np.uint8)
-    pixels = blocks.repeat(_BLOCK, axis=1).repeat(_BLOCK, axis=2)[:, :height, :width]
+    blocks = rng.integers(16, 240, (rows, columns, 3), dtype=np.uint8)
+    pixels = blocks.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[:height, :width]
     pixels = pixels + rng.integers(0, 16, pixels.shape, dtype=np.uint8)
-    number = np.arange(count)
     # Distinct by construction: the first pixel spells the image's number.
-    pixels[:, 0, 0] = np.stack([number >> 16 & 255, number >> 8 & 255, number & 255], axis=1)
+    pixels[0, 0] = (number >> 16 & 255, number >> 8 & 255, number & 255)
     return pixels.astype(np.float32)
 
 

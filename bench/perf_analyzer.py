@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from bench import perf_analyzer_export as export
-from bench.errors import TargetError, ToolError
+from bench.errors import ToolError, Unreachable
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_command import (
     Files,
@@ -206,17 +206,19 @@ class _Attempt:
         if code == EXIT_EMPTY_WINDOW:
             return _TooShort()
         stdout, stderr = (without_secrets(text, self._target) for text in process.output())
-        error = explain(code, stderr + "\n" + stdout, shlex.join(masked(self._words, self._target)))
-        counted = self._counted(before)
-        return type(error)(f"{error} {counted}") if counted else error
-
-    def _counted(self, before: Snapshot) -> str:
-        """What the server counted in the meantime: all there is of a run that ended at a failure."""
+        error = explain(code, f"{stderr}\n{stdout}", shlex.join(masked(self._words, self._target)))
         try:
             counts = self._statistics() - before
-        except TargetError:
-            return ""
-        return f"(The server had counted {counts.success_count + counts.fail_count} requests by then.)"
+        except Unreachable as gone:
+            return Unreachable(
+                f"The server went away during the trial. {gone} perf_analyzer's account: {error}"
+            )
+        requests = counts.success_count + counts.fail_count
+        return (
+            type(error)(f"{error} (The server had counted {requests} requests by then.)")
+            if requests
+            else error
+        )
 
     def _statistics(self) -> Snapshot:
         return self._control.statistics(self._plan.cell.server.model)
@@ -243,11 +245,11 @@ class _Attempt:
             row=row,
             said=stdout + "\n" + stderr,
             tail_s=self._timing.tail_s,
+            due=self._due(window.start_ns - start_ns, window.end_ns - start_ns),
             stretch=self._stretch,
             clock_moved_ns=_epoch_offset_ns() - offset_ns,
             max_rss_bytes=process.max_rss_bytes,
         )
-        due = self._due_ns
         return Trial(
             plan=self._plan,
             window=window,
@@ -255,7 +257,7 @@ class _Attempt:
             errors={},
             generator=Generator(workers=1, cpu_s=(max(0.0, cpu_s),), max_rss_bytes=process.max_rss_bytes),
             counters=closed - opened,
-            planned=None if due is None else int((due < window.end_ns - start_ns).sum()),
+            planned=self._due(0, window.end_ns - start_ns),
             findings=findings(facts),
             engine={
                 "name": "perf_analyzer",
@@ -269,6 +271,11 @@ class _Attempt:
                 "stderr": stderr,
             },
         )
+
+    def _due(self, from_ns: int, to_ns: int) -> int | None:
+        """Arrivals of the tape between two times after the load's start; None in a closed loop."""
+        tape_ns = self._due_ns
+        return None if tape_ns is None else int(((tape_ns >= from_ns) & (tape_ns < to_ns)).sum())
 
     def _row(self) -> dict[str, str]:
         """The CSV's row: its client/server split, in microseconds. {} when it wrote none (unstable)."""

@@ -97,6 +97,12 @@ _KNOWN = (
         "Use --shared-memory system, a shorter --duration, or a version before 2.44.",
     ),
     _Known(
+        r"(Failed to obtain stable measurement[^\n]*)",
+        TargetError,
+        "perf_analyzer calls the load unstable, and gives no numbers then.",
+        "Give a longer --warmup and --duration, or measure with --engine locust, which keeps its numbers.",
+    ),
+    _Known(
         r"(No valid requests recorded[^\n]*)",
         TargetError,
         "A window of perf_analyzer's passed without one answer, and it gives no numbers then.",

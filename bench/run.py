@@ -74,7 +74,7 @@ class RunFolder:
                 f"--out {path} already holds a run: choose another --name or --out, "
                 "--resume to go on with it, or --force to replace it."
             )
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(entry.suffix != ".log" for entry in path.iterdir()):
             raise RunFolderError(
                 f"--out {path} is not empty and holds no run: choose an empty or new folder."
             )

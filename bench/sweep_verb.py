@@ -79,7 +79,7 @@ def _run(
     given: Mapping[str, Any],
     stack: ExitStack,
 ) -> int:
-    locust = LocustEngine(spec.processes, log=folder.path / "locust.log")
+    locust = LocustEngine(log=folder.path / "locust.log")
     stack.enter_context(locust)
     experiment = Sweep(
         spec=spec,

@@ -72,6 +72,8 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     if quick:
         low = min(quick, key=lambda row: row.latency_p50_ms or 0)
         lines.append(f"Lowest median latency: {_named(low)}: {significant(low.latency_p50_ms or 0)} ms.")
+    if any(p.value_ns is None for row in valid for p in row.percentiles if p.percent in (50.0, 99.0)):
+        lines.append("n<662 stands where a percentile has too few requests: p50 needs 11, p99 662.")
     if any(row.throughput_img_per_s_low is None for row in valid):
         lines.append("Fewer than three repeats: no intervals, figures are indicative.")
     return lines
@@ -135,7 +137,7 @@ def _or_missing(row: CellRow, percent: float, value: float | None) -> str:
     if value is not None:
         return significant(value)
     needed = next((p.needed for p in row.percentiles if p.percent == percent), None)
-    return f"n/a (needs {needed})" if needed and row.latency_n else ""
+    return f"n<{needed}" if needed and row.latency_n else ""
 
 
 def _used(rows: Sequence[CellRow]) -> list[str]:

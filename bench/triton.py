@@ -154,7 +154,7 @@ class Triton:
                 if "explicit" in str(error) or "not allowed" in str(error) or "polling" in str(error).lower()
                 else "Look at the server's log, and at the configuration asked for."
             )
-            raise ModelLoadFailed(f"Model {model!r} did not {verb}: {error} {hint}") from error
+            raise ModelLoadFailed(f"Model {model!r} did not {verb}: {str(error).rstrip('. ')}. {hint}") from error
 
     def _get_quietly(self, path: str) -> bool:
         try:

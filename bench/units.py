@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 _DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _BYTES = {
@@ -19,7 +20,7 @@ _BYTES = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
-_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"  # more digits than these are a slip
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
 
@@ -85,8 +86,8 @@ class Slo:
 
     def __str__(self) -> str:
         """As `parse_slo` reads it."""
-        terms = [f"p{p:g}={bound / 1e6:.15g}ms" for p, bound in self.latencies]
-        errors = [f"errors={self.error_fraction * 100:.12g}%"] if self.error_fraction else []
+        terms = [f"p{p:g}={_plain(Decimal(bound).scaleb(-6))}ms" for p, bound in self.latencies]
+        errors = [f"errors={significant(self.error_fraction * 100, 6)}%"] if self.error_fraction else []
         return ",".join(terms + errors)
 
 
@@ -117,8 +118,7 @@ def parse_slo(text: str) -> Slo:
 
 def significant(value: float, digits: int = 3) -> str:
     """Three significant digits, never in scientific notation: 0.0123, 1.23, 123, 12300."""
-    text = f"{_rounded(value, digits):.20f}" if abs(value) < 1 else f"{_rounded(value, digits):f}"
-    return text.rstrip("0").rstrip(".") if value else "0"
+    return _plain(Decimal(f"{value:.{digits}g}"))
 
 
 def duration(ns: float) -> str:
@@ -155,6 +155,12 @@ def bytes_text(number: float) -> str:
         if abs(number) >= scale:
             return f"{significant(number / scale)} {unit}"
     return f"{significant(number)} B"
+
+
+def _plain(number: Decimal) -> str:
+    text = f"{number:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
 
 
 def _rounded(value: float, digits: int = 3) -> float:

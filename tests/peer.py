@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import pytest
 from gevent.server import StreamServer
 
 Script = Callable[[Any], None]
 
 
 @contextmanager
-def peer(*scripts: Script) -> Iterator[str]:
-    """host:port of a server whose nth connection runs the nth script; the last one repeats."""
+def peer(*scripts: Script, **tls: Any) -> Iterator[str]:
+    """host:port of a server whose nth connection runs the nth script; the last one repeats.
+
+    `tls`: `keyfile` and `certfile`.
+    """
     count = 0
 
     def handle(sock: Any, _: Any) -> None:
@@ -25,7 +32,7 @@ def peer(*scripts: Script) -> Iterator[str]:
         with suppress(ConnectionError, TimeoutError):  # the client went away, as scripts expect
             script(sock)
 
-    server = StreamServer(("127.0.0.1", 0), handle)
+    server = StreamServer(("127.0.0.1", 0), handle, **tls)
     server.start()
     try:
         yield f"127.0.0.1:{server.server_port}"
@@ -37,6 +44,29 @@ def reset(sock: Any) -> None:
     """End the connection with a RST instead of a FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A key and a certificate for 127.0.0.1 and localhost."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here to make a certificate with")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return key, certificate
 
 
 def free_port() -> int:

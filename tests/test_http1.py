@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -11,7 +12,7 @@ import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import ScriptedWire, cut, free_port, peer, reset
+from peer import ScriptedWire, cut, free_port, peer, reset, self_signed
 
 from bench.http1 import HttpConnection
 from bench.http1_head import error_message, parse_head
@@ -344,3 +345,34 @@ def test_an_idle_connection_that_was_closed_does_not_keep_the_loop_busy() -> Non
         gevent.sleep(0.3)
         assert time.process_time() - before < 0.15
         connection.close()
+
+
+def test_over_tls_the_same_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    size = 3 << 20
+
+    def script(sock: Any) -> None:
+        for _ in range(2):
+            left = size
+            while left:
+                left -= len(sock.recv(1 << 20))
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        gevent.sleep(5)
+
+    with peer(script, keyfile=str(key), certfile=str(certificate)) as address:
+        connection = HttpConnection(f"https://{address}", timeout_s=3)
+        for _ in range(2):
+            reply = connection.exchange(bytes(size))
+            assert (reply.outcome, len(reply.body), reply.error) == (Outcome.OK, size, "")
+        connection.close()
+        impatient = HttpConnection(f"https://{address}", timeout_s=0.2)
+        assert impatient.exchange(REQUEST).outcome == Outcome.TIMEOUT
+
+
+def test_a_certificate_nobody_vouches_for_is_a_failed_request(tmp_path: Path) -> None:
+    key, certificate = self_signed(tmp_path)
+    with peer(answering(GOOD), keyfile=str(key), certfile=str(certificate)) as address:
+        reply = HttpConnection(f"https://{address}", timeout_s=3).exchange(REQUEST)
+    assert reply.outcome == Outcome.CONNECTION
+    assert "certificate" in reply.error

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import gevent
 import grpc
 import hpack
 import pytest
+from gevent.event import Event
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peer import ScriptedWire, cut, free_port, peer, reset
+from peer import ScriptedWire, cut, free_port, peer, reset, self_signed
 
 from bench import http2_frames as h2
 from bench.grpc_channel import GrpcioConnection
@@ -54,6 +58,10 @@ def answer(message: bytes, stream: int = 1) -> bytes:
     return headers(OK, stream=stream) + data(prefixed(message), stream=stream) + headers(DONE, ENDS, stream)
 
 
+def status_alone(*pairs: tuple[str, str], http: str = "200") -> bytes:
+    return headers(block((":status", http), *pairs), ENDS)
+
+
 def over_wire(sent: bytes, at: list[int] | None = None, takes: int = 1 << 30, **given: Any) -> Reply:
     connection = GrpcConnection("h:1", timeout_s=1, **given)
     connection._wire = ScriptedWire(cut(HELLO + sent, at or []), takes)  # type: ignore[assignment]  # a stand-in
@@ -61,7 +69,7 @@ def over_wire(sent: bytes, at: list[int] | None = None, takes: int = 1 << 30, **
 
 
 PING = h2.frame(h2.PING, 0, 0, b"12345678")
-TRAILERS_ONLY = block((":status", "200"), ("grpc-status", "3"), ("grpc-message", "bad%20shape%3A %C3%A9"))
+BAD_SHAPE = status_alone(("grpc-status", "3"), ("grpc-message", "bad%20shape%3A %C3%A9"))
 CALLS = {
     "headers, message, trailers": (answer(b"hello"), Outcome.OK, b"hello", ""),
     "an empty message": (answer(b""), Outcome.OK, b"", ""),
@@ -94,22 +102,20 @@ CALLS = {
         h2.frame(h2.GOAWAY, 0, 0, struct.pack(">II", 1, 0)) + answer(b"hello"), Outcome.OK, b"hello", "",
     ),
     "an error in trailers alone, its message percent-encoded": (
-        headers(TRAILERS_ONLY, ENDS), Outcome.SERVER_ERROR, b"", "bad shape: é (INVALID_ARGUMENT)",
+        BAD_SHAPE, Outcome.SERVER_ERROR, b"", "bad shape: é (INVALID_ARGUMENT)",
     ),
     "an error after headers": (
         headers(OK) + headers(block(("grpc-status", "13")), ENDS), Outcome.SERVER_ERROR, b"", "INTERNAL",
     ),
     "unavailable is the server's word": (
-        headers(block((":status", "200"), ("grpc-status", "14")), ENDS), Outcome.SERVER_ERROR, b"", "UNAVAILABLE",
+        status_alone(("grpc-status", "14")), Outcome.SERVER_ERROR, b"", "UNAVAILABLE",
     ),
     "the server's deadline is a timeout": (
-        headers(block((":status", "200"), ("grpc-status", "4")), ENDS), Outcome.TIMEOUT, b"", "DEADLINE_EXCEEDED",
+        status_alone(("grpc-status", "4")), Outcome.TIMEOUT, b"", "DEADLINE_EXCEEDED",
     ),
-    "a status nobody knows": (
-        headers(block((":status", "200"), ("grpc-status", "99")), ENDS), Outcome.SERVER_ERROR, b"", "99",
-    ),
+    "a status nobody knows": (status_alone(("grpc-status", "99")), Outcome.SERVER_ERROR, b"", "99"),
     "a proxy that is no gRPC server": (
-        headers(block((":status", "503")), ENDS), Outcome.SERVER_ERROR, b"", "HTTP 503, which no gRPC server answers",
+        status_alone(http="503"), Outcome.SERVER_ERROR, b"", "HTTP 503, which no gRPC server answers",
     ),
 }  # fmt: skip
 
@@ -256,11 +262,7 @@ def test_settings_may_shrink_the_windows_below_zero() -> None:
             nonlocal shrunk
             if kind == h2.DATA and not shrunk:
                 shrunk = True
-                sock.sendall(
-                    h2.settings([(h2.INITIAL_WINDOW_SIZE, 0)])
-                    + h2.window_update(1, 10)
-                    + h2.window_update(1, 90)
-                )
+                sock.sendall(h2.settings([(h2.INITIAL_WINDOW_SIZE, 0)]) + h2.window_update(1, 100))
             return ends_stream(kind, flags, stream)
 
         sock.sendall(answer(take_frames(sock, shrink)[5:]))
@@ -286,11 +288,21 @@ def test_going_away_means_a_new_connection_for_the_next_call() -> None:
         connection.close()
 
 
+def speaks_http1(sock: Any) -> None:
+    sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def resets(sock: Any) -> None:
+    sock.sendall(HELLO)
+    sock.recv(9)
+    reset(sock)
+
+
 FAILING = {
-    "refuses to speak HTTP/2": (lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "speaks no HTTP/2"),
-    "closes at once": (lambda sock: sock.close(), "closed the connection"),
-    "resets the connection": (lambda sock: (sock.sendall(HELLO), sock.recv(9), reset(sock)), "connection reset"),
-}  # fmt: skip
+    "refuses to speak HTTP/2": (speaks_http1, "speaks no HTTP/2"),
+    "closes at once": (lambda sock: sock.close(), "connection"),
+    "resets the connection": (resets, "connection"),
+}
 
 
 @pytest.mark.parametrize(("script", "told"), FAILING.values(), ids=list(FAILING))
@@ -330,7 +342,7 @@ def test_an_answer_before_the_message_is_sent_whole_is_taken_and_the_connection_
         window = 1 << 30
         sock.sendall(h2.settings([(h2.INITIAL_WINDOW_SIZE, window)]) + h2.window_update(0, window))
         take_frames(sock, lambda kind, *_: kind == h2.HEADERS)
-        sock.sendall(headers(TRAILERS_ONLY, ENDS))
+        sock.sendall(BAD_SHAPE)
         gevent.sleep(1)
 
     with peer(refuses, echo) as address:
@@ -342,7 +354,7 @@ def test_an_answer_before_the_message_is_sent_whole_is_taken_and_the_connection_
 
 
 def test_pings_between_calls_are_answered_while_the_user_is_idle() -> None:
-    answered = gevent.event.Event()
+    answered = Event()
 
     def script(sock: Any) -> None:
         sock.sendall(HELLO)
@@ -392,20 +404,24 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
     def echo(self, message: bytes, _: Any) -> bytes:
         return message
 
-    def refuse(self, message: bytes, context: Any) -> None:
+    def refuse(self, _: bytes, context: Any) -> None:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong shape: 100 % é\nsecond line")
 
-    def late(self, message: bytes, context: Any) -> None:
+    def slow(self, message: bytes, _: Any) -> bytes:
+        time.sleep(0.2)
+        return message
+
+    def late(self, _: bytes, context: Any) -> None:
         context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "")
 
-    def metadata(self, message: bytes, context: Any) -> bytes:
+    def metadata(self, _: bytes, context: Any) -> bytes:
         return dict(context.invocation_metadata())["authorization"].encode()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    running = grpc.server(futures.ThreadPoolExecutor(2), options=options)
+    running = grpc.server(futures.ThreadPoolExecutor(24), options=options)
     running.add_generic_rpc_handlers([Service()])
     port = running.add_insecure_port("127.0.0.1:0")
     running.start()
@@ -436,3 +452,47 @@ def test_many_calls_on_one_connection(server: str) -> None:
         message = b"%d" % number * (number * 100)
         assert connection.exchange(message).body == message
     connection.close()
+
+
+def test_grpcio_over_tls(tmp_path: Path) -> None:
+    key, certificate = self_signed(tmp_path)
+    running = grpc.server(futures.ThreadPoolExecutor(1))
+    running.add_generic_rpc_handlers([Service()])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    port = running.add_secure_port("127.0.0.1:0", credentials)
+    running.start()
+    connection = GrpcioConnection(
+        f"127.0.0.1:{port}", method="/s/echo", timeout_s=10, secure=True, certificates=certificate
+    )
+    assert connection.connect() == ""
+    assert connection.exchange(b"hello").body == b"hello"
+    connection.close()
+    running.stop(0).wait()
+
+
+def test_grpcio_tells_a_failed_connection_from_a_server_s_word() -> None:
+    reply = GrpcioConnection(f"127.0.0.1:{free_port()}", timeout_s=5).exchange(b"x")
+    assert reply.outcome == Outcome.CONNECTION
+
+
+UNDER_GEVENT = """
+import sys, time
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from bench.grpc_channel import GrpcioConnection, prepare_gevent
+prepare_gevent(20)
+users = [GrpcioConnection(sys.argv[1], method="/s/slow", timeout_s=30) for _ in range(20)]
+gevent.joinall([gevent.spawn(user.connect) for user in users])
+gevent.joinall([gevent.spawn(user.exchange, b"x") for user in users])
+waits = sorted(user._reply.done_ns - user._reply.sent_ns for user in users)
+print(sum(user._reply.outcome for user in users), waits[-1] / waits[0])
+"""
+
+
+def test_grpcio_under_gevent_keeps_all_users_in_flight_and_the_process_ends(server: str) -> None:
+    command = [sys.executable, "-c", UNDER_GEVENT, server]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    failures, spread = done.stdout.split()
+    assert failures == "0"
+    assert float(spread) < 1.9  # in a pool of ten threads half of them would wait twice as long

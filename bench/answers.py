@@ -49,18 +49,18 @@ class Bounds:
             raise ValueError("a reference holds values that are no finite numbers")
         # Bounds of float32 stay in float32: half the memory to walk while other users wait.
         kind = np.float32 if reference.dtype in (np.float16, np.float32) else np.float64
-        exact = reference.astype(np.float64)
+        self._reference = np.atleast_1d(reference)
+        exact = self._reference.astype(np.float64)
         slack = absolute + relative * np.abs(exact)
-        self.shape = reference.shape
-        self._reference = exact
         self._lower = (exact - slack).astype(kind)
         self._upper = (exact + slack).astype(kind)
 
     def wrong(self, name: str, values: NDArray[Any]) -> str:
-        shape = self.shape
-        if values.shape[1:] != shape[1:] or len(values) < len(self._lower):
+        values = np.atleast_1d(values)
+        shape = self._reference.shape
+        if values.shape[1:] != shape[1:] or len(values) < shape[0]:
             return f"output {name!r} has shape {list(values.shape)}, and the reference {list(shape)}"
-        values = values[: len(self._lower)]
+        values = values[: shape[0]]
         passes = (values >= self._lower) & (values <= self._upper)  # NaN is within no bounds
         return "" if bool(passes.all()) else self._told(name, values, int(passes.sum()))
 

@@ -68,7 +68,9 @@ def executed_batches(trials: Sequence[Trial]) -> list[list[float | None]]:
         for size, (count, ns) in (trial.counters.batches if trial.counters else {}).items():
             before = total.get(size, (0, 0))
             total[size] = (before[0] + count, before[1] + ns)
-    return [[size, count, _short(ns / count / 1e6)] for size, (count, ns) in sorted(total.items()) if count > 0]
+    return [
+        [size, count, _short(ns / count / 1e6)] for size, (count, ns) in sorted(total.items()) if count > 0
+    ]
 
 
 def time_series(trial: Trial) -> Json:

@@ -1,8 +1,8 @@
 """Rows to Plotly figures, as plain dictionaries. One meaning everywhere: colour is instances, marker is
 batch, dash is protocol; hollow is INVALID; faint is a second engine or an older run.
 
-A trace's `customdata` are row numbers: the page writes the hover text from them and opens the cell on
-a click. `meta` says what all its points share, for the page's filters. Colours of text, grid and
+A trace's `customdata` are row numbers: the page writes hover texts from them, filters by them, and opens
+the cell on a click. Colours of text, grid and
 background are the page's, which knows the theme.
 """
 
@@ -88,19 +88,6 @@ def measured(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.row.throughput_img_per_s]
 
 
-def meta(entry: Entry) -> Json:
-    row = entry.row
-    return {
-        "run": str(entry.run),
-        "model": row.model,
-        "protocol": row.protocol,
-        "engine": row.engine,
-        "loop": "closed" if row.rate_per_s is None else "open",
-        "shared memory": row.shared_memory,
-        **row.parameters,
-    }
-
-
 def _server(entry: Entry) -> tuple[Any, ...]:
     row = entry.row
     return (entry.run, row.engine, row.model, row.protocol, row.shared_memory, row.rate_per_s is not None,
@@ -131,7 +118,6 @@ def _line(points: Sequence[Entry], keys: Keys, x: Sequence[Any], y: Sequence[Any
         "x": list(x),
         "y": list(y),
         "customdata": [entry.index for entry in points],
-        "meta": meta(first),
         "opacity": keys.opacity(first),
         "line": {"color": colour, "dash": DASHES.get(first.row.protocol, "dot"), "width": 1.6},
         "marker": {"color": colour, "symbol": [keys.symbol(p.row) for p in points], "size": 9},
@@ -156,7 +142,10 @@ def _whiskers(values: Sequence[tuple[float | None, float | None, float | None]],
 
 def _throughput_whiskers(points: Sequence[Entry], keys: Keys) -> Json | None:
     return _whiskers(
-        [(p.row.throughput_img_per_s_low, p.row.throughput_img_per_s, p.row.throughput_img_per_s_high) for p in points],
+        [
+            (p.row.throughput_img_per_s_low, p.row.throughput_img_per_s, p.row.throughput_img_per_s_high)
+            for p in points
+        ],
         keys.colour(points[0].row.instances),
     )
 
@@ -177,7 +166,9 @@ def _tradeoff(entries: Sequence[Entry], keys: Keys, percent: float) -> Json:
     levels = {(_server(e), e.row.instances, e.row.batch, _load_level(e.row)) for e in shown}
     lines = {found[:3] for found in levels}
     along_load = len(levels) > len(lines)
-    groups = _grouped(shown, lambda e: (e.row.instances or 0, e.row.batch if along_load else _load_level(e.row)))
+    groups = _grouped(
+        shown, lambda e: (e.row.instances or 0, e.row.batch if along_load else _load_level(e.row))
+    )
     data = []
     for group in groups:
         points = sorted(group, key=lambda e: (_load_level(e.row), e.row.batch))
@@ -186,7 +177,10 @@ def _tradeoff(entries: Sequence[Entry], keys: Keys, percent: float) -> Json:
         line["error_y"] = _throughput_whiskers(points, keys)
         if percent in (50.0, 99.0):
             name = f"latency_p{percent:g}_ms"
-            bounds = [(getattr(p.row, f"{name}_low"), v, getattr(p.row, f"{name}_high")) for p, v in zip(points, x, strict=True)]
+            bounds = [
+                (getattr(p.row, f"{name}_low"), v, getattr(p.row, f"{name}_high"))
+                for p, v in zip(points, x, strict=True)
+            ]
             line["error_x"] = _whiskers(bounds, keys.colour(points[0].row.instances))
         data.append(line)
     return {
@@ -218,7 +212,9 @@ def against_batch(entries: Sequence[Entry], keys: Keys) -> Json:
     data = []
     for group in _grouped(_best_over_load(entries, ("instances", "batch")), lambda e: e.row.instances or 0):
         points = sorted(group, key=lambda e: e.row.batch)
-        line = _line(points, keys, [p.row.batch for p in points], [p.row.throughput_img_per_s for p in points])
+        line = _line(
+            points, keys, [p.row.batch for p in points], [p.row.throughput_img_per_s for p in points]
+        )
         line["error_y"] = _throughput_whiskers(points, keys)
         data.append(line)
     return _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
@@ -240,14 +236,16 @@ def against_instances(entries: Sequence[Entry], keys: Keys) -> Json:
         data.append(line)
         if len(points) > 1 and keys.opacity(points[0]) == 1.0:
             start = (points[0].row.throughput_img_per_s or 0.0) / max(1, x[0])
-            data.append(_ideal(x, [start * count for count in x], points[0]))
+            data.append(_ideal(x, [start * count for count in x], points))
     ticks = tuple(i for i in keys.instances if i is not None)
     return _figure("against-instances", data, _steps("instances", ticks), "img/s")
 
 
-def _ideal(x: Sequence[float], y: Sequence[float], like: Entry) -> Json:
+def _ideal(x: Sequence[float], y: Sequence[float], points: Sequence[Entry] = ()) -> Json:
+    """Shown as long as `points` are."""
+    shown = {"customdata": [entry.index for entry in points]} if points else {}
     return {
-        "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "hoverinfo": "skip", "meta": meta(like),
+        "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "hoverinfo": "skip", **shown,
         "line": {"color": NEUTRAL, "dash": "dot", "width": 1},
     }  # fmt: skip
 
@@ -257,7 +255,11 @@ def latency_against_batch(entries: Sequence[Entry], keys: Keys) -> Json:
     levels = sorted({(e.row.rate_per_s is not None, _load_level(e.row)) for e in measured(entries)})
     variants = []
     for is_open, value in levels:
-        chosen = [e for e in measured(entries) if (e.row.rate_per_s is not None, _load_level(e.row)) == (is_open, value)]
+        chosen = [
+            e
+            for e in measured(entries)
+            if (e.row.rate_per_s is not None, _load_level(e.row)) == (is_open, value)
+        ]
         variants.append(_latency_variant(chosen, keys))
     return {"id": "latency-against-batch", "variants": variants}
 
@@ -312,8 +314,7 @@ def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:
         x = [p.row.rate_per_s for p in points]
         data.append(_line(points, keys, x, [p.row.throughput_req_per_s for p in points]))
     top = max(e.row.rate_per_s or 0.0 for e in opened)
-    data.append(_ideal([0, top], [0, top], opened[0]))
-    data[-1].pop("meta")
+    data.append(_ideal([0, top], [0, top]))
     axis = {"title": {"text": "asked, req/s"}, "rangemode": "tozero"}
     return _figure("asked-against-achieved", data, axis, "answered, req/s")
 
@@ -323,7 +324,8 @@ def where_time_goes(entries: Sequence[Entry]) -> Json:
     shown = [e for e in measured(entries) if e.row.latency_mean_ms]
     shown.sort(key=lambda e: (e.run, e.row.batch, e.row.instances or 0, e.row.protocol, _load_level(e.row)))
     variants = [_parts(shown, "ms"), _parts(shown, "percent")]
-    return {"id": "where-time-goes", "rows": len(shown), "variants": variants}
+    used = [(name, colour) for name, colour, column in PARTS if any(time_parts(e.row)[column] for e in shown)]
+    return {"id": "where-time-goes", "rows": len(shown), "legend": used, "variants": variants}
 
 
 def _parts(shown: Sequence[Entry], unit: str) -> Json:
@@ -346,7 +348,9 @@ def _parts(shown: Sequence[Entry], unit: str) -> Json:
         "layout": {
             "barmode": "stack",
             "bargap": 0.35,
-            "xaxis": {"title": {"text": "mean of a request, ms" if unit == "ms" else "share of a request, %"}},
+            "xaxis": {
+                "title": {"text": "mean of a request, ms" if unit == "ms" else "share of a request, %"}
+            },
             "yaxis": {**ticks, "autorange": "reversed", "automargin": True, "showgrid": False},
         },
     }
@@ -370,7 +374,7 @@ def repeats(entries: Sequence[Entry], keys: Keys) -> Json | None:
     for position, entry in enumerate(shown):
         mean = entry.row.throughput_img_per_s or 1.0
         data.append({
-            "type": "scatter", "mode": "markers", "meta": meta(entry), "opacity": 0.8,
+            "type": "scatter", "mode": "markers", "opacity": 0.8,
             "x": [100 * (value / mean - 1) for value in entry.row.throughputs],
             "y": [position] * len(entry.row.throughputs),
             "customdata": [entry.index] * len(entry.row.throughputs),
@@ -386,7 +390,12 @@ def repeats(entries: Sequence[Entry], keys: Keys) -> Json | None:
 
 def _steps(title: str, values: Sequence[int]) -> Json:
     """A log axis with a tick at each measured value."""
-    return {"title": {"text": title}, "type": "log", "tickvals": list(values), "ticktext": [str(v) for v in values]}
+    return {
+        "title": {"text": title},
+        "type": "log",
+        "tickvals": list(values),
+        "ticktext": [str(v) for v in values],
+    }
 
 
 def _figure(name: str, data: list[Json], xaxis: Json, y_title: str) -> Json:

@@ -111,7 +111,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     if quick and given.get("repeats"):
         flags.wrong("--quick", "", "goes without --repeats: it measures each cell once")
     repeats = str(given.get("repeats") or (QUICK_REPEATS if quick else DEFAULT_REPEATS))
-    return SweepSpec(
+    spec = SweepSpec(
         model=given["model"],
         batches=read("--batch", given["batch"], integers(1, MAX_BATCH), (1,)),
         instances=_optional(flags, "--instances", given.get("instances"), integers(1, MAX_INSTANCES)),
@@ -139,6 +139,9 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         timeout_s=read("--timeout", given["timeout"], _positive_duration, 60.0),
         processes=read("--processes", given["processes"], _processes, 0),
     )
+    if SharedMemory.CUDA in spec.shared_memory and Engine.LOCUST in spec.engines:
+        flags.wrong("--shared-memory", "cuda", "only --engine perf_analyzer does that; allowed: none, system")
+    return spec
 
 
 def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Flags) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from bench import http2_frames as h2
 from bench.http2_frames import INFER
 from bench.http2_inbox import Inbox
+from bench.payload import checked_headers
 from bench.samples import Outcome
 from bench.wire import BrokenAnswer, DeadlinePassed, Reply, Wire, connect, reason
 
@@ -28,7 +29,7 @@ class GrpcConnection:
     """One user's connection to `address` (host:port); connects again by itself after any failure.
 
     An exchange that has to connect counts the connecting, since its user waits for it; `connect`
-    beforehand keeps that out of the first one.
+    beforehand keeps that out of the first one. Raises WrongUse for metadata that cannot be sent.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class GrpcConnection:
     ) -> None:
         parts = urlsplit(f"//{address}")
         self._host, self._port = parts.hostname or "", parts.port or 8001
-        self._request_block = h2.request_block(address, method, metadata)
+        self._request_block = h2.request_block(address, method, checked_headers(metadata))
         self._timeout_s = timeout_s
         self._wire: Wire | None = None
         self._reply = Reply()

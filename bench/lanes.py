@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from bench.answers import AnswerCheck, Bounds, Expected
 from bench.cell import Arrival, Protocol, SharedMemory
 from bench.http1 import HttpConnection
 from bench.http2 import GrpcConnection
-from bench.trial import Reference
+from bench.shared_memory import SharedSegment, Slot
+from bench.trial import Reference, Target
 from bench.wire import Reply
 
 
@@ -73,6 +75,10 @@ class Connection(Interface):
     def close(self) -> None: ...
 
 
+Regions = Mapping[str, memoryview]
+_NO_REGIONS: Regions = {}
+
+
 class ValueCheck:
     """Compares one item of an answer's batch with its reference, another one each time."""
 
@@ -85,47 +91,53 @@ class ValueCheck:
                 for name in archive.files
             }
 
-    def wrong(self, reply: Reply) -> str:
+    def wrong(self, reply: Reply, regions: Regions) -> str:
         self._turn += 1
         for output in parse(self._protocol, reply.body, reply.head_length):
             items = self._items.get(output.name)
             if not items:
                 continue
             index = self._turn % len(items)
-            values = as_array(output, reply.body[output.start : output.end])
-            wrong = items[index].wrong(output.name, values[index])
+            data = regions.get(output.name, reply.body[output.start : output.end])
+            wrong = items[index].wrong(output.name, as_array(output, data)[index])
             if wrong:
                 return f"item {index}: {wrong}"
         return ""
 
 
+@dataclass(slots=True)
 class Lane:
-    """A connection with its request and checks; see `bench.session.Lane`."""
+    """One user's connection with its request and checks. `slot`: where shared-memory outputs lie."""
 
-    def __init__(
-        self, connection: Connection, request: bytes, check: AnswerCheck, values: ValueCheck | None
-    ) -> None:
-        self._connection, self._request, self._check, self._values = connection, request, check, values
-        connection.connect()  # a failure shows at the first request, which tries again
+    connection: Connection
+    request: bytes
+    check: AnswerCheck
+    values: ValueCheck | None
+    slot: Slot | None = None
 
     def exchange(self) -> Reply:
-        return self._connection.exchange(self._request)
+        if self.slot is not None:
+            self.slot.blank()
+        return self.connection.exchange(self.request)
 
     def wrong(self, reply: Reply) -> str:
-        return self._check.check(reply.body, reply.head_length)
+        """What is wrong with the answer's frame (names, datatypes, shapes, byte counts), or ""."""
+        regions = self.slot.outputs if self.slot else None
+        return self.check.check(reply.body, reply.head_length, regions)
 
     def wrong_values(self, reply: Reply) -> str:
-        return self._values.wrong(reply) if self._values else ""
+        regions = self.slot.outputs if self.slot else _NO_REGIONS
+        return self.values.wrong(reply, regions) if self.values else ""
 
     def answer_bytes(self, reply: Reply) -> int:
         return len(reply.body)
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 class LaneMaker:
-    """Builds the request of an order once, and a lane for each user."""
+    """Builds the request of an order once (in shared memory: once a user), and a lane for each user."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -137,12 +149,13 @@ class LaneMaker:
             image_height=order.image_height,
             image_width=order.image_width,
         )
-        self._request = self._build()
-        self._check = AnswerCheck(
-            order.protocol, Expected.of_model(order.metadata, order.max_batch, order.batch)
-        )
+        expected = Expected.of_model(order.metadata, order.max_batch, order.batch)
+        self._check = AnswerCheck(order.protocol, expected)
         reference = order.reference
         self._values = ValueCheck(order.protocol, reference, order.batch) if reference else None
+        self._segment = self._share(expected) if order.shared_memory is SharedMemory.SYSTEM else None
+        self._users = itertools.count()
+        self._request = b"" if self._segment else self._build(payload.Shared())
 
     @property
     def has_reference(self) -> bool:
@@ -153,7 +166,21 @@ class LaneMaker:
         return len(self._request)
 
     def connect(self, _protocol: Protocol) -> Lane:
-        return Lane(self._connection(), self._request, self._check, self._values)
+        """The next user's lane, connected; a connection that fails tries again at its first request."""
+        slot = self._segment.slot(next(self._users) % self._order.users) if self._segment else None
+        request = self._build(slot.shared) if slot else self._request
+        connection = self._connection()
+        connection.connect()
+        return Lane(connection, request, self._check, self._values, slot)
+
+    def close(self) -> None:
+        """Release what the requests hold on the server and in shared memory."""
+        if self._segment is not None:
+            self._segment.close()
+
+    def _share(self, expected: Expected) -> SharedSegment:
+        target = Target(self._order.http_url, headers=self._order.headers)
+        return SharedSegment(target, self._tensors, expected, self._order.users)
 
     def _connection(self) -> Connection:
         order = self._order
@@ -168,15 +195,12 @@ class LaneMaker:
             return channel
         return GrpcConnection(order.grpc_address, timeout_s=order.timeout_s, metadata=order.headers)
 
-    def close(self) -> None:
-        """Release what the request holds on the server."""
-
-    def _build(self) -> bytes:
+    def _build(self, shared: payload.Shared) -> bytes:
         order = self._order
         outputs = [str(output["name"]) for output in order.metadata["outputs"]]
         if order.protocol is Protocol.GRPC:
             return payload.grpc_message(
-                self._tensors, outputs, model=order.model, version=order.model_version
+                self._tensors, outputs, model=order.model, version=order.model_version, shared=shared
             )
         parts = urlsplit(order.http_url)
         return payload.http_request(
@@ -187,4 +211,5 @@ class LaneMaker:
             model=order.model,
             version=order.model_version,
             headers=order.headers,
+            shared=shared,
         )

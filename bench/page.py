@@ -1,5 +1,175 @@
-"""placeholder"""
+"""The report: one HTML file that needs no network, made from run folders alone.
+
+`page.html` is the frame, `page.css` its looks, `page*.js` what moves. Data goes in as JSON, and text of
+data enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from html import escape
+from importlib.resources import files
 from pathlib import Path
-def write(folder): 
-    p = folder.path / "report.html"; p.write_text("x"); return p
-def render(folders): return "x"
+from typing import Any
+
+from bench import figures
+from bench.cells import PERCENTS, CellRow, by_cell, complete, frame, row
+from bench.detail import detail, median_trial
+from bench.measured import measured_html, repeat_command
+from bench.run import RunFolder, RunRecord
+from bench.stats import samples_needed
+from bench.trial import Trial
+from bench.units import parse_slo
+
+# Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
+MOST_SERIES = 60
+_SCRIPTS = ("page.js", "page_answer.js", "page_cells.js")
+_NOT_IN_JSON = ("percentiles",)
+
+Json = dict[str, Any]
+
+
+def write(folder: RunFolder) -> Path:
+    """The run's report.html, atomically."""
+    path = folder.path / "report.html"
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(render([folder]), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def render(folders: Sequence[RunFolder]) -> str:
+    """The page over one run or several; the newest is the one that is judged."""
+    runs = sorted(((folder.record, folder) for folder in folders), key=lambda run: run[0].created_at)
+    entries: list[figures.Entry] = []
+    details: Json = {}
+    for position, (record, folder) in enumerate(runs):
+        rows, of_cells = _read(folder, record)
+        for cell_row in rows:
+            if cell_row.cell in of_cells:
+                details[str(len(entries))] = of_cells[cell_row.cell]
+            entries.append(figures.Entry(len(entries), position, cell_row))
+    records = [record for record, _ in runs]
+    return _fill(
+        {
+            "title": escape(f"{records[-1].name} · Triton benchmark"),
+            "heading": escape(records[-1].name),
+            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1]),
+            "css": _asset("page.css"),
+            "measured": "".join(measured_html(record) for record in reversed(records)),
+            "data": embed(_data(records, entries, details)),
+            "plotly": _asset("plotly-cartesian.min.js"),
+            "script": "(() => {" + "".join(_asset(name) for name in _SCRIPTS) + "})();",
+        }
+    )
+
+
+def embed(data: Any) -> str:
+    """JSON that cannot end its script element, open a comment in it, or break a line of JavaScript."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[str, Json]]:
+    """Rows and details in one pass; one cell's samples in memory at a time."""
+    measured, details = [], {}
+    every = sum(1 for _ in (folder.path / "trials").glob("*/*.json")) <= MOST_SERIES
+    for trials in by_cell(folder.trials()):
+        found = row(trials, record)
+        measured.append(found)
+        details[found.cell] = _detail(trials, every=every)
+    return complete(measured, record), details
+
+
+def _detail(trials: Sequence[Trial], *, every: bool) -> Json:
+    chosen = range(len(trials)) if every else [median_trial(trials)]
+    return {**detail(trials, chosen), "repeats": len(trials)}
+
+
+def _data(records: Sequence[RunRecord], entries: Sequence[figures.Entry], details: Json) -> Json:
+    rows = [entry.row for entry in entries]
+    keys = figures.Keys.of(entries)
+    columns, table = _table(entries)
+    return {
+        "runs": [{"name": r.name, "created_at": r.created_at, "slo": r.slo} for r in records],
+        "columns": columns,
+        "rows": table,
+        "percents": PERCENTS,
+        "needed": [samples_needed(percent) for percent in PERCENTS],
+        "percent": _percent(rows),
+        "limit": _limit(records[-1].slo),
+        "trust": _trust([e.row for e in entries if e.run == len(records) - 1]),
+        "keys": {
+            "instances": [[i, keys.colour(i)] for i in keys.instances],
+            "batches": [[b, figures.SYMBOLS[n % len(figures.SYMBOLS)]] for n, b in enumerate(keys.batches)],
+        },
+        "figures": figures.all_of(entries),
+        "details": details,
+        "commands": [repeat_command(e.row, records[e.run]) for e in entries],
+        "csv": frame(rows).to_csv(index=False),
+    }
+
+
+def _table(entries: Sequence[figures.Entry]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows, as the page and its JSON download have them."""
+    names = [entry.name for entry in fields(CellRow) if entry.name not in _NOT_IN_JSON]
+    table = []
+    for entry in entries:
+        known = asdict(entry.row)
+        latencies = [figures.latency_ms(entry.row, percent) for percent in PERCENTS]
+        proved = known["proved_ms"] or [None] * len(PERCENTS)
+        table.append([entry.run, latencies, *({**known, "proved_ms": proved}[name] for name in names)])
+    return ["run", "latencies_ms", *names], table
+
+
+def _percent(rows: Sequence[CellRow]) -> float:
+    """The highest percentile up to p99 that most measured cells have samples for."""
+    measured = [r for r in rows if r.throughput_img_per_s]
+    for percent in (99.0, 95.0, 90.0):
+        known = sum(figures.latency_ms(r, percent) is not None for r in measured)
+        if measured and 2 * known >= len(measured):
+            return percent
+    return 50.0
+
+
+def _limit(slo: str) -> Json | None:
+    if not slo:
+        return None
+    parsed = parse_slo(slo)
+    percent, bound_ns = parsed.latencies[-1]
+    return {"percent": percent, "bound_ms": bound_ns / 1e6, "error_fraction": parsed.error_fraction}
+
+
+def _trust(rows: Sequence[CellRow]) -> str:
+    repeats = max((r.repeats for r in rows), default=0)
+    if repeats < 3:
+        return "Fewer than three repeats: no intervals; figures are indicative."
+    return f"{repeats} repeats a cell; intervals are 95 % over repeats."
+
+
+def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
+    requests = sum(r.requests for r in rows)
+    said = [
+        f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
+        escape(record.target),
+        escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
+        escape(record.created_at.replace("T", " ")[:16]),
+        f"{len(rows)} cells, {requests:,} requests",
+    ]
+    unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
+    return " · ".join(part for part in said if part) + unfinished
+
+
+def _fill(values: Mapping[str, str]) -> str:
+    """In one pass, so that nothing in a value is taken for a place."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return files("bench").joinpath(name).read_text(encoding="utf-8")

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from bench import perf_analyzer_export as export
 from bench.errors import ToolError, Unreachable
 from bench.perf_analyzer_binary import PerfAnalyzer
@@ -31,7 +29,7 @@ from bench.perf_analyzer_command import (
 )
 from bench.perf_analyzer_failures import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, explain
 from bench.perf_analyzer_findings import Facts, findings
-from bench.perf_analyzer_process import Process
+from bench.perf_analyzer_process import Process, memory_limit_bytes
 from bench.samples import Window
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.triton import Snapshot, Triton
@@ -46,9 +44,6 @@ _LIVE_EVERY_NS = 1_000_000_000
 _END_S = 30.0  # after the load: answers in flight, the report, the export
 _STRETCHES = (1, 4, 16)  # when a window saw no answer, all of it again, that much longer
 _CHUNK = 4 << 20
-_LEAST_MEMORY = 1 << 30
-_COPIES = 16  # of a request's tensors, in flight: input, message, answer, and the allocator's slack
-_OPEN_LOOP_IN_FLIGHT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +63,15 @@ class Timing:
     @property
     def span_s(self) -> float:
         return _START_S + self.warmup_s + self.duration_s + self.tail_s
+
+
+def engine(tool: PerfAnalyzer, folder: Path) -> Callable[[Plan, Target, Served, OnLive], Trial]:
+    """`measure` with this binary and scratch folder: what a sweep calls an engine."""
+
+    def measured(plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
+        return measure(plan, target, served, tool, folder=folder, on_live=on_live)
+
+    return measured
 
 
 class _TooShort(Exception):
@@ -95,13 +99,6 @@ def measure(
             except _TooShort:
                 continue
     raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
-
-
-def memory_limit_bytes(plan: Plan, request_bytes: int) -> int:
-    """What it may hold: a share for each request in flight, far above what 2.43 takes (see docs)."""
-    in_flight = plan.cell.load.concurrency or _OPEN_LOOP_IN_FLIGHT
-    wanted = _LEAST_MEMORY + _COPIES * in_flight * request_bytes
-    return min(wanted, psutil.virtual_memory().available // 2)
 
 
 class _Attempt:

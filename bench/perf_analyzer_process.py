@@ -14,11 +14,22 @@ from pathlib import Path
 import psutil
 
 from bench.errors import ToolError
+from bench.trial import Plan
 
 _GRACE_S = 3.0  # from SIGINT (it answers the requests in flight) to SIGKILL
 _MOST_KEPT = 20_000  # characters of stdout and of stderr that stay with a trial
-MOST_FILE_BYTES = 2 << 30
+_LEAST_MEMORY = 1 << 30
+_COPIES = 16  # of a request's tensors, in flight: input, message, answer, and the allocator's slack
+_OPEN_LOOP_IN_FLIGHT = 32
+_MOST_FILE_BYTES = 2 << 30
 _PROXIES = re.compile(r"(https?|all|grpc|no)_proxy", re.I)
+
+
+def memory_limit_bytes(plan: Plan, request_bytes: int) -> int:
+    """What it may hold: a share for each request in flight, far above what 2.43 takes (see docs)."""
+    in_flight = plan.cell.load.concurrency or _OPEN_LOOP_IN_FLIGHT
+    wanted = _LEAST_MEMORY + _COPIES * in_flight * request_bytes
+    return min(wanted, psutil.virtual_memory().available // 2)
 
 
 class Process:
@@ -107,7 +118,7 @@ class Process:
     def _limit_files(self) -> None:
         """An export with all tensors in it must not fill the disk. Linux only; a guard, not a need."""
         with suppress(psutil.Error, OSError, AttributeError):
-            psutil.Process(self.pid).rlimit(psutil.RLIMIT_FSIZE, (MOST_FILE_BYTES, MOST_FILE_BYTES))
+            psutil.Process(self.pid).rlimit(psutil.RLIMIT_FSIZE, (_MOST_FILE_BYTES, _MOST_FILE_BYTES))
 
 
 def _peak_rss_bytes(pid: int) -> int:

@@ -11,34 +11,17 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol as Interface
 
 import numpy as np
 from gevent.event import Event
 
+from bench.lanes import Lane
 from bench.pacing import Alarm, Tape
 from bench.samples import Outcome, Samples
 from bench.wire import Reply
 
 # Each different message is kept once; a server that puts a serial number in its errors ends here.
 _MOST_MESSAGES = 100
-
-
-class Lane(Interface):
-    """One user's own way to the server: connection, prepared request, and what a right answer is."""
-
-    def exchange(self) -> Reply: ...
-
-    def wrong(self, reply: Reply) -> str:
-        """What is wrong with the answer's frame (status, names, shapes, byte counts), or ""."""
-
-    def wrong_values(self, reply: Reply) -> str:
-        """What is wrong with the answer's values, or ""."""
-
-    def answer_bytes(self, reply: Reply) -> int:
-        """Of the whole answer, for Locust's tables."""
-
-    def close(self) -> None: ...
 
 
 class Recorder:

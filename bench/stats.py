@@ -38,9 +38,12 @@ class Percentile:
 
 
 def nearest_rank(ordered: Int64, percent: float) -> int:
-    """The smallest sample that at least `percent` of all do not exceed: rank ceil(p n). `ordered`: sorted."""
-    rank = max(1, math.ceil(percent / 100 * len(ordered) - 1e-9))
-    return int(ordered[rank - 1])
+    """The smallest sample that at least `percent` of all do not exceed: rank ceil(p n). `ordered`: sorted.
+
+    MLPerf LoadGen takes rank floor(p n) + 1, one higher where p n is whole.
+    """
+    thousandths = round(percent * 1000)  # whole numbers: 0.999 * 1000 must not become rank 1000
+    return int(ordered[max(0, -(-thousandths * len(ordered) // 100_000) - 1)])
 
 
 def percentile(ordered: Int64, percent: float) -> Percentile:
@@ -61,31 +64,37 @@ def early_stopping_n(percent: float, over: int) -> int:
     The smallest n with P(Binomial(n, 1 - p) <= over) <= 1 - 0.99. Source: MLPerf inference rules,
     appendix on early stopping (d = 0).
     """
-    share = 1 - percent / 100
     low, high = over, 2 * (over + 1)
-    while binomial_cdf(over, high, share) > 1 - EARLY_STOPPING_CONFIDENCE:
+    while not _allows(percent, over, high):
         low, high = high, 2 * high
     while low + 1 < high:
         middle = (low + high) // 2
-        if binomial_cdf(over, middle, share) > 1 - EARLY_STOPPING_CONFIDENCE:
-            low = middle
-        else:
-            high = middle
+        low, high = (low, middle) if _allows(percent, over, middle) else (middle, high)
     return high
 
 
 def proves(percent: float, over: int, n: int) -> bool:
     """Whether n samples, `over` of them beyond a bound, prove that `percent` of all are within it."""
-    return n >= early_stopping_n(percent, over)
+    return over < n and _allows(percent, over, n)
 
 
 def estimate_under(ordered: Int64, percent: float) -> int | None:
-    """MLPerf's estimate: the smallest bound these samples prove for `percent`; None with too few."""
+    """MLPerf's early-stopping estimate of a percentile: proved at 99 % not to lie higher. None with too few.
+
+    Source: MLPerf inference rules: with t the most samples that may be over, discard the t - 1 highest.
+    """
     n = len(ordered)
-    if not proves(percent, 0, n):
+    if n < samples_needed(percent):
         return None
-    over = next(t for t in itertools.count() if not proves(percent, t + 1, n))
-    return int(ordered[n - over - 1])
+    low, high = 1, n  # t that n samples allow, and one that they do not
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _allows(percent, middle, n) else (low, middle)
+    return int(ordered[n - low])
+
+
+def _allows(percent: float, over: int, n: int) -> bool:
+    return binomial_cdf(over, n, 1 - percent / 100) <= 1 - EARLY_STOPPING_CONFIDENCE
 
 
 def rank_interval(n: int, percent: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
@@ -121,14 +130,22 @@ class Interval:
 
 
 def geometric(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """Geometric mean over repeats, with Student's t interval on the logarithms. None without values > 0."""
-    logs = np.log([value for value in values if value > 0])
-    if len(logs) == 0:
+    """Geometric mean over repeats, with Student's t interval on the logarithms. None without values > 0.
+
+    A repeat at 0 (nothing got through) has no logarithm: then the plain mean, without bounds.
+    """
+    if not any(value > 0 for value in values):
         return None
-    center, spread = _mean_and_half_width(logs.tolist(), confidence)
-    if spread is None:
-        return Interval(math.exp(center), None, None, len(logs))
-    return Interval(math.exp(center), math.exp(center - spread), math.exp(center + spread), len(logs))
+    if any(value <= 0 for value in values):
+        return Interval(float(np.mean(values)), None, None, len(values))
+    center, half = _mean_and_half_width(np.log(values).tolist(), confidence)
+    return _exponential(center, half, len(values))
+
+
+def _exponential(center: float, half_width: float | None, n: int) -> Interval:
+    if half_width is None:
+        return Interval(math.exp(center), None, None, n)
+    return Interval(math.exp(center), math.exp(center - half_width), math.exp(center + half_width), n)
 
 
 def _mean_and_half_width(values: Sequence[float], confidence: float) -> tuple[float, float | None]:
@@ -140,24 +157,25 @@ def _mean_and_half_width(values: Sequence[float], confidence: float) -> tuple[fl
 
 
 def paired_ratio(base: Sequence[float], new: Sequence[float]) -> Interval | None:
-    """new / base, repeat by repeat: for trials that were interleaved."""
-    return geometric([b / a for a, b in zip(base, new, strict=True) if a > 0])
+    """new / base, repeat by repeat: for trials that were interleaved. None where a base is 0."""
+    pairs = list(zip(base, new, strict=True))
+    return geometric([b / a for a, b in pairs]) if all(a > 0 for a, _ in pairs) else None
 
 
 def ratio(base: Sequence[float], new: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
-    """new / base of two independent groups: Welch's interval on logarithms."""
-    a, b = np.log([v for v in base if v > 0]), np.log([v for v in new if v > 0])
-    if not len(a) or not len(b):
+    """new / base of two independent groups: Welch's interval on logarithms. None where a value is 0."""
+    if not base or not new or min(*base, *new) <= 0:
         return None
+    a, b = np.log(base), np.log(new)
     center, n = float(b.mean() - a.mean()), min(len(a), len(b))
     if n < LEAST_REPEATS:
-        return Interval(math.exp(center), None, None, n)
+        return _exponential(center, None, n)
     va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
     if va + vb == 0:
-        return Interval(math.exp(center), math.exp(center), math.exp(center), n)
+        return _exponential(center, 0.0, n)
     degrees = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    spread = student_t_quantile((1 + confidence) / 2, degrees) * math.sqrt(va + vb)
-    return Interval(math.exp(center), math.exp(center - spread), math.exp(center + spread), n)
+    half = student_t_quantile((1 + confidence) / 2, degrees) * math.sqrt(va + vb)
+    return _exponential(center, half, n)
 
 
 def hodges_lehmann(base: Sequence[float], new: Sequence[float]) -> float | None:
@@ -186,12 +204,20 @@ def judge(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> 
     return Change.INCONCLUSIVE if high > sign * limit else Change.NO_CHANGE
 
 
-def repeats_to_settle(interval: Interval | None, limit: float) -> int | None:
-    """About how many repeats would bring the interval off the limit; None where that is not to be told."""
+def repeats_to_settle(interval: Interval | None, limit: float, most: int = 1000) -> int | None:
+    """About how many repeats would bring the interval off the limit, if the estimate stays where it is.
+
+    None where that is not to be told: no interval yet, or more than `most`.
+    """
     if interval is None or interval.low is None or interval.high is None:
         return None
     half = (math.log(interval.high) - math.log(interval.low)) / 2
+    deviation = half * math.sqrt(interval.n) / _t(interval.n)
     distance = abs(math.log(limit) - math.log(interval.value))
-    if distance == 0:
-        return None
-    return max(interval.n + 1, math.ceil(interval.n * (half / distance) ** 2))
+    enough = (k for k in range(interval.n, most + 1) if _t(k) * deviation / math.sqrt(k) < distance)
+    return next(enough, None)
+
+
+@lru_cache(maxsize=2048)
+def _t(repeats: int) -> float:
+    return student_t_quantile((1 + CONFIDENCE) / 2, repeats - 1)

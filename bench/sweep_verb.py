@@ -9,13 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench import __version__, gpu, machine, model_config, page, terminal, units
+from bench import __version__, gpu, machine, model_config, page, perf_analyzer, terminal, units
 from bench import cells as cells_table
 from bench.cell import Engine, Protocol
 from bench.errors import (
@@ -30,10 +31,12 @@ from bench.flags import Flags, check_against, sweep_spec
 from bench.locust_engine import LocustEngine
 from bench.opened import Opened, models_of, opened, remote_target, repository_of
 from bench.oracle import refer
+from bench.perf_analyzer_setup import PerfAnalyzer, find
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, RunRecord
 from bench.spec import SweepSpec, describe
-from bench.sweep import Measure, Sweep, utc_now
+from bench.sweep import Measure, OnLive, Sweep, utc_now
+from bench.trial import Plan, Served, Target, Trial
 
 TALK = Console(stderr=True, highlight=False)
 _PACKAGES = (
@@ -61,13 +64,14 @@ def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
     if given["dry_run"]:
         return _dry_run(spec)
     path = _out(given, spec)
+    tool = find(given.get("perf_analyzer")) if Engine.PERF_ANALYZER in spec.engines else None
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
         progress = stack.enter_context(ConsoleProgress())
         target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
         if remote is not None:
             _check_remote(target, spec, flags)
         folder = _folder(path, given, spec, command, target, slo)
-        return _run(spec, target, folder, Path(scratch), progress, given, stack)
+        return _run(spec, target, folder, Path(scratch), progress, tool, stack, as_json=given["as_json"])
 
 
 def _run(
@@ -76,8 +80,10 @@ def _run(
     folder: RunFolder,
     scratch: Path,
     progress: ConsoleProgress,
-    given: Mapping[str, Any],
+    tool: PerfAnalyzer | None,
     stack: ExitStack,
+    *,
+    as_json: bool,
 ) -> int:
     locust = LocustEngine(log=folder.path / "locust.log")
     stack.enter_context(locust)
@@ -86,7 +92,7 @@ def _run(
         serving=target.serving,
         target=target.target,
         folder=folder,
-        engines=_engines(spec, given, locust, scratch),
+        engines=_engines(locust, tool, scratch),
         sensors=lambda: _sensors(target, locust),
         refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
         progress=progress,
@@ -96,22 +102,23 @@ def _run(
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
-        _conclude(folder, as_json=given["as_json"])
+        _conclude(folder, as_json=as_json)
         return EXIT_INTERRUPTED
     progress.__exit__()
-    return _conclude(folder, as_json=given["as_json"])
+    return _conclude(folder, as_json=as_json)
 
 
-def _engines(
-    spec: SweepSpec, given: Mapping[str, Any], locust: LocustEngine, scratch: Path
-) -> dict[Engine, Measure]:
+def _engines(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -> dict[Engine, Measure]:
     engines: dict[Engine, Measure] = {Engine.LOCUST: locust.measure}
-    if Engine.PERF_ANALYZER in spec.engines:
-        from bench.perf_analyzer import engine
-        from bench.perf_analyzer_setup import find
-
-        engines[Engine.PERF_ANALYZER] = engine(find(given.get("perf_analyzer")), scratch)
+    if tool is not None:
+        engines[Engine.PERF_ANALYZER] = partial(_measure_with, tool, scratch)
     return engines
+
+
+def _measure_with(
+    tool: PerfAnalyzer, folder: Path, plan: Plan, target: Target, served: Served, on_live: OnLive
+) -> Trial:
+    return perf_analyzer.measure(plan, target, served, tool, folder=folder, on_live=on_live)
 
 
 def _sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:

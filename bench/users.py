@@ -16,8 +16,9 @@ from locust import User, task
 from locust.exception import StopUser
 
 from bench.cell import Protocol
+from bench.lanes import Lane
 from bench.samples import Outcome
-from bench.session import Lane, Session
+from bench.session import Session
 
 Connect = Callable[[Protocol], Lane]
 

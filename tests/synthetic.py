@@ -105,12 +105,16 @@ def _open_loop(
 ) -> Samples:
     """Arrivals of a Poisson process; waits as of M/M/1 below capacity, a growing queue above it."""
     rate = of.load.rate_per_s or 1.0
-    due = START_NS + np.cumsum(random.exponential(1e9 / rate, int(rate * (end_ns - START_NS) / 1e9 * 1.3) + 50))
+    due = START_NS + np.cumsum(
+        random.exponential(1e9 / rate, int(rate * (end_ns - START_NS) / 1e9 * 1.3) + 50)
+    )
     due = due[due < end_ns]
     busy = rate * service_ms / 1e3 / _servers(of, world)
     took = np.exp(random.normal(0, world.sigma, len(due))) * (service_ms + world.overhead_ms) * 1e6
     if busy < 1:
-        waits = random.exponential(busy / (1 - busy) * service_ms * 1e6, len(due)) * (random.random(len(due)) < busy)
+        waits = random.exponential(busy / (1 - busy) * service_ms * 1e6, len(due)) * (
+            random.random(len(due)) < busy
+        )
     else:
         waits = (due - START_NS) * (busy - 1)
     late = random.exponential(1.5e5, len(due))
@@ -157,7 +161,11 @@ def _machine(
     levels |= {"cpu_pressure_some_percent": 2.0, "cpu_steal_percent": 0.1}
     if world.gpu:
         busy = min(98.0, 35.0 * (of.server.instances or 1) + of.load.batch)
-        levels |= {"gpu0_utilisation_percent": busy, "gpu0_power_w": 120 + 3 * busy, "gpu0_sm_clock_mhz": 1755.0}
+        levels |= {
+            "gpu0_utilisation_percent": busy,
+            "gpu0_power_w": 120 + 3 * busy,
+            "gpu0_sm_clock_mhz": 1755.0,
+        }
         levels |= {"gpu0_memory_used_bytes": 3.2e9, "gpu0_temperature_c": 58.0}
     series = {
         name: tuple((t, float(level * (1 + random.normal(0, 0.05)))) for t in at)
@@ -190,7 +198,11 @@ class Study:
 def record(study: Study) -> RunRecord:
     servers = {of.server.key: of.server for of in study.cells}
     served = {
-        key: {"name": s.model, "max_batch_size": 64, "instance_group": [{"count": s.instances or 1, "kind": "KIND_CPU"}]}
+        key: {
+            "name": s.model,
+            "max_batch_size": 64,
+            "instance_group": [{"count": s.instances or 1, "kind": "KIND_CPU"}],
+        }
         for key, s in servers.items()
     }
     return RunRecord(

@@ -177,6 +177,11 @@ def test_a_reference_of_the_first_items_checks_these() -> None:
     assert bounds.wrong("y", np.array([[9, 9], [1, 2]], np.float32)) != ""
 
 
+def test_single_numbers_are_compared_too() -> None:
+    assert Bounds(np.float32(1), 0, 0).wrong("y", np.float32(1)) == ""
+    assert Bounds(np.float32(1), 0, 0).wrong("y", np.float32(2)) != ""
+
+
 @pytest.mark.parametrize("bad", [np.array([np.nan]), np.array([np.inf]), np.array([b"x"], dtype=object)])
 def test_a_useless_reference_is_refused(bad: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="no finite numbers"):

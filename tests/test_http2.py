@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from peer import ScriptedWire, cut, free_port, peer, reset, self_signed
 
 from bench import http2_frames as h2
+from bench.errors import WrongUse
 from bench.grpc_channel import GrpcioConnection
 from bench.http2 import GrpcConnection
 from bench.http2_inbox import Inbox
@@ -194,6 +195,12 @@ def test_metadata_goes_with_every_call_and_enters_no_table() -> None:
     assert decoded[":path"] == "/s/m"
     assert decoded["authorization"] == "Bearer x"
     assert not decoder.header_table.dynamic_entries
+
+
+def test_metadata_that_would_change_the_call_is_refused() -> None:
+    with pytest.raises(WrongUse) as refused:
+        GrpcConnection("h:1", timeout_s=1, metadata=(("authorization", "secret\r\nx: y"),))
+    assert "secret" not in str(refused.value)
 
 
 # Against a peer that plays the protocol's harder moves.
@@ -480,6 +487,7 @@ import sys, time
 from gevent import monkey
 monkey.patch_all()
 import gevent
+from bench.errors import WrongUse
 from bench.grpc_channel import GrpcioConnection, prepare_gevent
 prepare_gevent(20)
 users = [GrpcioConnection(sys.argv[1], method="/s/slow", timeout_s=30) for _ in range(20)]

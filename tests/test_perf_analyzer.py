@@ -24,7 +24,7 @@ from bench.embedded import EmbeddedTriton, start
 from bench.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.findings import Severity
 from bench.locust_engine import LocustEngine
-from bench.perf_analyzer import measure, memory_limit_bytes
+from bench.perf_analyzer import measure
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_command import (
     Files,
@@ -34,7 +34,7 @@ from bench.perf_analyzer_command import (
     write_inputs,
     write_intervals,
 )
-from bench.perf_analyzer_process import Process
+from bench.perf_analyzer_process import Process, memory_limit_bytes
 from bench.perf_analyzer_setup import setup
 from bench.trial import Live, Plan, Served, Target, Trial
 from bench.triton import Triton

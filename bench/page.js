@@ -1,0 +1,201 @@
+/* Shared by all parts of the page: data, formatting, elements, theme, filters, drawing.
+   Text from data enters the document as text nodes only, and Plotly's markup escaped. */
+"use strict";
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const ROWS = DATA.rows.map((values, index) => {
+  const row = { index };
+  DATA.columns.forEach((name, i) => { row[name] = values[i]; });
+  return row;
+});
+const NEWEST = Math.max(0, ...ROWS.map((row) => row.run));
+const ENGINE = [...new Set(ROWS.map((row) => row.engine))].sort()[0];
+const $ = (id) => document.getElementById(id);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const narrow = () => window.innerWidth < 620;
+
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+/* Three significant digits, never in scientific notation. */
+function sig(value, digits = 3) {
+  if (value === null || value === undefined) return "";
+  if (value === 0) return "0";
+  const rounded = Number(Number(value).toPrecision(digits));
+  return rounded.toLocaleString("en", { maximumFractionDigits: 12, useGrouping: Math.abs(rounded) >= 10000 });
+}
+const count = (value) => Number(value).toLocaleString("en");
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const range = (low, high) => (low === null || high === null ? "" : `${sig(low)}–${sig(high)}`);
+const ms = (value) => (value >= 1000 ? `${sig(value / 1000)} s` : value >= 1 ? `${sig(value)} ms` : `${sig(value * 1000)} µs`);
+const level = (row) => (row.rate_per_s !== null ? `${sig(row.rate_per_s)}/s` : plural(row.concurrency, "user"));
+const parameters = (row) => Object.entries(row.parameters).map(([name, value]) => `${name} ${value}`);
+const runName = (row) => (DATA.runs.length > 1 ? DATA.runs[row.run].name : null);
+const label = (row) => [`b${row.batch}`, row.instances === null ? null : `${row.instances} inst`, row.protocol, level(row),
+  ...parameters(row), row.shared_memory === "none" ? null : `${row.shared_memory} shm`,
+  row.engine === ENGINE ? null : row.engine, runName(row)].filter(Boolean).join(" · ");
+const named = (row) => [row.instances === null ? null : plural(row.instances, "instance"), `batch ${row.batch}`,
+  ...parameters(row)].filter(Boolean).join(", ");
+const latency = (row, percent) => row.latencies_ms[DATA.percents.indexOf(percent)] ?? null;
+const needs = (row, percent) => `n/a (needs ${count(DATA.needed[DATA.percents.indexOf(percent)])}, has ${count(row.latency_n)})`;
+
+function hover(row) {
+  const ci = range(row.throughput_img_per_s_low, row.throughput_img_per_s_high);
+  const tail = [50, 99].map((p) => {
+    const value = latency(row, p);
+    const bounds = range(row[`latency_p${p}_ms_low`], row[`latency_p${p}_ms_high`]);
+    return `p${p} ${value === null ? needs(row, p) : `${sig(value)} ms${bounds && ` (${bounds})`}`}`;
+  });
+  const lines = [`<b>${escaped(label(row))}</b>${row.verdict === "VALID" ? "" : ` ${row.verdict}`}`,
+    `${sig(row.throughput_img_per_s)} img/s${ci && ` (${ci})`} · ${sig(row.throughput_req_per_s)} req/s`,
+    ...tail, `n ${count(row.latency_n)} in ${plural(row.repeats, "repeat")}${row.errors ? ` · ${plural(row.errors, "error")}` : ""}`];
+  if (row.findings) lines.push(escaped(row.findings.split(" ").join(", ")));
+  return lines.join("<br>");
+}
+
+/* Filters: what more than one value of was measured, beyond what the charts themselves show. */
+const FACETS = (() => {
+  const facets = new Map();
+  for (const row of ROWS) {
+    const values = { run: runName(row) ?? "", model: row.model, protocol: row.protocol, engine: row.engine,
+      load: row.rate_per_s === null ? "closed loop" : "open loop", "shared memory": row.shared_memory, ...row.parameters };
+    for (const [name, value] of Object.entries(values)) facets.set(name, (facets.get(name) ?? new Set()).add(value));
+    row.facets = values;
+  }
+  return [...facets].filter(([, values]) => values.size > 1).map(([name, values]) => [name, [...values]]);
+})();
+const chosen = {};
+const passes = (row) => Object.entries(chosen).every(([name, value]) => row.facets[name] === value);
+const isMain = (row) => row.run === NEWEST && row.engine === (chosen.engine ?? ENGINE) && passes(row);
+
+function drawReading() {
+  const at = (x) => `translate(${x} 8)`;
+  const glyph = (d, attributes = {}) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("width", attributes.width ?? 16); svg.setAttribute("height", 16); svg.setAttribute("aria-hidden", "true");
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    Object.entries({ d, transform: at((attributes.width ?? 16) / 2), fill: attributes.fill ?? "currentColor", ...attributes }).forEach(([k, v]) => path.setAttribute(k, v));
+    svg.append(path);
+    return svg;
+  };
+  const shapes = { circle: "M0,4.5A4.5,4.5 0 1,1 0,-4.5A4.5,4.5 0 1,1 0,4.5Z", square: "M-4,-4H4V4H-4Z", diamond: "M0,-5.5L5.5,0L0,5.5L-5.5,0Z",
+    "triangle-up": "M-5,4H5L0,-5Z", "triangle-down": "M-5,-4H5L0,5Z", star: "M0,-6L1.5,-2L6,-2L2.4,0.8L3.7,5L0,2.4L-3.7,5L-2.4,0.8L-6,-2L-1.5,-2Z",
+    hexagon: "M5,0L2.5,4.3H-2.5L-5,0L-2.5,-4.3H2.5Z", cross: "M-1.6,-5H1.6V-1.6H5V1.6H1.6V5H-1.6V1.6H-5V-1.6H-1.6Z" };
+  const line = (dash) => glyph("M-13,0H13", { width: 28, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dash });
+  const item = (svg, text) => h("i", {}, svg, text);
+  const parts = [h("span", {}, "Instances", DATA.keys.instances.map(([value, hue]) => item(glyph("M-5,-5H5V5H-5Z", { fill: hue }), value ?? "as served"))),
+    h("span", {}, "Batch", DATA.keys.batches.map(([value, shape]) => item(glyph(shapes[shape]), value)))];
+  const protocols = [...new Set(ROWS.map((row) => row.protocol))];
+  if (protocols.length > 1) parts.push(h("span", {}, "Protocol", item(line(""), "http"), item(line("6 4"), "grpc")));
+  if (ROWS.some((row) => row.verdict === "INVALID")) parts.push(h("span", {}, item(glyph(shapes.circle, { fill: "none", stroke: "currentColor", "stroke-width": 1.4 }), "hollow: INVALID")));
+  if (new Set(ROWS.map((row) => row.engine)).size > 1) parts.push(h("span", {}, item(glyph(shapes.circle, { opacity: 0.4 }), "faint: perf_analyzer")));
+  if (DATA.runs.length > 1) parts.push(h("span", {}, item(glyph(shapes.circle, { opacity: 0.4 }), "faint: older run")));
+  const selects = FACETS.map(([name, values]) => h("label", { class: "pick" }, name,
+    h("select", { "data-facet": name, onchange: (event) => { if (event.target.value === "*") delete chosen[name]; else chosen[name] = values[event.target.value]; refresh(); } },
+      h("option", { value: "*" }, "all"), values.map((value, i) => h("option", { value: i }, value)))));
+  $("reading").replaceChildren(...parts, h("span", { class: "filters" }, selects));
+}
+
+/* Drawing. */
+const FIGURES = Object.fromEntries(DATA.figures.map((figure) => [figure.id, figure]));
+const picked = {};
+const LOG_TICKS = [];
+for (let e = -3; e < 7; e++) for (const m of [1, 2, 5]) LOG_TICKS.push(m * 10 ** e);
+
+function axis(given = {}, extra = {}) {
+  const base = { gridcolor: colour("line"), linecolor: colour("strong"), zerolinecolor: colour("strong"), zeroline: false,
+    tickcolor: colour("strong"), ticks: "outside", ticklen: 4, automargin: true, showline: false, ...extra, ...given };
+  base.title = { ...(given.title ?? {}), font: { size: 12, color: colour("muted") }, standoff: 10 };
+  if (base.type === "log" && !base.tickvals) Object.assign(base, { tickvals: LOG_TICKS, ticktext: LOG_TICKS.map((v) => sig(v)) });
+  if (base.ticktext) base.ticktext = base.ticktext.map(escaped);
+  return base;
+}
+
+function layoutOf(given, extra = {}) {
+  return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest", dragmode: narrow() ? false : "zoom",
+    font: { family: colour("sans"), size: 12, color: colour("muted") }, margin: { l: 52, r: 14, t: 10, b: 44 },
+    hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("strong"), font: { family: colour("sans"), size: 12.5, color: colour("ink") }, align: "left" },
+    ...given, ...extra, xaxis: axis(given.xaxis), yaxis: axis(given.yaxis) };
+}
+
+const at = (values, kept) => (Array.isArray(values) ? kept.map((i) => values[i]) : values);
+function filtered(trace) {
+  if (!trace.customdata) return trace;
+  const kept = trace.customdata.flatMap((index, i) => (passes(ROWS[index]) ? [i] : []));
+  const whisker = (bars) => bars && { ...bars, array: at(bars.array, kept), arrayminus: at(bars.arrayminus, kept) };
+  return { ...trace, x: at(trace.x, kept), y: at(trace.y, kept), customdata: at(trace.customdata, kept),
+    ...(trace.error_x && { error_x: whisker(trace.error_x) }), ...(trace.error_y && { error_y: whisker(trace.error_y) }),
+    ...(trace.marker && { marker: { ...trace.marker, symbol: at(trace.marker.symbol, kept), color: at(trace.marker.color, kept) } }),
+    ...(trace.hoverinfo === "skip" ? {} : { text: kept.map((i) => hoverOf(trace, i)), hoverinfo: "text", textposition: "none" }) };
+}
+function hoverOf(trace, i) {
+  const row = ROWS[trace.customdata[i]];
+  const said = trace.name ? `<br>${escaped(trace.name)}: ${sig(trace.x[i])}` : "";
+  return trace.type === "bar" ? `<b>${escaped(label(row))}</b>${said}<br>n ${count(row.latency_n)} · ${sig(row.throughput_img_per_s)} img/s · ${sig(row.throughput_req_per_s)} req/s` : trace.hover ? `${escaped(trace.hover[i])}<br>${hover(row)}` : hover(row);
+}
+
+/* Figures with a line of text a row lose the lines that a filter takes away. */
+function compacted(traces, layout, rows) {
+  if (!rows) return [traces, layout];
+  const used = [...new Set(traces.flatMap((trace) => trace.y))].sort((a, b) => a - b);
+  const place = new Map(used.map((y, i) => [y, i]));
+  const ticktext = used.map((y) => layout.yaxis.ticktext[layout.yaxis.tickvals.indexOf(y)]);
+  return [traces.map((trace) => ({ ...trace, y: trace.y.map((y) => place.get(y)) })),
+    { ...layout, height: used.length * 21 + 70, yaxis: { ...layout.yaxis, tickvals: used.map((_, i) => i), ticktext, range: [used.length - 0.4, -0.6], autorange: false, tickfont: { size: narrow() ? 9.5 : 11.5 } } }];
+}
+
+function plot(element, traces, layout) {
+  element.classList.add("plot");
+  const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+  const ready = Plotly.react(element, traces, layout, config);
+  if (!element.dataset.listens) {
+    element.dataset.listens = "1";
+    element.on?.("plotly_click", (event) => { const index = event.points[0].customdata; if (index !== undefined && index !== null) openCell(index); });
+  }
+  return ready;
+}
+
+function drawFigure(holder) {
+  const figure = FIGURES[holder.dataset.figure];
+  const frame = holder.closest("figure") ?? holder.closest("section");
+  frame.hidden = !figure;
+  if (!figure) return;
+  if (!holder.firstChild) {
+    const plots = h("div", { class: "plots" }, h("div"));
+    holder.append(...[switchOf(figure, holder), legendOf(figure), plots].filter(Boolean));
+  }
+  const variant = figure.variants[figure.id === "tradeoff" ? DATA.percents.indexOf(state.percent) : picked[figure.id] ?? 0];
+  let [traces, layout] = compacted(variant.data.map(filtered).filter((trace) => trace.x.length), variant.layout, figure.rows);
+  layout = layoutOf(layout, figure.rows ? {} : { height: holder.classList.contains("tall") ? (narrow() ? 400 : 520) : 330 });
+  if (figure.id === "tradeoff") [traces, layout] = withAnswer(traces, layout);
+  plot(holder.querySelector(".plots > div"), traces, layout);
+}
+
+function switchOf(figure, holder) {
+  if (figure.variants.length < 2 || figure.id === "tradeoff") return null;
+  const buttons = figure.variants.map((variant, i) => h("button", { type: "button", "aria-pressed": String(i === (picked[figure.id] ?? 0)),
+    onclick: () => { picked[figure.id] = i; buttons.forEach((b, k) => b.setAttribute("aria-pressed", String(k === i))); drawFigure(holder); } }, variant.label));
+  return h("div", { class: "switch", role: "group" }, buttons);
+}
+function legendOf(figure) {
+  if (!figure.legend) return null;
+  return h("div", { class: "legend" }, figure.legend.map(([name, hue]) => h("span", {}, h("i", { style: `background:${hue}` }), name)));
+}
+
+/* Theme: the system's until somebody says otherwise. */
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").setAttribute("aria-pressed", String(dark));
+}
+const system = window.matchMedia("(prefers-color-scheme: dark)");
+setTheme(system.matches);
+system.addEventListener("change", (event) => { setTheme(event.matches); refresh(); });
+$("theme").addEventListener("click", () => { setTheme(document.documentElement.dataset.theme !== "dark"); refresh(); });
+window.addEventListener("beforeprint", () => { setTheme(false); refresh(); document.querySelectorAll("details").forEach((d) => { d.open = true; }); });

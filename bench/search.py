@@ -1,0 +1,176 @@
+"""The highest Poisson rate that holds an SLO: ramp from below, bisect, vote, confirm.
+
+Pure: `find_capacity` is given a function that probes a rate, and never sees a server or a clock. A probe
+holds only when its samples prove it (MLPerf's early stopping, 99 %), so an undecided probe is lengthened,
+and counts as missed when that does not help: the answer errs to the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bench.samples import Int64
+from bench.stats import nearest_rank, proves, samples_needed
+from bench.units import Slo
+
+RAMP = 1.5
+PRECISION = 1.04  # bisection ends when the lowest missed rate is this close to the highest that held
+BACK_OFF = 0.96  # after a rate that did not confirm
+MOST_PROBES = 40
+CONFIRMATIONS = 2
+VOTES = 3  # near the edge one probe is a coin toss
+
+
+class Outcome(StrEnum):
+    HOLDS = "holds"
+    MISSES = "misses"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`why`: in a phrase, for the report."""
+
+    rate_per_s: float
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """`rate_per_s` None: not even the lowest rate tried holds.
+
+    `low`, `high`: the highest rate that was confirmed, and the lowest above it that missed; None when none
+    missed (the generator's own limit, or `most_per_s`, came first).
+    """
+
+    rate_per_s: float | None
+    low: float | None
+    high: float | None
+    probes: tuple[Probe, ...]
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.rate_per_s is not None
+
+
+Measure = Callable[[float], Probe]
+
+
+@dataclass(slots=True)
+class _Log:
+    """Every probe in order; raises when there are too many, since a search must end."""
+
+    measure: Measure
+    probes: list[Probe] = field(default_factory=list)
+
+    def holds(self, rate: float) -> bool:
+        probe = self.measure(round_rate(rate))
+        self.probes.append(probe)
+        return probe.outcome is Outcome.HOLDS
+
+    def majority(self, rate: float) -> bool:
+        """Best of three: two equal outcomes decide."""
+        ayes = noes = 0
+        while max(ayes, noes) <= VOTES // 2:
+            ayes, noes = (ayes + 1, noes) if self.holds(rate) else (ayes, noes + 1)
+        return ayes > noes
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.probes) >= MOST_PROBES
+
+
+def find_capacity(measure: Measure, start_per_s: float, most_per_s: float = math.inf) -> Capacity:
+    """Search upwards from `start_per_s`; see the module's head for the rules."""
+    log = _Log(measure)
+    held, missed = _ramp(log, start_per_s, most_per_s)
+    if held is None:
+        return Capacity(None, None, missed, tuple(log.probes))
+    held, missed = _bisect(log, held, missed)
+    confirmed = _confirm(log, held)
+    above = [p.rate_per_s for p in log.probes if p.outcome is not Outcome.HOLDS]
+    high = min((rate for rate in above if confirmed is not None and rate > confirmed), default=None)
+    return Capacity(confirmed, confirmed, high, tuple(log.probes))
+
+
+def _ramp(log: _Log, start: float, most: float) -> tuple[float | None, float | None]:
+    """Up by half while it holds; down by half as often when even the start does not."""
+    rate, held = start, None
+    while not log.is_full:
+        if not log.holds(rate):
+            if held is not None or rate < start / 50:
+                return held, rate
+            rate /= RAMP
+            if log.holds(rate):
+                return rate, rate * RAMP
+            continue
+        held = rate
+        if rate >= most:
+            return held, None
+        rate = min(rate * RAMP, most)
+    return held, None
+
+
+def _bisect(log: _Log, held: float, missed: float | None) -> tuple[float, float | None]:
+    """In log space, each step by majority."""
+    while missed is not None and missed / held > PRECISION and not log.is_full:
+        middle = math.sqrt(held * missed)
+        held, missed = (middle, missed) if log.majority(middle) else (held, middle)
+    return held, missed
+
+
+def _confirm(log: _Log, rate: float) -> float | None:
+    """The highest rate, from here down, that holds twice in a row."""
+    while not log.is_full:
+        if all(log.holds(rate) for _ in range(CONFIRMATIONS)):
+            return round_rate(rate)
+        rate *= BACK_OFF
+    return None
+
+
+def judge(latencies_ns: Int64, errors: int, slo: Slo) -> tuple[Outcome, str]:
+    """`latencies_ns`: response times, sorted, of all that were due; unfinished ones at what they had waited."""
+    n = len(latencies_ns)
+    if n == 0:
+        return Outcome.MISSES, "nothing was answered"
+    if errors / (n + errors) > slo.error_fraction:
+        return Outcome.MISSES, f"{errors} of {n + errors} requests failed"
+    proved = True
+    for percent, bound in slo.latencies:
+        value = nearest_rank(latencies_ns, percent)
+        if value > bound:
+            return Outcome.MISSES, f"p{percent:g} is {value / 1e6:.3g} ms"
+        over = int((latencies_ns > bound).sum())
+        proved = proved and proves(percent, over, n)
+    said = ", ".join(f"p{p:g} is {nearest_rank(latencies_ns, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
+    return (Outcome.HOLDS if proved else Outcome.UNDECIDED), said
+
+
+def round_rate(rate: float) -> float:
+    """Four digits: a rate is a cell's name too."""
+    return float(f"{rate:.4g}")
+
+
+def samples_wanted(slo: Slo) -> int:
+    """Requests a probe should have: three times what proves the strictest percentile with one beyond."""
+    return 3 * max(samples_needed(percent) for percent, _ in slo.latencies)
+
+
+def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
+    """One row a search, as JSON: the answer, its interval, and how it was found."""
+    return [
+        {
+            "what": name,
+            "rate_per_s": found.rate_per_s,
+            "rate_per_s_low": found.low,
+            "rate_per_s_high": found.high,
+            "probes": [
+                {"rate_per_s": p.rate_per_s, "outcome": p.outcome.value, "why": p.why} for p in found.probes
+            ],
+        }
+        for name, found in results
+    ]

@@ -1,0 +1,90 @@
+"""The capacity search on simulated servers, in virtual time: never an answer that breaks the SLO."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.arrivals import poisson
+from bench.search import Capacity, Outcome, Probe, find_capacity, judge, samples_wanted
+from bench.units import Slo, parse_slo
+
+
+def response_ns(
+    rate_per_s: float, service_ns: int, seconds: float, seed: int, servers: int = 1
+) -> np.ndarray:
+    """Sorted response times of a FIFO queue with `servers` servers and a fixed service time."""
+    free = [0] * servers
+    taken = []
+    for due in poisson(rate_per_s, seconds, seed).tolist():
+        k = free.index(min(free))
+        free[k] = max(free[k], due) + service_ns
+        taken.append(free[k] - due)
+    return np.sort(np.array(taken, dtype=np.int64))
+
+
+def truth(slo: Slo, service_ns: int) -> float:
+    """The capacity of the simulated server, from one very long simulation at each of many rates."""
+    ((percent, bound),) = slo.latencies
+    rates = np.arange(0.30, 1.0, 0.005) / service_ns * 1e9
+    fits = [r for r in rates if np.percentile(response_ns(r, service_ns, 60_000 / r, 99), percent) <= bound]
+    return float(max(fits))
+
+
+def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
+    count = iter(range(10_000))
+
+    def measure(rate: float) -> Probe:
+        seconds = samples_wanted(slo) / rate
+        latencies = response_ns(rate, service_ns, seconds, seed * 1000 + next(count))
+        outcome, why = judge(latencies, 0, slo)
+        return Probe(rate, outcome, why)
+
+    return find_capacity(measure, 0.1e9 / service_ns)
+
+
+def test_twenty_searches_stay_within_the_slo_and_near_the_capacity() -> None:
+    slo, service_ns = parse_slo("p99=200ms"), 20_000_000
+    capacity = truth(slo, service_ns)
+    found = [search(slo, service_ns, seed).rate_per_s or 0 for seed in range(20)]
+    assert max(found) <= capacity * 1.005  # the truth's own grid
+    assert np.median(found) >= 0.95 * capacity
+
+
+def test_an_slo_below_the_service_time_has_no_capacity() -> None:
+    found = search(parse_slo("p99=10ms"), 20_000_000, 1)
+    assert found.rate_per_s is None
+    assert all(probe.outcome is Outcome.MISSES for probe in found.probes)
+
+
+def test_a_search_ends_at_the_highest_rate_it_may_ask_for() -> None:
+    found = find_capacity(lambda rate: Probe(rate, Outcome.HOLDS, ""), 10, most_per_s=100)
+    assert (found.rate_per_s, found.high) == (100, None)
+
+
+def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
+    rng = np.random.default_rng(1)
+    found = find_capacity(
+        lambda rate: Probe(rate, Outcome.HOLDS if rng.random() < 0.5 else Outcome.MISSES, ""), 10
+    )
+    assert len(found.probes) <= 45
+
+
+@pytest.mark.parametrize(
+    ("latencies_ms", "errors", "slo", "outcome"),
+    [
+        ([1] * 662, 0, "p99=2ms", Outcome.HOLDS),
+        ([1] * 400, 0, "p99=2ms", Outcome.UNDECIDED),
+        ([1] * 661 + [3], 0, "p99=2ms", Outcome.HOLDS),
+        ([1] * 660 + [3, 3], 0, "p99=2ms", Outcome.UNDECIDED),
+        ([1] * 600 + [3] * 62, 0, "p99=2ms", Outcome.MISSES),
+        ([1] * 662, 1, "p99=2ms", Outcome.MISSES),
+        ([1] * 1999, 1, "p99=2ms,errors=0.1%", Outcome.HOLDS),
+        ([], 5, "p99=2ms", Outcome.MISSES),
+    ],
+)
+def test_a_probe_holds_only_when_its_samples_prove_it(
+    latencies_ms: list[int], errors: int, slo: str, outcome: Outcome
+) -> None:
+    latencies = np.array(latencies_ms, dtype=np.int64) * 1_000_000
+    assert judge(latencies, errors, parse_slo(slo))[0] is outcome

@@ -1,110 +1,132 @@
-"""Two engines on the same load: do they agree, and if not, why most likely not.
+"""Two engines on the same cell: do they say the same?
 
-An engine is a witness of the other: what both see is the server's doing, what one sees alone is its own.
+Beyond 10 % with intervals that do not overlap they differ, and that is a finding on both rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from typing import Any
 
-from bench.cell import Cell, Engine, Protocol, SharedMemory
+from bench.cell_row import PERCENTS, CellRow
 from bench.findings import Finding, Severity
 from bench.stats import Interval, geometric, paired_ratio, ratio
 
-MOST_APART = 0.10
-_BUSY_CORES = 0.85  # of one core, in the busiest process
-_BODY_BYTES = 256 << 10  # from here on copying tensors is most of a client's work
-
-
-class Agreeing(StrEnum):
-    AGREE = "agree"
-    DIFFER = "differ"
-    INDICATIVE = "indicative"  # too few repeats, or too noisy, to tell
+TOLERANCE = 0.10
+MEASURES = ("throughput", "p50", "p99")
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`ratio`: of b to a. `interval`: its 95 % bounds, None below three repeats."""
+    """perf_analyzer over Locust, measure by measure; None where one of them has no number."""
 
-    ratio: float | None
-    interval: tuple[float, float] | None
-    verdict: Agreeing
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict} ({self.reason})" if self.reason else str(self.verdict)
+    base: CellRow
+    other: CellRow
+    ratios: tuple[Interval | None, ...]  # as MEASURES
+    verdict: str  # agree, differ, unclear
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Witness:
-    """What may explain a difference, of one engine on the cell; medians over its repeats."""
+def pairs(rows: Sequence[CellRow]) -> list[Agreement]:
+    """Every cell that both engines measured, Locust's row first."""
+    found: dict[Any, dict[str, CellRow]] = {}
+    for row in rows:
+        if row.throughputs:
+            found.setdefault(_key(row), {})[row.engine] = row
+    return [
+        _agreement(engines["locust"], engines["perf_analyzer"])
+        for engines in found.values()
+        if {"locust", "perf_analyzer"} <= engines.keys()
+    ]
 
-    engine: Engine
-    busiest_cores: float  # of its busiest process
-    request_bytes: int  # tensors of a request
-    lateness_ns: float = 0.0  # sent minus intended; 0 where the engine does not tell
+
+def with_agreement(rows: Sequence[CellRow]) -> list[CellRow]:
+    """The same rows, with the agreement columns filled and a finding where engines differ."""
+    changed: dict[str, CellRow] = {}
+    for found in pairs(rows):
+        for row in (found.base, found.other):
+            changed[row.cell] = _filled(row, found)
+    return [changed.get(row.cell, row) for row in rows]
 
 
-def agree(a: Sequence[float], b: Sequence[float], reason: str = "") -> Agreement:
-    """One metric, a figure per repeat of each engine; repeats of one round stand at the same place.
+def values_of(row: CellRow, measure: str) -> list[float] | None:
+    """One number a repeat, of `throughput` or a percentile such as `p99`; None where a repeat lacks it."""
+    if measure == "throughput":
+        return list(row.throughputs)
+    index = PERCENTS.index(float(measure.removeprefix("p")))
+    known = [repeat[index] for repeat in row.latencies_ms]
+    return [value for value in known if value is not None] if None not in known else None
 
-    Within 10 % they agree. Beyond it they differ when their intervals do not overlap, and otherwise the
-    repeats do not decide. `reason`: of a difference; see `likely_reason`.
-    """
-    between = _ratio(a, b)
-    if between is None:
-        return Agreement(None, None, Agreeing.INDICATIVE, "one engine has no figure")
-    bounds = None if between.low is None or between.high is None else (between.low, between.high)
-    apart = max(between.value, 1 / between.value) - 1
-    if bounds is None:
-        said = f"{apart:.0%} apart; fewer than three repeats give no interval"
-        return Agreement(between.value, None, Agreeing.INDICATIVE, said)
-    if apart <= MOST_APART:
-        return Agreement(between.value, bounds, Agreeing.AGREE, "")
-    one, other = geometric(a), geometric(b)
-    if one is None or other is None or one.overlaps(other):
-        said = f"{apart:.0%} apart, but their intervals overlap"
-        return Agreement(between.value, bounds, Agreeing.INDICATIVE, said)
-    return Agreement(between.value, bounds, Agreeing.DIFFER, reason)
+
+def _key(row: CellRow) -> tuple[Any, ...]:
+    return (row.model, row.protocol, row.batch, row.instances, row.concurrency, row.rate_per_s, row.arrival,
+            row.shared_memory, row.max_batch, row.max_queue_delay_us, tuple(row.parameters.items()))  # fmt: skip
+
+
+def _agreement(base: CellRow, other: CellRow) -> Agreement:
+    both = [(values_of(base, measure), values_of(other, measure)) for measure in MEASURES]
+    ratios = tuple(_ratio(a, b) if a and b else None for a, b in both)
+    verdicts = {_verdict(a, b) for a, b in both if a and b}
+    worst = next(word for word in ("differ", "unclear", "agree") if word in verdicts)
+    return Agreement(base, other, ratios, worst)
 
 
 def _ratio(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Repeat by repeat where the engines were interleaved: what a round shares then cancels out."""
-    usable = [(x, y) for x, y in zip(a, b, strict=False) if x > 0 and y > 0]
-    if len(a) == len(b) and len(usable) == len(a):
-        return paired_ratio(a, b)
-    return ratio(a, b)
+    """Paired, since engines take turns within a round."""
+    return paired_ratio(a, b) if len(a) == len(b) else ratio(a, b)
 
 
-def likely_reason(cell: Cell, a: Witness, b: Witness) -> str:
-    """The likeliest first: the origin of time in an open loop, a client at its limit, copies, protocol."""
-    load = cell.load
-    if load.is_open_loop:
-        late = max(a.lateness_ns, b.lateness_ns)
-        return (
-            "time origin: perf_analyzer counts from the real send, Locust from the intended one"
-            f"{f', {late / 1e6:.3g} ms earlier' if late >= 1e6 else ''}"
-        )
-    busy = max((a, b), key=lambda witness: witness.busiest_cores)
-    if busy.busiest_cores > _BUSY_CORES:
-        return f"client CPU: {busy.engine} used {busy.busiest_cores:.0%} of a core in one process"
-    if load.shared_memory is SharedMemory.NONE and max(a.request_bytes, b.request_bytes) > _BODY_BYTES:
-        return f"copies: each engine moves {a.request_bytes / 1e6:.3g} MB a request in its own way"
-    stack = "HTTP/1.1 by libcurl" if load.protocol is Protocol.HTTP else "gRPC C++"
-    return f"protocol stack: perf_analyzer uses {stack} on threads, Locust sockets under gevent"
+def _verdict(a: Sequence[float], b: Sequence[float]) -> str:
+    one, other = geometric(a), geometric(b)
+    if one is None or other is None:
+        return "unclear"
+    if abs(other.value / one.value - 1) <= TOLERANCE:
+        return "agree"
+    return "unclear" if one.overlaps(other) else "differ"
 
 
-def finding(metric: str, agreement: Agreement) -> Finding | None:
-    """None unless they differ."""
-    if agreement.verdict is not Agreeing.DIFFER or agreement.ratio is None or agreement.interval is None:
-        return None
-    low, high = agreement.interval
+def _filled(row: CellRow, found: Agreement) -> CellRow:
+    throughput, p50, p99 = found.ratios
+    remarks = row.remarks + ((_finding(found),) if found.verdict == "differ" else ())
+    return replace(
+        row,
+        agreement=found.verdict,
+        agreement_throughput_ratio=throughput.value if throughput else None,
+        agreement_throughput_ratio_low=throughput.low if throughput else None,
+        agreement_throughput_ratio_high=throughput.high if throughput else None,
+        agreement_p50_ratio=p50.value if p50 else None,
+        agreement_p99_ratio=p99.value if p99 else None,
+        remarks=remarks,
+        findings=" ".join(
+            [*row.findings.split(), *(["engines-differ"] if len(remarks) > len(row.remarks) else [])]
+        ),
+    )
+
+
+def _finding(found: Agreement) -> Finding:
+    said = [
+        f"{name} {interval.value:.2f} times"
+        for name, interval in zip(MEASURES, found.ratios, strict=True)
+        if interval
+    ]
     return Finding(
         "engines-differ",
         Severity.WARNING,
-        f"perf_analyzer's {metric} is {agreement.ratio:.3g} times Locust's ({low:.3g} to {high:.3g}).",
-        f"Most likely {agreement.reason}." if agreement.reason else "The cause is not known.",
-        "Trust neither alone: compare both with the server's own times, and see docs/perf_analyzer.md.",
+        f"perf_analyzer against Locust: {', '.join(said)}.",
+        _reason(found),
+        "Look at both cells' client CPU and findings; believe neither before it is explained.",
     )
+
+
+def _reason(found: Agreement) -> str:
+    """The likeliest cause, by what is known of the two rows."""
+    if any("client-bound" in row.findings for row in (found.base, found.other)):
+        return "One of the generators was at its own limit."
+    if found.base.is_open_loop:
+        return "perf_analyzer counts latency from the real send, Locust from when the request was due."
+    if found.base.shared_memory != found.other.shared_memory:
+        return "One of them copies tensors that the other shares."
+    client, other = found.base.client_cpu_cores or 0.0, found.other.client_cpu_cores or 0.0
+    if max(client, other) > 0.5:
+        return "Generator and server share the CPU, and the generators need different amounts of it."
+    return "Their protocol stacks and copies of tensors cost differently."

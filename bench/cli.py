@@ -121,6 +121,38 @@ def sweep(**given: Any) -> None:
     sys.exit(run(given, _command_line()))
 
 
+@bench.command(epilog=_examples(
+    "bench search --slo p99=100ms", "bench search --slo p90=500ms,errors=0.1% --batch 1,8 --instances 1,2",
+))  # fmt: skip
+@click.option("--slo", required=True, metavar="TERMS", help="p99=100ms,errors=0.1%: what has to hold.")
+@click.option("--batch", default="1", help="Images a request.")
+@click.option("--instances", help="Model instances, changed live.  [default: as the model's file says]")
+@click.option("--max-batch", help="Triton's max_batch_size, changed live.")
+@click.option("--max-queue-delay", help="Dynamic batcher: off, 0, 1ms...  [default: as the file says]")
+@click.option("--parameter", multiple=True, metavar="NAME=A,B", help="Model parameter as a further axis.")
+@click.option("--protocol", default="http", help="http, grpc, or both.")
+@click.option("--shared-memory", default="none", help="none or system.")
+@target_options
+@embedded_options
+@payload_options
+@click.option("--warmup", default="1s", help="Of each probe, at its own rate.")
+@click.option(
+    "--longest-probe", default="60s", help="A probe is as long as the percentile needs, up to this."
+)
+@click.option("--check", default="1%", help="Share of answers whose values are compared with a reference.")
+@click.option("--processes", default="auto", help="Load-generating processes.")
+@click.option("--name", help="Of the run.  [default: model and time]")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: reports/NAME]")
+@click.option("--force", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON on stdout.")
+def search(**given: Any) -> None:
+    """Find the highest Poisson arrival rate that holds an SLO; every probe is in the report."""
+    from bench.search_verb import run
+
+    fixed = {"duration": "2s", "rate": None, "arrival": "poisson", "engine": "locust", "resume": False}
+    sys.exit(run({**fixed, **given}, _command_line()))
+
+
 @bench.command(epilog=_examples("bench serve", "bench serve --vit base --http-port 8000"))
 @embedded_options
 @click.option("--instances", default=1, help="Of the model.")

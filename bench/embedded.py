@@ -19,13 +19,16 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 from bench.errors import ServerStartFailed
-from bench.start_failures import explain
+from bench.start_failures import explain, is_port_taken
 from bench.trial import Target
 from bench.triton import Triton
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
+_KINDS = ("http", "grpc", "metrics")
 _PORT_TRIES = 3
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
@@ -87,7 +90,15 @@ def _from_pytriton(package: Path) -> Tritonserver:
         ("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])),
         ("PYTHONPATH", sysconfig.get_path("purelib")),
     )
+    _check_stub(backend / stub.name, environment)
     return Tritonserver(files / "bin" / "tritonserver", f"nvidia-pytriton {release}", folder, environment)
+
+
+def _check_stub(stub: Path, environment: tuple[tuple[str, str], ...]) -> None:
+    """A stub that misses a library would leave Triton waiting for it for good. It wants arguments, so it ends."""
+    tried = subprocess.run([stub], env={**os.environ, **dict(environment)}, capture_output=True, timeout=30)
+    if tried.returncode == 127:
+        raise ServerStartFailed(explain(tried.stderr.decode(errors="replace")))
 
 
 def cache_folder() -> Path:
@@ -111,6 +122,7 @@ class EmbeddedTriton:
     target: Target
     pid: int
     log: Path
+    ports: frozenset[int]
     _supervisor: subprocess.Popen[bytes] = field(repr=False)
 
     def __enter__(self) -> EmbeddedTriton:
@@ -125,7 +137,16 @@ class EmbeddedTriton:
 
     def why_dead(self) -> str:
         """One sentence from the server's log."""
-        return explain(self.log.read_text(errors="replace"), self._supervisor.poll())
+        return explain(_text(self.log), self._supervisor.poll())
+
+    def listens(self) -> bool:
+        """Whether the server itself holds all three ports."""
+        try:
+            open_now = psutil.Process(self.pid).net_connections("tcp") if self.pid else []
+        except psutil.Error:
+            return False  # it ended
+        held = {c.laddr.port for c in open_now if c.status == psutil.CONN_LISTEN}
+        return self.ports <= held
 
     def stop(self) -> None:
         """Returns when server, stubs and shared memory are gone."""
@@ -149,20 +170,18 @@ def start(
     Raises ServerStartFailed with the cause from the log.
     """
     server = server or find_tritonserver()
+    _refuse_taken(ports)
     progress(f"starting tritonserver ({server.origin})")
     for attempt in range(_PORT_TRIES):
-        chosen = _fill_ports(ports)
-        triton = _launch(server, repository, log, chosen, models)
+        triton = _launch(server, repository, log, _fill_ports(ports), models)
         try:
             _wait_until_live(triton, progress, timeout_s)
-        except ServerStartFailed as error:
-            triton.stop()
-            # Somebody took a port that was free a moment ago; only ports we chose may be chosen again.
-            if "port" in str(error) and 0 in ports and attempt + 1 < _PORT_TRIES:
-                continue
-            raise
         except BaseException:
             triton.stop()
+            # Somebody took a port that was free a moment ago: the next attempt takes others.
+            if is_port_taken(_text(log)) and attempt + 1 < _PORT_TRIES:
+                _refuse_taken(ports)
+                continue
             raise
         return triton
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -177,7 +196,7 @@ def _launch(
         str(server.binary),
         f"--model-repository={repository}",
         *([f"--backend-directory={server.backends}"] if server.backends else []),
-        *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
+        *(f"--{kind}-address={HOST}" for kind in _KINDS),
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
@@ -186,7 +205,8 @@ def _launch(
         # Guessing a configuration starts one more stub per load; ours are complete.
         "--disable-auto-complete-config",
         "--metrics-interval-ms=100",
-        "--exit-timeout-secs=1",
+        # Enough to end models properly; connections left open are waited for a second at a time.
+        "--exit-timeout-secs=3",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
     ]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +225,7 @@ def _launch(
     target = Target(
         f"http://{HOST}:{http}", f"{HOST}:{grpc}", f"http://{HOST}:{metrics}/metrics", pid=pid or None
     )
-    return EmbeddedTriton(target, pid, log, supervisor)
+    return EmbeddedTriton(target, pid, log, frozenset(ports), supervisor)
 
 
 def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], timeout_s: float) -> None:
@@ -213,9 +233,8 @@ def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], ti
     began = time.monotonic()
     told = 0
     try:
-        # Whoever else holds the port would answer too: our own log must say that the port is ours.
-        own = f"Started HTTPService at {triton.target.http_url.removeprefix('http://')}"
-        while not (own in triton.log.read_text(errors="replace") and control.ready()):
+        # Whoever else holds the port would answer too, so the server must hold its ports itself.
+        while not (triton.listens() and control.ready()):
             seconds = time.monotonic() - began
             if not triton.alive:
                 raise ServerStartFailed(f"{triton.why_dead()} Its log: {triton.log}.")
@@ -229,6 +248,29 @@ def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], ti
             time.sleep(0.05)  # readiness has no event to wait for
     finally:
         control.close()
+
+
+def _refuse_taken(ports: tuple[int, int, int]) -> None:
+    """Triton would find out one at a time, and only after it has said that it started."""
+    taken = [f"--{kind}-port {port}" for kind, port in zip(_KINDS, ports, strict=True) if _is_taken(port)]
+    if taken:
+        raise ServerStartFailed(
+            f"{' and '.join(taken)}: something listens there already; give another port, or 0 for any free one."
+        )
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one just left is free, as for Triton
+        try:
+            sock.bind((HOST, port))
+        except OSError:
+            return True
+    return False
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
 
 
 def _fill_ports(asked: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ def refer(served: Served, height: int, width: int, folder: Path) -> Served:
     answers, origin = found
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}-{height}x{width}.npz"
-    np.savez(path, **{name: array for name, array in answers.items()})
+    np.savez(path, **answers)  # type: ignore[arg-type]  # numpy's stub takes every keyword for a flag
     parameters = model_config.served(served.config).parameters
     relative, absolute = _TOLERANCES.get(parameters.get("precision", ""), _FP32)
     return replace(served, reference=Reference(str(path), origin, relative, absolute))

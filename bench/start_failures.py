@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import re
 
+_PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use|failed to bind|Address already in use"
+# An error as Python names it, up to its end: a line's, or where Triton writes the traceback as "\n\nAt:\n".
+_PYTHON_ERROR = r"(?P<a>(?:TritonModelException|Exception|\w+Error): (?:(?!\\n|\"\n)[^\n])+)"
+
 # The first that matches names the cause; groups fill the sentence.
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
-        r"Socket '(?P<a>[^']+)' already in use|failed to bind|Address already in use",
+        _PORT_TAKEN,
         "A port is taken ({a}): choose others with --http-port, --grpc-port and --metrics-port, "
         "or 0 for any free one.",
     ),
+    (r"cannot run (?P<a>[^\n]+)", "tritonserver cannot be run ({a}): give another with --tritonserver."),
     (
-        r"ModuleNotFoundError: No module named '(?P<a>[^']+)'",
-        "The model imports {a}, which is not installed in the server's environment: pip install it there.",
+        r"libpython[\d.]+so\S*: cannot open shared object|undefined symbol: _?Py",
+        "The Python backend's stub finds no libpython that matches this Python: use a Python built with "
+        "--enable-shared (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared).",
     ),
-    (
-        r"ImportError: (?P<a>[^\n\"]+)",
-        "The model's imports failed ({a}): repair the server's Python environment.",
-    ),
-    (
-        r"libpython(?P<a>[\d.]+)\S*: cannot open shared object|undefined symbol: _?Py",
-        "The Python backend's stub finds no matching libpython: use a Python built with --enable-shared.",
-    ),
-    (
-        r"Unable to initialize shared memory key|No space left on device|"
-        r"Failed to increase the shared memory|Failed to initialize Python stub: .*shared memory",
-        "Shared memory is full: free or enlarge /dev/shm (docker: --shm-size=1g).",
-    ),
-    (r"CUDA out of memory[^\n\"]*", "The GPU's memory is full: fewer instances, or a smaller max batch."),
     (
         r"error while loading shared libraries: (?P<a>[^:\s]+)",
         "tritonserver lacks the library {a}: install it, or put its folder on LD_LIBRARY_PATH.",
@@ -38,10 +30,44 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "tritonserver needs glibc {a} or newer: use --url with one that runs elsewhere.",
     ),
     (
-        r"failed to open the file[^\n]*|failed to stat file (?P<a>\S+)|Failed to load all models[^\n]*",
-        "The model repository cannot be read: check --repository.",
+        r"Unable to initialize shared memory key|No space left on device|Failed to increase the shared memory",
+        "Shared memory is full: free or enlarge /dev/shm (docker: --shm-size=1g).",
     ),
-    (r"(?P<a>(?:TritonModelException|Exception|\w+Error): [^\n\"]+)", "The model failed to start: {a}."),
+    (
+        r"ModuleNotFoundError: No module named '(?P<a>[^']+)'",
+        "The model imports {a}, which is not installed in the server's environment: pip install it there.",
+    ),
+    (
+        r"ImportError: (?P<a>(?:(?!\\n)[^\n\"])+)",
+        "The model's imports failed ({a}): repair the server's Python environment.",
+    ),
+    (r"CUDA out of memory", "The GPU's memory is full: fewer instances, or a smaller max batch."),
+    (
+        r"has kind KIND_GPU but no GPUs are available",
+        "The model's instance_group asks for a GPU and the server has none: KIND_CPU or KIND_AUTO serve it.",
+    ),
+    (
+        r"unable to find backend library for backend '(?P<a>[^']+)'",
+        "This tritonserver has no {a} backend: give one that has it with --tritonserver.",
+    ),
+    (
+        r"failed to poll model '(?P<a>[^']+)': model not found",
+        "The model repository holds no {a}: check --repository and --model.",
+    ),
+    (
+        r"failed to (?:open text file for read|read text proto from) (?P<a>[^:\"\n]+)",
+        "{a} is missing, or no model configuration: repair it.",
+    ),
+    (
+        r"failed to (?:stat|open the) file:? (?P<a>[^\s\"]+)",
+        "The model repository {a} cannot be read: check --repository.",
+    ),
+    (
+        r"Stub process '(?P<a>[^']+)' is not healthy",
+        "The model's Python process ({a}) died while it started: look for a crash, or for the kernel's "
+        "out-of-memory killer.",
+    ),
+    (_PYTHON_ERROR, "The model failed to start: {a}."),
 )
 
 
@@ -50,9 +76,13 @@ def explain(log: str, code: int | None = None) -> str:
     for pattern, sentence in _CAUSES:
         found = re.search(pattern, log)
         if found:
-            groups = {"a": "", **{k: v or "" for k, v in found.groupdict().items()}}
+            groups = {"a": "", **{k: (v or "").rstrip(" .;") for k, v in found.groupdict().items()}}
             return sentence.format(**groups).replace(" ()", "")
     errors = [line for line in log.splitlines() if line.startswith("E") or "error" in line.lower()]
     last = errors[-1].strip() if errors else "it said nothing"
     ended = "" if code is None else f" with code {code}"
     return f"tritonserver ended{ended}: {last}."
+
+
+def is_port_taken(log: str) -> bool:
+    return re.search(_PORT_TAKEN, log) is not None

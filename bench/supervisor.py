@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 GRACE_S = 8.0
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_CANNOT_RUN = 127
 
 
 def children(pid: int) -> list[int]:
@@ -56,20 +58,34 @@ def sweep_up(shm_prefix: str) -> None:
 
 def main() -> int:
     shm_prefix, command = sys.argv[1], sys.argv[3:]
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, lambda *_: os.close(0))
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,  # ours is a pipe that closes once the pid is read
+            # If we are killed, so is the server; stubs end by themselves when their server does.
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        )
+    except OSError as error:
+        print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
+        return _CANNOT_RUN
     print(server.pid, flush=True)
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        end(server)
-
-    threading.Thread(target=watch, daemon=True).start()
+    stopping = threading.Thread(target=end, args=(server,), daemon=True)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.start() if stopping.ident is None else None)
+    threading.Thread(target=watch, args=(server,), daemon=True).start()
     code = server.wait()
     sweep_up(shm_prefix)
     return code if code >= 0 else 128 - code
+
+
+def watch(server: subprocess.Popen[bytes]) -> None:
+    """Unbuffered: a buffered read still under way would abort the interpreter when it ends."""
+    while os.read(0, 1):
+        pass
+    end(server)
 
 
 if __name__ == "__main__":

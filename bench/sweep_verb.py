@@ -18,7 +18,7 @@ from rich.console import Console
 
 from bench import __version__, gpu, machine, model_config, page, perf_analyzer, terminal, units
 from bench import cells as cells_table
-from bench.cell import Engine, Protocol
+from bench.cell import Cell, Engine, Protocol
 from bench.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
@@ -31,7 +31,8 @@ from bench.flags import Flags, check_against, sweep_spec
 from bench.locust_engine import LocustEngine
 from bench.opened import Opened, models_of, opened, remote_target, repository_of
 from bench.oracle import refer
-from bench.perf_analyzer_setup import PerfAnalyzer, find
+from bench.perf_analyzer_binary import PerfAnalyzer
+from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, RunRecord
 from bench.spec import SweepSpec, describe
@@ -59,18 +60,18 @@ def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
     slo = _slo(given, flags)
     remote = remote_target(given, flags)
     if remote is None:
-        _check_embedded(given, spec, flags)
+        check_embedded(given, spec, flags)
     flags.check()
     if given["dry_run"]:
         return _dry_run(spec)
-    path = _out(given, spec)
+    path = out_folder(given, spec.model)
     tool = find(given.get("perf_analyzer")) if Engine.PERF_ANALYZER in spec.engines else None
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
         progress = stack.enter_context(ConsoleProgress())
         target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
         if remote is not None:
-            _check_remote(target, spec, flags)
-        folder = _folder(path, given, spec, command, target, slo)
+            check_remote(target, spec, flags)
+        folder = new_folder(path, given, spec, command, target, slo, planned=spec.cells())
         return _run(spec, target, folder, Path(scratch), progress, tool, stack, as_json=given["as_json"])
 
 
@@ -93,7 +94,7 @@ def _run(
         target=target.target,
         folder=folder,
         engines=_engines(locust, tool, scratch),
-        sensors=lambda: _sensors(target, locust),
+        sensors=lambda: sensors(target, locust),
         refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
         progress=progress,
     )
@@ -102,10 +103,10 @@ def _run(
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
-        _conclude(folder, as_json=as_json)
+        conclude(folder, as_json=as_json)
         return EXIT_INTERRUPTED
     progress.__exit__()
-    return _conclude(folder, as_json=as_json)
+    return conclude(folder, as_json=as_json)
 
 
 def _engines(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -> dict[Engine, Measure]:
@@ -121,16 +122,16 @@ def _measure_with(
     return perf_analyzer.measure(plan, target, served, tool, folder=folder, on_live=on_live)
 
 
-def _sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
-    sensors = [*machine.host_sensors(), *gpu.sensors()]
+def sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
+    found = [*machine.host_sensors(), *gpu.sensors()]
     if target.target.pid is not None:
         server_pid = target.target.pid
-        sensors.append(machine.process_sensor("server_cpu_cores", lambda: [server_pid]))
-    sensors.append(machine.process_sensor("client_cpu_cores", lambda: locust.pids))
-    return sensors
+        found.append(machine.process_sensor("server_cpu_cores", lambda: [server_pid]))
+    found.append(machine.process_sensor("client_cpu_cores", lambda: locust.pids))
+    return found
 
 
-def _conclude(folder: RunFolder, *, as_json: bool) -> int:
+def conclude(folder: RunFolder, *, as_json: bool) -> int:
     """cells.csv, report.html, the table; and the exit code the cells deserve."""
     rows = cells_table.rows(folder)
     cells_table.write_csv(rows, folder.path / "cells.csv")
@@ -156,7 +157,7 @@ def _slo(given: Mapping[str, Any], flags: Flags) -> str:
     return text
 
 
-def _check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
+def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
     """Without starting anything: the repository on disk tells."""
     known = models_of(repository_of(given))
     limit = None
@@ -167,7 +168,7 @@ def _check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> 
     check_against(spec, known or (f"no model ({repository_of(given)} has none)",), limit, flags)
 
 
-def _check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
+def check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
     check_against(spec, target.triton.models(), None, flags)
     flags.check()
     check_against(spec, (), model_config.served(target.serving.base()).max_batch, flags)
@@ -186,9 +187,9 @@ def _dry_run(spec: SweepSpec) -> int:
     return EXIT_OK
 
 
-def _out(given: Mapping[str, Any], spec: SweepSpec) -> Path:
+def out_folder(given: Mapping[str, Any], base: str) -> Path:
     """The run's folder, refused before anything starts when it holds something else."""
-    name = given.get("name") or f"{spec.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = given.get("name") or f"{base}-{time.strftime('%Y%m%d-%H%M%S')}"
     if given.get("name") and Path(name).name != name:
         raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
     path: Path = given.get("out") or Path("reports") / name
@@ -204,8 +205,15 @@ def _out(given: Mapping[str, Any], spec: SweepSpec) -> Path:
     return path
 
 
-def _folder(
-    path: Path, given: Mapping[str, Any], spec: SweepSpec, command: Sequence[str], target: Opened, slo: str
+def new_folder(
+    path: Path,
+    given: Mapping[str, Any],
+    spec: SweepSpec,
+    command: Sequence[str],
+    target: Opened,
+    slo: str,
+    *,
+    planned: tuple[Cell, ...],
 ) -> RunFolder:
     record = RunRecord(
         name=path.name,
@@ -218,7 +226,7 @@ def _folder(
         target=target.description,
         weights=target.weights,
         slo=slo,
-        planned=spec.cells(),
+        planned=planned,
     )
     if given["resume"]:
         return _resumed(RunFolder.open(path), record)

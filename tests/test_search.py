@@ -24,18 +24,21 @@ def response_ns(
 
 
 def truth(slo: Slo, service_ns: int) -> float:
-    """The capacity of the simulated server, from one very long simulation at each of many rates."""
+    """The capacity of the simulated server, by bisection on long simulations (300,000 requests each)."""
     ((percent, bound),) = slo.latencies
-    rates = np.arange(0.30, 1.0, 0.005) / service_ns * 1e9
-    fits = [r for r in rates if np.percentile(response_ns(r, service_ns, 60_000 / r, 99), percent) <= bound]
-    return float(max(fits))
+    low, high = 0.3e9 / service_ns, 1e9 / service_ns
+    for _ in range(10):
+        middle = (low + high) / 2
+        value = np.percentile(response_ns(middle, service_ns, 300_000 / middle, 99), percent)
+        low, high = (middle, high) if value <= bound else (low, middle)
+    return high
 
 
 def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
     count = iter(range(10_000))
 
-    def measure(rate: float) -> Probe:
-        seconds = samples_wanted(slo) / rate
+    def measure(rate: float, confirm: bool) -> Probe:
+        seconds = samples_wanted(slo, confirm=confirm) / rate
         latencies = response_ns(rate, service_ns, seconds, seed * 1000 + next(count))
         outcome, why = judge(latencies, 0, slo)
         return Probe(rate, outcome, why)
@@ -47,7 +50,7 @@ def test_twenty_searches_stay_within_the_slo_and_near_the_capacity() -> None:
     slo, service_ns = parse_slo("p99=200ms"), 20_000_000
     capacity = truth(slo, service_ns)
     found = [search(slo, service_ns, seed).rate_per_s or 0 for seed in range(20)]
-    assert max(found) <= capacity * 1.005  # the truth's own grid
+    assert max(found) <= capacity * 1.01  # the truth is known to a percent
     assert np.median(found) >= 0.95 * capacity
 
 
@@ -58,14 +61,14 @@ def test_an_slo_below_the_service_time_has_no_capacity() -> None:
 
 
 def test_a_search_ends_at_the_highest_rate_it_may_ask_for() -> None:
-    found = find_capacity(lambda rate: Probe(rate, Outcome.HOLDS, ""), 10, most_per_s=100)
+    found = find_capacity(lambda rate, _: Probe(rate, Outcome.HOLDS, ""), 10, most_per_s=100)
     assert (found.rate_per_s, found.high) == (100, None)
 
 
 def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
     rng = np.random.default_rng(1)
     found = find_capacity(
-        lambda rate: Probe(rate, Outcome.HOLDS if rng.random() < 0.5 else Outcome.MISSES, ""), 10
+        lambda rate, _: Probe(rate, Outcome.HOLDS if rng.random() < 0.5 else Outcome.MISSES, ""), 10
     )
     assert len(found.probes) <= 45
 

@@ -1,0 +1,121 @@
+"""One row a cell: the figures of all its trials, tidy, units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from bench.findings import Finding
+from bench.stats import Percentile
+
+PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRow:
+    """Field names are the CSV's columns, but for `VIEWS_ONLY`. None: there is no such number.
+
+    `_low` and `_high` bound a figure at 95 %, over repeats; percentiles are of the pooled requests of
+    all repeats, `latency_n` of them.
+    """
+
+    cell: str
+    model: str
+    protocol: str
+    batch: int
+    instances: int | None
+    concurrency: int | None
+    rate_per_s: float | None
+    arrival: str | None
+    shared_memory: str
+    engine: str
+    max_batch: int | None
+    max_queue_delay_us: int | None
+    repeats: int
+    requests: int
+    errors: int
+    throughput_img_per_s: float | None
+    throughput_img_per_s_low: float | None
+    throughput_img_per_s_high: float | None
+    throughput_req_per_s: float | None
+    achieved_rate_per_s: float | None
+    latency_p50_ms: float | None
+    latency_p50_ms_low: float | None
+    latency_p50_ms_high: float | None
+    latency_p90_ms: float | None
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    latency_p99_ms_low: float | None
+    latency_p99_ms_high: float | None
+    latency_p99_9_ms: float | None
+    latency_mean_ms: float | None
+    latency_n: int
+    service_p50_ms: float | None
+    service_p99_ms: float | None
+    lateness_mean_ms: float | None
+    lateness_p99_ms: float | None
+    server_queue_ms: float | None
+    server_compute_input_ms: float | None
+    server_compute_infer_ms: float | None
+    server_compute_output_ms: float | None
+    executed_batch_mean: float | None
+    client_cpu_cores: float | None
+    server_cpu_cores: float | None
+    cpu_busy_percent: float | None
+    cpu_pressure_some_percent: float | None
+    cpu_steal_percent: float | None
+    gpu_utilisation_percent: float | None  # mean over GPUs
+    gpu_memory_used_bytes: float | None  # sum
+    gpu_power_w: float | None  # sum
+    gpu_energy_j_per_img: float | None
+    goodput_img_per_s: float | None
+    slo_met: bool | None
+    efficiency: float | None
+    agreement: str | None  # of the two engines: agree, differ, unclear
+    agreement_throughput_ratio: float | None  # perf_analyzer over locust, as the next ones
+    agreement_throughput_ratio_low: float | None
+    agreement_throughput_ratio_high: float | None
+    agreement_p50_ratio: float | None
+    agreement_p99_ratio: float | None
+    verdict: str  # VALID, INVALID, FAILED, NOT RUN
+    findings: str  # codes; notes left out
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of the server: columns of their own
+    remarks: tuple[Finding, ...] = ()
+    percentiles: tuple[Percentile, ...] = ()  # as PERCENTS
+    proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
+    throughputs: tuple[float, ...] = ()  # img/s of each repeat
+    repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
+    reason: str = ""  # why it was not measured
+
+    @property
+    def is_open_loop(self) -> bool:
+        return self.rate_per_s is not None
+
+    @property
+    def level(self) -> float:
+        """Of the load: users, or requests a second."""
+        return self.rate_per_s if self.rate_per_s is not None else float(self.concurrency or 0)
+
+    def latency_ms(self, percent: float) -> float | None:
+        """The pooled percentile; None with too few samples."""
+        value = next((p.value_ns for p in self.percentiles if p.percent == percent), None)
+        return None if value is None else value / 1e6
+
+
+VIEWS_ONLY = ("parameters", "remarks", "percentiles", "proved_ms", "throughputs", "repeat_latencies_ms", "reason")
+COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)
+
+
+def load_text(row: CellRow) -> str:
+    """4 users; 50/s."""
+    if row.rate_per_s is not None:
+        return f"{row.rate_per_s:g}/s"
+    return f"{row.concurrency} user{'' if row.concurrency == 1 else 's'}"
+
+
+def name_of(row: CellRow) -> str:
+    """2 instances, batch 8, precision bf16: what to configure, without the load."""
+    count = "" if row.instances is None else f"{row.instances} instance{'' if row.instances == 1 else 's'}"
+    return ", ".join(
+        [*([count] if count else []), f"batch {row.batch}", *(f"{k} {v}" for k, v in row.parameters.items())]
+    )

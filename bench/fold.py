@@ -1,0 +1,231 @@
+"""All trials of one cell, folded into its row.
+
+Percentiles are of the pooled requests of all repeats (never means of percentiles); intervals are over
+repeats. What has no number is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from bench.cell import Cell
+from bench.cell_row import COLUMNS, PERCENTS, CellRow
+from bench.checks import judge, mean_of
+from bench.findings import Finding, Severity, verdict
+from bench.run import RunRecord
+from bench.samples import Int64
+from bench.stats import Interval, estimate_under, geometric, nearest_rank, percentile, proves
+from bench.summary import ServerTimes, TrialSummary, server_times, summarize
+from bench.trial import Counters, Trial
+from bench.units import Slo, parse_slo
+
+_COUNTS = {"repeats": 0, "requests": 0, "errors": 0, "latency_n": 0, "findings": ""}
+
+
+def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
+    """The row of a measured cell. `trials`: at least one, all of the same cell."""
+    slo = parse_slo(record.slo) if record.slo else None
+    summaries = [summarize(trial, slo) for trial in trials]
+    pooled = _pooled([s.latencies_ns for s in summaries])
+    remarks = merged([finding for trial in trials for finding in judge(trial)])
+    errors = sum(s.errors for s in summaries)
+    known: dict[str, Any] = {
+        **identity(trials[0].cell, record),
+        "repeats": len(trials),
+        "requests": sum(s.requests for s in summaries),
+        "errors": errors,
+        **_throughput(summaries, trials[0].cell),
+        **_latency(summaries, pooled),
+        **_service(summaries, trials[0].cell),
+        **_server(server_times(_sum([t.counters for t in trials]))),
+        **_machine(trials),
+        "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
+        "slo_met": _slo_met(pooled, errors, slo),
+        "verdict": str(verdict(remarks)),
+        "findings": codes(remarks),
+    }
+    if known["gpu_power_w"] and known["throughput_img_per_s"]:
+        known["gpu_energy_j_per_img"] = known["gpu_power_w"] / known["throughput_img_per_s"]
+    return CellRow(**{**dict.fromkeys(COLUMNS), **known}, remarks=remarks)
+
+
+def absent(cell: Cell, record: RunRecord, reason: str | None) -> CellRow:
+    """A cell without a trial: it could not be measured, or the run ended before it."""
+    said = {"verdict": "NOT RUN" if reason is None else "FAILED"}
+    known = {**dict.fromkeys(COLUMNS), **_COUNTS, **identity(cell, record), **said}
+    return CellRow(**known, reason=reason or "The run ended before it.")
+
+
+def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
+    """The axes; what was not asked for as the server reported it."""
+    served = record.served.get(cell.server.key, {})
+    load, server = cell.load, cell.server
+    instances = server.instances
+    if instances is None and served:
+        instances = sum(int(group.get("count", 1)) for group in served.get("instance_group", ())) or None
+    max_batch = served.get("max_batch_size", server.max_batch)
+    return {
+        "cell": cell.key,
+        "model": server.model,
+        "protocol": str(load.protocol),
+        "batch": load.batch,
+        "instances": instances,
+        "concurrency": load.concurrency,
+        "rate_per_s": load.rate_per_s,
+        "arrival": str(load.arrival) if load.is_open_loop else None,
+        "shared_memory": str(load.shared_memory),
+        "engine": str(cell.engine),
+        "max_batch": int(max_batch) if max_batch is not None else None,
+        "max_queue_delay_us": server.max_queue_delay_us,
+        "parameters": dict(server.parameters),
+    }
+
+
+def _throughput(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
+    images = geometric([s.throughput_img_per_s for s in summaries])
+    sent = [s.sent_per_s for s in summaries]
+    return {
+        **_interval("throughput_img_per_s", images),
+        "throughput_req_per_s": images.value / cell.load.batch if images else None,
+        "achieved_rate_per_s": float(np.mean(sent)) if cell.load.is_open_loop else None,
+        "throughputs": tuple(s.throughput_img_per_s for s in summaries),
+    }
+
+
+def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]:
+    percentiles = tuple(percentile(pooled, percent) for percent in PERCENTS)
+    of_repeats = tuple(
+        tuple(_ms(percentile(s.latencies_ns, p).value_ns) for p in PERCENTS) for s in summaries
+    )
+    found: dict[str, Any] = {
+        f"latency_p{p.percent:g}_ms".replace(".", "_"): _ms(p.value_ns) for p in percentiles
+    }
+    for percent in (50.0, 99.0):
+        # The bounds are over repeats, the figure is of the pooled requests: close, not the same fold.
+        over = _over_repeats([repeat[PERCENTS.index(percent)] for repeat in of_repeats])
+        found[f"latency_p{percent:g}_ms_low"] = over.low if over else None
+        found[f"latency_p{percent:g}_ms_high"] = over.high if over else None
+    return {
+        **found,
+        "latency_mean_ms": float(pooled.mean()) / 1e6 if len(pooled) else None,
+        "latency_n": len(pooled),
+        "percentiles": percentiles,
+        "proved_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
+        "latencies_ms": of_repeats,
+    }
+
+
+def _service(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
+    service = _pooled([s.service_ns for s in summaries])
+    found = {
+        "service_p50_ms": _ms(percentile(service, 50).value_ns),
+        "service_p99_ms": _ms(percentile(service, 99).value_ns),
+    }
+    lateness = _pooled([s.lateness_ns for s in summaries])
+    if cell.load.is_open_loop and len(lateness):
+        found["lateness_mean_ms"] = float(lateness.mean()) / 1e6
+        found["lateness_p99_ms"] = _ms(percentile(lateness, 99).value_ns)
+    return found
+
+
+def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
+    """Only where every repeat has samples enough."""
+    known = [value for value in values_ms if value is not None]
+    return geometric(known) if len(known) == len(values_ms) else None
+
+
+def _slo_met(pooled: Int64, errors: int, slo: Slo | None) -> bool | None:
+    """Every percentile within its bound, and errors few enough; None where samples do not decide.
+
+    Missed: the percentile itself is beyond. Met: proved at 99 %, by MLPerf's early stopping.
+    """
+    if slo is None or len(pooled) == 0:
+        return None
+    if errors / (errors + len(pooled)) > slo.error_fraction:
+        return False
+    met = True
+    for percent, bound in slo.latencies:
+        over = int((pooled > bound).sum())
+        if nearest_rank(pooled, percent) > bound:
+            return False
+        met = met and proves(percent, over, len(pooled))
+    return True if met else None
+
+
+def _server(times: ServerTimes | None) -> dict[str, Any]:
+    if times is None:
+        return {}
+    return {
+        "server_queue_ms": times.queue_ms,
+        "server_compute_input_ms": times.compute_input_ms,
+        "server_compute_infer_ms": times.compute_infer_ms,
+        "server_compute_output_ms": times.compute_output_ms,
+        "executed_batch_mean": times.executed_batch_mean,
+    }
+
+
+def _sum(counters: Sequence[Counters | None]) -> Counters | None:
+    known = [c for c in counters if c is not None]
+    if not known:
+        return None
+    names = [entry.name for entry in fields(Counters) if entry.name != "batches"]
+    return Counters(**{name: sum(getattr(c, name) for c in known) for name in names})
+
+
+def _machine(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Means inside the window, over repeats; of several GPUs the mean or the sum, as the name says."""
+    plain = ("server_cpu_cores", "cpu_busy_percent", "cpu_pressure_some_percent", "cpu_steal_percent")
+    busy = _gpus(trials, "utilisation_percent")
+    memory, power = _gpus(trials, "memory_used_bytes"), _gpus(trials, "power_w")
+    return {
+        "client_cpu_cores": float(np.mean([sum(t.generator.cpu_s) / t.window.seconds for t in trials])),
+        **{name: _mean([mean_of(trial, name) for trial in trials]) for name in plain},
+        "gpu_utilisation_percent": float(np.mean(busy)) if busy else None,
+        "gpu_memory_used_bytes": sum(memory) if memory else None,
+        "gpu_power_w": sum(power) if power else None,
+    }
+
+
+def _gpus(trials: Sequence[Trial], reading: str) -> list[float]:
+    """The mean of a reading, one number a GPU."""
+    names = {
+        n for trial in trials for n in trial.machine if n.startswith("gpu") and n.partition("_")[2] == reading
+    }
+    means = [_mean([mean_of(trial, name) for trial in trials]) for name in sorted(names)]
+    return [mean for mean in means if mean is not None]
+
+
+def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One of each code, the first seen, the most severe first."""
+    by_code: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        by_code.setdefault((finding.code, finding.severity), finding)
+    order = list(Severity)
+    return tuple(sorted(by_code.values(), key=lambda finding: order.index(finding.severity)))
+
+
+def codes(findings: Sequence[Finding]) -> str:
+    return " ".join(finding.code for finding in findings if finding.severity is not Severity.NOTE)
+
+
+def _pooled(parts: Sequence[Int64]) -> Int64:
+    return np.sort(np.concatenate(parts))
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _ms(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / 1e6

@@ -1,0 +1,195 @@
+"""`bench search`: the highest Poisson rate that holds an SLO, for each configuration asked for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bench import search
+from bench.cell import Cell, Load, ServerConfiguration
+from bench.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK
+from bench.flags import Flags, sweep_spec
+from bench.locust_engine import LocustEngine
+from bench.machine import Sampler
+from bench.opened import Opened, opened, remote_target
+from bench.oracle import refer
+from bench.progress import ConsoleProgress
+from bench.run import RunFolder, write_json
+from bench.samples import Outcome
+from bench.search import Capacity, Probe
+from bench.spec import SweepSpec, Turn
+from bench.summary import judged
+from bench.sweep import Sweep
+from bench.sweep_verb import (
+    TALK,
+    check_embedded,
+    check_remote,
+    conclude,
+    new_folder,
+    out_folder,
+    sensors,
+)
+from bench.trial import Served, Trial
+from bench.units import Slo, parse_slo, significant
+
+# The search starts at this share of what a closed loop serves with one request per instance in flight.
+_START = 0.3
+_LEAST_PROBE_S = 2.0
+
+
+def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
+    """All mistakes are raised before anything starts."""
+    flags = Flags()
+    spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
+    slo = flags.read("--slo", given["slo"], parse_slo, Slo())
+    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
+    remote = remote_target(given, flags)
+    if remote is None:
+        check_embedded(given, spec, flags)
+    flags.check()
+    path = out_folder(given, f"{spec.model}-search")
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        progress = stack.enter_context(ConsoleProgress())
+        target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
+        if remote is not None:
+            check_remote(target, spec, flags)
+        folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
+        engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
+        hunt = Hunt(spec, slo, target, folder, engine, progress, scratch, longest_s)
+        interrupted = False
+        try:
+            hunt.all()
+        except KeyboardInterrupt:
+            interrupted = True
+        progress.__exit__()
+        return _end(hunt, as_json=given["as_json"], interrupted=interrupted)
+
+
+def _seconds(text: str) -> float:
+    from bench.units import parse_duration_s
+
+    seconds = parse_duration_s(text)
+    if seconds < _LEAST_PROBE_S:
+        raise ValueError(f"must be at least {_LEAST_PROBE_S:g}s")
+    return seconds
+
+
+def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
+    found = [(name, capacity) for name, capacity in hunt.found]
+    write_json(hunt.folder.path / "search.json", search.table(found))
+    conclude(hunt.folder, as_json=False)
+    if as_json:
+        print(json.dumps(search.table(found), indent=1))
+    out = TALK if as_json else Console(highlight=False)
+    for name, capacity in found:
+        out.print(f"{name}: {sentence(capacity, hunt.slo)}", soft_wrap=True, markup=False)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_OK if found and all(c.is_confirmed for _, c in found) else EXIT_MISSED
+
+
+def sentence(capacity: Capacity, slo: Slo) -> str:
+    """The answer as a person wants it."""
+    if capacity.rate_per_s is None:
+        tried = min((p.rate_per_s for p in capacity.probes), default=0.0)
+        return f"INVALID: {slo} does not hold, not even at {significant(tried)}/s."
+    above = f"{significant(capacity.high)}/s misses it" if capacity.high else "nothing higher was tried"
+    rate = significant(capacity.rate_per_s)
+    return f"VALID: {rate} requests/s hold {slo} ({above}; {len(capacity.probes)} probes)."
+
+
+@dataclass(slots=True)
+class Hunt:
+    """Every configuration, batch and protocol in turn; each probe is a trial in the run folder."""
+
+    spec: SweepSpec
+    slo: Slo
+    target: Opened
+    folder: RunFolder
+    engine: LocustEngine
+    progress: ConsoleProgress
+    scratch: Path
+    longest_s: float
+    found: list[tuple[str, Capacity]] = field(default_factory=list)
+
+    def all(self) -> None:
+        for server in self.spec.configurations():
+            served = self._served(server)
+            for load in self.spec.loads():
+                cell = Cell(server=server, load=load)
+                self.found.append((_name(cell), self._capacity(cell, served)))
+
+    def _served(self, server: ServerConfiguration) -> Served:
+        self.progress.configuring(server)
+        served = self.target.serving.configure(server)
+        record = self.folder.record
+        configs = {**record.served, server.key: dict(served.config)}
+        self.folder.write_record(replace(record, served=configs))
+        return refer(served, self.spec.image_height, self.spec.image_width, self.scratch)
+
+    def _capacity(self, cell: Cell, served: Served) -> Capacity:
+        instances = cell.server.instances or 1
+        closed = replace(cell, load=replace(cell.load, concurrency=instances))
+        trial = self._trial(closed, served, self.spec.duration_s)
+        per_s = len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
+        start = search.round_rate(max(_START * per_s, 0.1))
+        return search.find_capacity(lambda rate, confirm: self._probe(cell, served, rate, confirm), start)
+
+    def _probe(self, cell: Cell, served: Served, rate: float, confirm: bool) -> Probe:
+        load = Load(
+            protocol=cell.load.protocol,
+            batch=cell.load.batch,
+            rate_per_s=rate,
+            shared_memory=cell.load.shared_memory,
+        )
+        wanted_s = search.samples_wanted(self.slo, confirm=confirm) / rate
+        trial = self._trial(
+            replace(cell, load=load), served, min(max(wanted_s, _LEAST_PROBE_S), self.longest_s)
+        )
+        due = judged(trial)
+        answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
+        failed = len(due) - len(answered)
+        outcome, why = search.judge(np.sort(answered.response_ns), failed, self.slo)
+        self.progress.say(f"  {rate:g}/s {outcome}: {why}")
+        return Probe(rate, outcome, why)
+
+    def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
+        repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))
+        turn = Turn(cell, repeat)
+        plan = replace(self._sweep().plan(turn), duration_s=duration_s)
+        watch = sensors(self.target, self.engine)
+        with Sampler(watch) as sampler:
+            trial = self.engine.measure(
+                plan, self.target.target, served, lambda live: self.progress.live(turn, live)
+            )
+        trial = replace(trial, machine=sampler.series())
+        self.folder.write_trial(trial)
+        return trial
+
+    def _sweep(self) -> Sweep:
+        """Plans are made the way a sweep makes them."""
+        return Sweep(
+            spec=self.spec,
+            serving=self.target.serving,
+            target=self.target.target,
+            folder=self.folder,
+            engines={},
+            sensors=list,
+            refer=lambda served: served,
+            progress=self.progress,
+        )
+
+
+def _name(cell: Cell) -> str:
+    count = cell.server.instances
+    instances = "" if count is None else f", {count} instance{'s' * (count != 1)}"
+    return f"{cell.server.model}, batch {cell.load.batch}{instances}, {cell.load.protocol}"

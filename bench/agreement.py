@@ -54,13 +54,13 @@ def values_of(row: CellRow, measure: str) -> list[float] | None:
     if measure == "throughput":
         return list(row.throughputs)
     index = PERCENTS.index(float(measure.removeprefix("p")))
-    known = [repeat[index] for repeat in row.latencies_ms]
+    known = [repeat[index] for repeat in row.repeat_latencies_ms]
     return [value for value in known if value is not None] if None not in known else None
 
 
 def _key(row: CellRow) -> tuple[Any, ...]:
     return (row.model, row.protocol, row.batch, row.instances, row.concurrency, row.rate_per_s, row.arrival,
-            row.shared_memory, row.max_batch, row.max_queue_delay_us, tuple(row.parameters.items()))  # fmt: skip
+            row.shared_memory, row.max_batch, row.max_queue_delay_us, str(row.parameters))  # fmt: skip
 
 
 def _agreement(base: CellRow, other: CellRow) -> Agreement:

@@ -85,6 +85,7 @@ class CellRow:
     proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # executed size -> (executions, ns)
     reason: str = ""  # why it was not measured
 
     @property
@@ -102,7 +103,16 @@ class CellRow:
         return None if value is None else value / 1e6
 
 
-VIEWS_ONLY = ("parameters", "remarks", "percentiles", "proved_ms", "throughputs", "repeat_latencies_ms", "reason")
+VIEWS_ONLY = (
+    "parameters",
+    "remarks",
+    "percentiles",
+    "proved_ms",
+    "throughputs",
+    "repeat_latencies_ms",
+    "batches",
+    "reason",
+)
 COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)
 
 

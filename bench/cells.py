@@ -24,7 +24,7 @@ def rows(folder: RunFolder) -> list[CellRow]:
 
 
 def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
-    """The measured rows with what the engines say of each other, and one for each planned cell without a trial."""
+    """The measured rows, with the engines' agreement, and one for each planned cell without a trial."""
     found = {entry.cell: entry for entry in with_agreement(measured)}
     for cell in record.planned:
         if cell.key not in found:

@@ -13,7 +13,7 @@ import numpy as np
 from bench.findings import Finding, Severity
 from bench.samples import Outcome
 from bench.stats import nearest_rank, samples_needed
-from bench.steadiness import drift, steadiness
+from bench.steadiness import steadiness
 from bench.summary import TrialSummary, judged, server_times, summarize
 from bench.trial import Trial
 
@@ -173,8 +173,7 @@ def _saturated(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
 def _unsteady(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
     found = steadiness(trial.samples, trial.window)
     if found.is_steady is False and found.cut is not None:
-        change = drift(trial.samples, trial.window)
-        moved = f"; throughput of the second half is {change:.2f} of the first" if change else ""
+        moved = f"; {found.figure} moved by {found.moved:+.0%}" if found.moved is not None else ""
         yield Finding(
             "unsteady",
             Severity.WARNING,

@@ -92,6 +92,9 @@ def bench() -> None:
 @click.option("--concurrency", help="Requests always in flight (closed loop).  [default: 4]")
 @click.option("--rate", help="Arrivals a second (open loop): 50/s,100/s.")
 @click.option("--arrival", default="poisson", help="poisson or constant, for --rate.")
+@click.option(
+    "--scenario", help="Set the load as MLPerf LoadGen does: single-stream, multi-stream, server, offline."
+)
 @click.option("--protocol", default="http", help="http, grpc, or both.")
 @click.option("--engine", default="locust", help="locust, perf_analyzer, or both.")
 @click.option("--shared-memory", default="none", help="none, system, cuda: how tensors reach the server.")
@@ -100,7 +103,7 @@ def bench() -> None:
 @payload_options
 @click.option("--duration", default="5s", help="Of one trial's window; auto: until its interval is tight.")
 @click.option("--warmup", default="1s", help="At the trial's own load, before the window.")
-@click.option("--repeats", type=int, help="Trials of each cell; intervals need 3.  [default: 3]")
+@click.option("--repeats", help="Trials of each cell; intervals need 3.  [default: 3]")
 @click.option("--quick", is_flag=True, help="Each cell once: no intervals, figures are indicative.")
 @click.option(
     "--slo", default="", metavar="TERMS", help="For goodput and the verdict: p99=100ms,errors=0.1%."

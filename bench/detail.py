@@ -5,19 +5,22 @@ Bounded in size whatever the number of samples: bins for time, a fixed ladder fo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.checks import judge
+from bench.findings import Severity
 from bench.samples import Samples
 from bench.stats import nearest_rank, samples_needed
 from bench.summary import summarize
 from bench.trial import Trial
 
-BINS = 60
+MOST_BINS = 60
 # The tail's steps, as 1 / (1 - p): 1 is the median of nothing, 100 is p99, 1000 is p99.9.
 STEPS = tuple(m * 10**e for e in range(6) for m in (1, 1.5, 2, 3, 5, 7))
 _NOT_SHOWN = ("throttle_reasons", "energy_j", "processes", "memory_clock_mhz")
@@ -26,16 +29,15 @@ Floats = NDArray[np.float64]
 Json = dict[str, Any]
 
 
-def detail(trials: Sequence[Trial], series_of: Sequence[int]) -> Json:
-    """Of one cell. `series_of`: positions of the trials whose time series are wanted."""
+def detail(trials: Sequence[Trial], series_of: Sequence[int], bins: int = MOST_BINS) -> Json:
+    """Of one cell. `series_of`: positions of the trials whose time series are wanted, `bins` long."""
     summaries = [summarize(trial) for trial in trials]
     response = np.sort(np.concatenate([s.latencies_ns for s in summaries]))
     service = np.sort(np.concatenate([s.service_ns for s in summaries]))
     return {
         "ladder": ladder(response, service),
-        "batches": executed_batches(trials),
-        "series": [{"repeat": trials[i].plan.repeat, **time_series(trials[i])} for i in series_of],
-        "findings": [_finding(trial, finding) for trial in trials for finding in judge(trial)],
+        "series": [{"repeat": trials[i].plan.repeat, **time_series(trials[i], bins)} for i in series_of],
+        "findings": _findings(trials),
         "errors": _errors(trials),
         "engine": dict(trials[0].engine),
     }
@@ -61,27 +63,15 @@ def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Jso
     }
 
 
-def executed_batches(trials: Sequence[Trial]) -> list[list[float | None]]:
-    """[batch size, executions, mean compute ms per execution], by size, over all trials."""
-    total: dict[int, tuple[int, int]] = {}
-    for trial in trials:
-        for size, (count, ns) in (trial.counters.batches if trial.counters else {}).items():
-            before = total.get(size, (0, 0))
-            total[size] = (before[0] + count, before[1] + ns)
-    return [
-        [size, count, _short(ns / count / 1e6)] for size, (count, ns) in sorted(total.items()) if count > 0
-    ]
-
-
-def time_series(trial: Trial) -> Json:
+def time_series(trial: Trial, bins: int = MOST_BINS) -> Json:
     """Columns over bins of equal width, seconds since the trial's start; None where a bin is empty."""
     samples, window = trial.samples, trial.window
     if not len(samples):
         return {"t": [], "window": [0, window.seconds], "lines": {}}
     start = int(min(samples.intended_ns.min(), window.start_ns))
     end = int(max(np.quantile(samples.done_ns, 0.999), window.end_ns)) + 1
-    edges = np.linspace(start, end, BINS + 1)
-    width_s = (end - start) / BINS / 1e9
+    edges = np.linspace(start, end, bins + 1)
+    width_s = (end - start) / bins / 1e9
     lines = {**_load_lines(samples, edges, width_s), **_machine_lines(trial, edges)}
     return {
         "t": _shorts((edges[:-1] + edges[1:]) / 2e9 - start / 1e9),
@@ -116,7 +106,7 @@ def _percentiles(good: Samples, edges: Floats) -> tuple[Floats, Floats]:
     cuts = np.searchsorted(good.done_ns[order], edges)
     taken = good.response_ns[order]
     found = np.full((2, len(edges) - 1), np.nan)
-    for i, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for i, (low, high) in enumerate(itertools.pairwise(cuts)):
         if high > low:
             part = np.sort(taken[low:high])
             found[:, i] = nearest_rank(part, 50) / 1e6, nearest_rank(part, 99) / 1e6
@@ -137,15 +127,15 @@ def _machine_lines(trial: Trial, edges: Floats) -> dict[str, Floats]:
     return found
 
 
-def _finding(trial: Trial, finding: Any) -> Json:
-    return {
-        "repeat": trial.plan.repeat,
-        "code": finding.code,
-        "severity": str(finding.severity),
-        "seen": finding.seen,
-        "cause": finding.cause,
-        "next_step": finding.next_step,
-    }
+def _findings(trials: Sequence[Trial]) -> list[Json]:
+    """Each code once, as first seen, with the repeats that have it; the most severe first."""
+    found: dict[tuple[Severity, str], Json] = {}
+    for trial in trials:
+        for finding in judge(trial):
+            entry = found.setdefault((finding.severity, finding.code), {**asdict(finding), "repeats": []})
+            entry["repeats"].append(trial.plan.repeat)
+    order = list(Severity)
+    return [found[key] for key in sorted(found, key=lambda key: order.index(key[0]))]
 
 
 def _errors(trials: Sequence[Trial]) -> Mapping[str, int]:

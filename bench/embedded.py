@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from bench.errors import ServerStartFailed
-from bench.start_failures import explain, is_port_taken
+from bench.start_failures import explain, is_port_taken, known_cause
 from bench.trial import Target
 from bench.triton import Triton
 
@@ -95,7 +95,7 @@ def _from_pytriton(package: Path) -> Tritonserver:
 
 
 def _check_stub(stub: Path, environment: tuple[tuple[str, str], ...]) -> None:
-    """A stub that misses a library would leave Triton waiting for it for good. It wants arguments, so it ends."""
+    """A stub that misses a library keeps Triton waiting for good. Without arguments a sound one just ends."""
     tried = subprocess.run([stub], env={**os.environ, **dict(environment)}, capture_output=True, timeout=30)
     if tried.returncode == 127:
         raise ServerStartFailed(explain(tried.stderr.decode(errors="replace")))
@@ -239,8 +239,9 @@ def _wait_until_live(triton: EmbeddedTriton, progress: Callable[[str], None], ti
             if not triton.alive:
                 raise ServerStartFailed(f"{triton.why_dead()} Its log: {triton.log}.")
             if seconds > timeout_s:
+                cause = known_cause(_text(triton.log))
                 raise ServerStartFailed(
-                    f"tritonserver was not ready within {timeout_s:g} s: read its log, {triton.log}."
+                    f"tritonserver was not ready within {timeout_s:g} s. {cause} Its log: {triton.log}."
                 )
             if seconds > told + 5:
                 told = int(seconds)
@@ -255,7 +256,7 @@ def _refuse_taken(ports: tuple[int, int, int]) -> None:
     taken = [f"--{kind}-port {port}" for kind, port in zip(_KINDS, ports, strict=True) if _is_taken(port)]
     if taken:
         raise ServerStartFailed(
-            f"{' and '.join(taken)}: something listens there already; give another port, or 0 for any free one."
+            f"{' and '.join(taken)}: taken already; give another port, or 0 for any free one."
         )
 
 

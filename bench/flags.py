@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,12 +11,13 @@ from typing import Any, TypeVar
 from bench import units
 from bench.cell import Arrival, Engine, Protocol, SharedMemory
 from bench.errors import WrongUse
-from bench.spec import DEFAULT_REPEATS, QUICK_REPEATS, SweepSpec
+from bench.spec import DEFAULT_REPEATS, QUICK_REPEATS, Scenario, SweepSpec
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
 
 DEFAULT_CONCURRENCY = "4"
+OFFLINE_CONCURRENCY = "16"  # keeps several instances busy; LoadGen hands over everything at once
 MAX_BATCH = 4096
 MAX_USERS = 10_000
 MAX_INSTANCES = 256
@@ -57,9 +59,11 @@ def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
 
 
 def choices(kind: type[Choice]) -> Callable[[str], tuple[Choice, ...]]:
-    """A comma-separated list of an enum's values, each once."""
+    """A comma-separated list of an enum's values, each once; `both` where there are two."""
 
     def parse(text: str) -> tuple[Choice, ...]:
+        if text.strip() == "both" and len(kind) == 2:
+            return tuple(kind)
         names = [name.strip() for name in text.split(",")]
         allowed = ", ".join(kind)
         unknown = [name for name in names if name not in list(kind)]
@@ -74,15 +78,19 @@ def choices(kind: type[Choice]) -> Callable[[str], tuple[Choice, ...]]:
 
 def image_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and 1 <= int(height) <= 8192 and 1 <= int(width) <= 8192):
+    if not all(re.fullmatch("[0-9]{1,4}", side) and 1 <= int(side) <= 8192 for side in (height, width)):
         raise ValueError("give HEIGHTxWIDTH in pixels, 1 to 8192 each, e.g. 224x224")
     return int(height), int(width)
 
 
 def fraction(text: str) -> float:
-    value = units.parse_percent(text) if text.endswith("%") else float(text)
+    allowed = "give a fraction from 0 to 1, or a percentage"
+    try:
+        value = units.parse_percent(text) if text.endswith("%") else float(text)
+    except ValueError:
+        raise ValueError(allowed) from None
     if not 0 <= value <= 1:
-        raise ValueError("give a fraction from 0 to 1, or a percentage")
+        raise ValueError(allowed)
     return value
 
 
@@ -103,6 +111,7 @@ def variants(texts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
 def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     """The spec as far as the flags alone tell; mistakes are left in `flags`."""
     read = flags.read
+    given = _scenario(given, flags)
     has_rate = bool(given.get("rate"))
     concurrency = given.get("concurrency") or ("" if has_rate else DEFAULT_CONCURRENCY)
     is_auto = given["duration"] == "auto"
@@ -130,6 +139,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         ),
         duration_s=5.0 if is_auto else read("--duration", given["duration"], _positive_duration, 5.0),
         auto_duration=is_auto,
+        scenario=Scenario(given["scenario"]) if given.get("scenario") else None,
         warmup_s=read("--warmup", given["warmup"], units.parse_duration_s, 1.0),
         repeats=flags.one("--repeats", repeats, integers(1, 1000), 1),
         seed=flags.one("--seed", str(given["seed"]), integers(0, 2**31 - 1), 1),
@@ -142,6 +152,28 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     if SharedMemory.CUDA in spec.shared_memory and Engine.LOCUST in spec.engines:
         flags.wrong("--shared-memory", "cuda", "only --engine perf_analyzer does that; allowed: none, system")
     return spec
+
+
+def _scenario(given: Mapping[str, Any], flags: Flags) -> Mapping[str, Any]:
+    """--scenario sets the load; flags that set it too are mistakes."""
+    text = given.get("scenario")
+    if not text:
+        return given
+    scenario = flags.one("--scenario", text, choices(Scenario), Scenario.OFFLINE)
+    fixed = {**given, "scenario": scenario.value}
+    if given.get("concurrency") or (given.get("rate") and scenario is not Scenario.SERVER):
+        flags.wrong("--scenario", text, "sets the load itself: leave out --concurrency and --rate")
+    match scenario:
+        case Scenario.SINGLE_STREAM:
+            return {**fixed, "batch": "1", "concurrency": "1"}
+        case Scenario.MULTI_STREAM:
+            return {**fixed, "concurrency": "1"}
+        case Scenario.SERVER:
+            if not given.get("rate"):
+                flags.wrong("--scenario", text, "needs --rate; `bench search` finds the highest that holds")
+            return {**fixed, "arrival": "poisson"}
+        case Scenario.OFFLINE:
+            return {**fixed, "concurrency": OFFLINE_CONCURRENCY}
 
 
 def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Flags) -> None:
@@ -189,6 +221,6 @@ def _delays_us(text: str) -> tuple[int, ...]:
 def _processes(text: str) -> int:
     if text == "auto":
         return 0
-    if not text.isdigit() or not 1 <= int(text) <= 128:
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 128:
         raise ValueError("give auto, or a number from 1 to 128")
     return int(text)

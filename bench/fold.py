@@ -42,6 +42,7 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
         **_latency(summaries, pooled),
         **_service(summaries, trials[0].cell),
         **_server(server_times(_sum([t.counters for t in trials]))),
+        "batches": _batches(trials),
         **_machine(trials),
         "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
         "slo_met": _slo_met(pooled, errors, slo),
@@ -115,7 +116,7 @@ def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]
         "latency_n": len(pooled),
         "percentiles": percentiles,
         "proved_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
-        "latencies_ms": of_repeats,
+        "repeat_latencies_ms": of_repeats,
     }
 
 
@@ -174,6 +175,15 @@ def _sum(counters: Sequence[Counters | None]) -> Counters | None:
         return None
     names = [entry.name for entry in fields(Counters) if entry.name != "batches"]
     return Counters(**{name: sum(getattr(c, name) for c in known) for name in names})
+
+
+def _batches(trials: Sequence[Trial]) -> dict[int, tuple[int, int]]:
+    total: dict[int, tuple[int, int]] = {}
+    for trial in trials:
+        for size, (count, ns) in (trial.counters.batches if trial.counters else {}).items():
+            before = total.get(size, (0, 0))
+            total[size] = (before[0] + count, before[1] + ns)
+    return dict(sorted(total.items()))
 
 
 def _machine(trials: Sequence[Trial]) -> dict[str, Any]:

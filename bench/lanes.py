@@ -82,8 +82,9 @@ _NO_REGIONS: Regions = {}
 class ValueCheck:
     """Compares one item of an answer's batch with its reference, another one each time."""
 
-    def __init__(self, protocol: Protocol, reference: Reference, batch: int) -> None:
+    def __init__(self, protocol: Protocol, reference: Reference, batch: int, max_batch: int) -> None:
         self._protocol = protocol
+        self._has_batch_axis = max_batch > 0
         self._turn = 0
         with np.load(reference.path) as archive:
             self._items = {
@@ -99,7 +100,8 @@ class ValueCheck:
                 continue
             index = self._turn % len(items)
             data = regions.get(output.name, reply.body[output.start : output.end])
-            wrong = items[index].wrong(output.name, as_array(output, data)[index])
+            values = as_array(output, data)
+            wrong = items[index].wrong(output.name, values[index] if self._has_batch_axis else values)
             if wrong:
                 return f"item {index}: {wrong}"
         return ""
@@ -152,7 +154,9 @@ class LaneMaker:
         expected = Expected.of_model(order.metadata, order.max_batch, order.batch)
         self._check = AnswerCheck(order.protocol, expected)
         reference = order.reference
-        self._values = ValueCheck(order.protocol, reference, order.batch) if reference else None
+        self._values = (
+            ValueCheck(order.protocol, reference, order.batch, order.max_batch) if reference else None
+        )
         self._segment = self._share(expected) if order.shared_memory is SharedMemory.SYSTEM else None
         self._users = itertools.count()
         self._request = b"" if self._segment else self._build(payload.Shared())
@@ -187,8 +191,9 @@ class LaneMaker:
         if order.protocol is Protocol.HTTP:
             return HttpConnection(order.http_url, timeout_s=order.timeout_s)
         if urlsplit(order.http_url).scheme == "https":
-            from bench.grpc_channel import GrpcioConnection  # heavy, and only TLS needs it
+            from bench.grpc_channel import GrpcioConnection, prepare_gevent  # heavy, and only TLS needs it
 
+            prepare_gevent(order.users)
             channel: Connection = GrpcioConnection(
                 order.grpc_address, timeout_s=order.timeout_s, metadata=order.headers, secure=True
             )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from bench.arrivals import tape_ns
@@ -31,6 +32,8 @@ from bench.errors import ToolError
 from bench.lanes import Order
 from bench.machine import usable_cores
 from bench.samples import Samples, Window
+from bench.special import student_t_quantile
+from bench.stats import samples_needed
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.triton import Triton
 
@@ -191,7 +194,10 @@ class LocustEngine:
         clock.wait(plan.warmup_s, until=None if plan.cell.load.is_open_loop else sum(o.users for o in orders))
         opened = control.statistics(plan.cell.server.model)
         cpu_opened = [_cpu_s(worker.pid) for worker in workers]
-        clock.wait((opened.at_ns - start_ns) / 1e9 + plan.duration_s)
+        opened_s = (opened.at_ns - start_ns) / 1e9
+        clock.wait(opened_s + plan.duration_s)
+        if plan.longest_s is not None:
+            clock.wait_until_tight(opened_s, opened_s + plan.longest_s)
         closed = control.statistics(plan.cell.server.model)
         cpu_closed = [_cpu_s(worker.pid) for worker in workers]
         window = Window(opened.at_ns, closed.at_ns)
@@ -258,6 +264,7 @@ class _Clock:
     ) -> None:
         self._start_ns, self._workers, self._on_live = start_ns, workers, on_live
         self._last = (start_ns, 0)
+        self._marks: list[tuple[float, int]] = []
 
     def wait(self, at_s: float, until: int | None = None) -> None:
         """Until `at_s` after the start and, with `until`, that many answers have come (or a limit)."""
@@ -272,6 +279,17 @@ class _Clock:
             self._show(seconds, requests)
             time.sleep(max(0.0, min(0.25, at_s - seconds) if seconds < at_s else 0.05))
 
+    def wait_until_tight(self, from_s: float, at_most_s: float) -> None:
+        """Until p99 has its samples and throughput is known to 3 %, or `at_most_s`."""
+        while True:
+            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
+            if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
+                return
+            marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
+            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(99) and is_tight(marks):
+                return
+            self.wait(min(seconds + 0.5, at_most_s))
+
     def _show(self, seconds: float, requests: int) -> None:
         now_ns = time.monotonic_ns()
         then_ns, before = self._last
@@ -279,15 +297,32 @@ class _Clock:
             return
         rate = (requests - before) / (now_ns - then_ns) * 1e9
         self._last = (now_ns, requests)
+        self._marks.append((seconds, requests))
         p99 = max((worker.live.get("p99_ns", 0.0) for worker in self._workers), default=0.0)
         self._on_live(Live(seconds, requests, rate, p99))
+
+
+def is_tight(marks: Sequence[tuple[float, int]], within: float = 0.03) -> bool:
+    """Whether the mean rate of (seconds, requests so far) is known to a share of itself, at 95 %.
+
+    Means of ten spans, Student's t: spans of many requests each are nearly independent.
+    """
+    edges = np.linspace(0, len(marks) - 1, 11).astype(int)
+    if len(set(edges)) < len(edges):
+        return False
+    seconds, requests = (np.array([marks[i][k] for i in edges]) for k in (0, 1))
+    rates = np.diff(requests) / np.diff(seconds)
+    half_width = student_t_quantile(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
+    return bool(half_width <= within * rates.mean())
 
 
 def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:
     """One order a worker: users and arrivals are shared out, everything else is the same."""
     load = plan.cell.load
     users = load.concurrency or in_flight_cap(plan)
-    tape_s = plan.warmup_s + plan.duration_s + 5.0  # the end is cut where the window really closed
+    tape_s = (
+        plan.warmup_s + (plan.longest_s or plan.duration_s) + 5.0
+    )  # the end is cut where the window really closed
     base = Order(
         http_url=target.http_url,
         grpc_address=target.grpc_address or "",

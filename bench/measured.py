@@ -8,29 +8,44 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from bench.cells import CellRow
+from bench.cell_row import CellRow
 from bench.run import RunRecord
 from bench.units import bytes_text
 
 DEFINITIONS = (
-    ("img/s, req/s", "Answers that were right and ended inside the window, over its length; geometric mean over "
-     "repeats. An image is one item of a batch: img/s = req/s x batch."),
+    (
+        "img/s, req/s",
+        "Answers that were right and ended inside the window, over its length; geometric mean over repeats. "
+        "An image is one item of a batch: img/s = req/s x batch.",
+    ),
     ("(low-high)", "95 % interval over repeats: Student's t on logarithms. None below three repeats."),
-    ("p50 ... p99.9", "Response time of the pooled requests of all repeats, nearest rank, exact. n/a with fewer "
-     "samples than MLPerf's early stopping asks for at 99 % confidence."),
-    ("response time", "Done minus intended. In an open loop a request is intended when its arrival is due, whether "
-     "or not it could be sent; in a closed loop when it is sent."),
+    (
+        "p50 ... p99.9",
+        "Response time of the pooled requests of all repeats, nearest rank, exact. n/a with fewer samples "
+        "than MLPerf's early stopping asks for at 99 % confidence.",
+    ),
+    (
+        "response time",
+        "Done minus intended. In an open loop a request is intended when its arrival is due, whether or not "
+        "it could be sent; in a closed loop when it is sent.",
+    ),
     ("service time", "Done minus sent."),
     ("send lateness", "Sent minus intended: the load generator's own delay."),
-    ("queue, compute", "Means a request from Triton's counters over the window. Every request of a batch is charged "
-     "the batch's time."),
+    (
+        "queue, compute",
+        "Means a request from Triton's counters over the window. Every request of a batch is charged the "
+        "batch's time.",
+    ),
     ("client and network", "Mean response time less send lateness and what the server accounts for."),
     ("goodput", "Images a second that were answered right and within the SLO."),
-    ("holds a limit", "Proved: enough samples under the bound for 99 % confidence that the percentile is within it "
-     "(MLPerf's early stopping). Likely: the figure is within, the samples do not prove it."),
-    ("knee", "The cell with the most throughput per mean latency (Kleinrock's power)."),
+    (
+        "holds a limit",
+        "Proved: enough samples under the bound for 99 % confidence that the percentile is within it "
+        "(MLPerf's early stopping). Likely: the figure is within, the samples do not prove it.",
+    ),
+    ("knee", "Of the cells with 95 % of the most throughput, the one with the least mean latency."),
     ("INVALID", "The number does not mean what it says; drawn hollow and never recommended."),
-)  # fmt: skip
+)
 
 
 def measured_html(record: RunRecord) -> str:

@@ -18,8 +18,6 @@ from tritonclient.grpc import model_config_pb2
 from bench.cell import ServerConfiguration
 from bench.errors import ModelLoadFailed
 
-_INTEGER_LISTS = ("dims", "preferred_batch_size", "gpus")
-
 
 def read(path: Path) -> dict[str, Any]:
     """A config.pbtxt. Raises ModelLoadFailed when it is missing or does not parse."""
@@ -29,7 +27,9 @@ def read(path: Path) -> dict[str, Any]:
         raise ModelLoadFailed(f"{path} does not exist: check --repository and --model.") from error
     except text_format.ParseError as error:
         raise ModelLoadFailed(f"{path} is no model configuration: {error}.") from error
-    config: dict[str, Any] = _integers(json_format.MessageToDict(message, preserving_proto_field_name=True))
+    config = _numbers(
+        json_format.MessageToDict(message, preserving_proto_field_name=True), message.DESCRIPTOR
+    )
     config.setdefault("name", path.parent.name)
     return config
 
@@ -82,11 +82,21 @@ def served(config: Mapping[str, Any]) -> ServedConfig:
     )
 
 
-def _integers(value: Any, name: str = "") -> Any:
-    """protobuf's JSON writes int64 as strings; Triton's load API takes numbers."""
-    if isinstance(value, dict):
-        return {key: _integers(entry, key) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [int(entry) if name in _INTEGER_LISTS else _integers(entry, name) for entry in value]
-    is_number = name.endswith("_microseconds") and isinstance(value, str)
-    return int(value) if is_number else value
+def _numbers(config: Mapping[str, Any], message: Any) -> dict[str, Any]:
+    """protobuf's JSON writes 64-bit integers as strings; numbers again, as Triton itself shows them."""
+    fields = message.fields_by_name
+    return {
+        name: [_number(each, fields[name]) for each in entry]
+        if isinstance(entry, list)
+        else _number(entry, fields[name])
+        for name, entry in config.items()
+    }
+
+
+def _number(entry: Any, field: Any) -> Any:
+    inner = field.message_type
+    if inner is None:
+        return int(entry) if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) else entry
+    if inner.GetOptions().map_entry:
+        return {key: _number(value, inner.fields_by_name["value"]) for key, value in entry.items()}
+    return _numbers(entry, inner)

@@ -107,13 +107,14 @@ function drawReading() {
 const FIGURES = Object.fromEntries(DATA.figures.map((figure) => [figure.id, figure]));
 const picked = {};
 const LOG_TICKS = [];
-for (let e = -3; e < 7; e++) for (const m of [1, 2, 5]) LOG_TICKS.push(m * 10 ** e);
+for (let e = -3; e < 7; e++) for (let m = 1; m < 10; m++) LOG_TICKS.push(m * 10 ** e);
 
 function axis(given = {}, extra = {}) {
   const base = { gridcolor: colour("line"), linecolor: colour("strong"), zerolinecolor: colour("strong"), zeroline: false,
     tickcolor: colour("strong"), ticks: "outside", ticklen: 4, automargin: true, showline: false, ...extra, ...given };
   base.title = { ...(given.title ?? {}), font: { size: 12, color: colour("muted") }, standoff: 10 };
-  if (base.type === "log" && !base.tickvals) Object.assign(base, { tickvals: LOG_TICKS, ticktext: LOG_TICKS.map((v) => sig(v)) });
+  delete base.mark;
+  if (base.type === "log" && !base.tickvals) Object.assign(base, { tickvals: LOG_TICKS, ticktext: LOG_TICKS.map((v) => (/[125]/.test(sig(v).replace(/[0.,]/g, "")[0]) ? sig(v) : "")) });
   if (base.ticktext) base.ticktext = base.ticktext.map(escaped);
   return base;
 }
@@ -147,8 +148,10 @@ function compacted(traces, layout, rows) {
   const used = [...new Set(traces.flatMap((trace) => trace.y))].sort((a, b) => a - b);
   const place = new Map(used.map((y, i) => [y, i]));
   const ticktext = used.map((y) => layout.yaxis.ticktext[layout.yaxis.tickvals.indexOf(y)]);
-  return [traces.map((trace) => ({ ...trace, y: trace.y.map((y) => place.get(y)) })),
-    { ...layout, height: used.length * 21 + 70, yaxis: { ...layout.yaxis, tickvals: used.map((_, i) => i), ticktext, range: [used.length - 0.4, -0.6], autorange: false, tickfont: { size: narrow() ? 9.5 : 11.5 } } }];
+  const mark = layout.xaxis.mark;
+  const shapes = mark === undefined ? [] : [{ type: "line", xref: "x", yref: "paper", x0: mark, x1: mark, y0: 0, y1: 1, line: { color: colour("muted"), width: 1 } }];
+  return [traces.map((trace) => ({ ...trace, y: trace.y.map((y) => place.get(y) + (trace.nudge ?? 0)) })),
+    { ...layout, shapes, height: used.length * 21 + 66, margin: { l: 52, r: 14, t: 48, b: 10 }, yaxis: { ...layout.yaxis, tickvals: used.map((_, i) => i), ticktext, range: [used.length - 0.4, -0.6], autorange: false, tickfont: { size: narrow() ? 9.5 : 11.5 } } }];
 }
 
 function plot(element, traces, layout) {
@@ -169,13 +172,26 @@ function drawFigure(holder) {
   if (!figure) return;
   if (!holder.firstChild) {
     const plots = h("div", { class: "plots" }, h("div"));
-    holder.append(...[switchOf(figure, holder), legendOf(figure), plots].filter(Boolean));
+    const notes = figure.notes?.length ? h("p", { class: "note" }, figure.notes.flatMap((text) => [text, h("br")])) : null;
+    holder.append(...[switchOf(figure, holder), legendOf(figure), plots, notes].filter(Boolean));
   }
   const variant = figure.variants[figure.id === "tradeoff" ? DATA.percents.indexOf(state.percent) : picked[figure.id] ?? 0];
   let [traces, layout] = compacted(variant.data.map(filtered).filter((trace) => trace.x.length), variant.layout, figure.rows);
   layout = layoutOf(layout, figure.rows ? {} : { height: holder.classList.contains("tall") ? (narrow() ? 400 : 520) : 330 });
   if (figure.id === "tradeoff") [traces, layout] = withAnswer(traces, layout);
   plot(holder.querySelector(".plots > div"), traces, layout);
+  if (figure.rows) fold(holder, layout.height);
+}
+
+/* Long charts start folded. */
+const FOLDED = 560;
+function fold(holder, height) {
+  holder.querySelector(".fold")?.remove();
+  const plots = holder.querySelector(".plots"), long = height > FOLDED * 1.25;
+  plots.classList.toggle("folded", long && !plots.dataset.open);
+  if (!long || plots.dataset.open) return;
+  const rows = Math.round((height - 66) / 21);
+  holder.append(h("button", { type: "button", class: "fold", onclick: () => { plots.dataset.open = "1"; fold(holder, height); } }, `Show all ${rows} cells`));
 }
 
 function switchOf(figure, holder) {

@@ -16,9 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench import figures
-from bench.cells import PERCENTS, CellRow, by_cell, complete, frame, row
-from bench.detail import detail, median_trial
+from bench import figures, figures_by_cell
+from bench.capacity import KNEE
+from bench.cell_row import PERCENTS, CellRow
+from bench.cells import by_cell, complete, frame
+from bench.detail import MOST_BINS, detail, median_trial
+from bench.encoding import Entry, Keys
+from bench.fold import row
 from bench.measured import measured_html, repeat_command
 from bench.run import RunFolder, RunRecord
 from bench.stats import samples_needed
@@ -27,6 +31,8 @@ from bench.units import parse_slo
 
 # Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
 MOST_SERIES = 60
+_MOST_NUMBERS = 75_000  # in all time series together: about 400 kB
+_LOAD_LINES = 7
 _SCRIPTS = ("page.js", "page_answer.js", "page_cells.js")
 _NOT_IN_JSON = ("percentiles",)
 
@@ -45,14 +51,14 @@ def write(folder: RunFolder) -> Path:
 def render(folders: Sequence[RunFolder]) -> str:
     """The page over one run or several; the newest is the one that is judged."""
     runs = sorted(((folder.record, folder) for folder in folders), key=lambda run: run[0].created_at)
-    entries: list[figures.Entry] = []
+    entries: list[Entry] = []
     details: Json = {}
     for position, (record, folder) in enumerate(runs):
         rows, of_cells = _read(folder, record)
         for cell_row in rows:
             if cell_row.cell in of_cells:
                 details[str(len(entries))] = of_cells[cell_row.cell]
-            entries.append(figures.Entry(len(entries), position, cell_row))
+            entries.append(Entry(len(entries), position, cell_row))
     records = [record for record, _ in runs]
     return _fill(
         {
@@ -79,22 +85,28 @@ def embed(data: Any) -> str:
 def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[str, Json]]:
     """Rows and details in one pass; one cell's samples in memory at a time."""
     measured, details = [], {}
-    every = sum(1 for _ in (folder.path / "trials").glob("*/*.json")) <= MOST_SERIES
+    folder_of_cells = folder.path / "trials"
+    trial_count = sum(1 for _ in folder_of_cells.glob("*/*.json"))
+    every = trial_count <= MOST_SERIES
+    shown = trial_count if every else sum(1 for _ in folder_of_cells.iterdir())
     for trials in by_cell(folder.trials()):
         found = row(trials, record)
         measured.append(found)
-        details[found.cell] = _detail(trials, every=every)
+        details[found.cell] = _detail(trials, shown, every=every)
     return complete(measured, record), details
 
 
-def _detail(trials: Sequence[Trial], *, every: bool) -> Json:
+def _detail(trials: Sequence[Trial], shown: int, *, every: bool) -> Json:
+    """`shown`: how many trials of the run have their time series drawn, and so share the room there is."""
     chosen = range(len(trials)) if every else [median_trial(trials)]
-    return {**detail(trials, chosen), "repeats": len(trials)}
+    lines = _LOAD_LINES + len(trials[0].machine)
+    bins = max(10, min(MOST_BINS, _MOST_NUMBERS // (lines * shown)))
+    return {**detail(trials, chosen, bins), "repeats": len(trials)}
 
 
-def _data(records: Sequence[RunRecord], entries: Sequence[figures.Entry], details: Json) -> Json:
+def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json) -> Json:
     rows = [entry.row for entry in entries]
-    keys = figures.Keys.of(entries)
+    keys = Keys.of(entries)
     columns, table = _table(entries)
     return {
         "runs": [{"name": r.name, "created_at": r.created_at, "slo": r.slo} for r in records],
@@ -104,27 +116,28 @@ def _data(records: Sequence[RunRecord], entries: Sequence[figures.Entry], detail
         "needed": [samples_needed(percent) for percent in PERCENTS],
         "percent": _percent(rows),
         "limit": _limit(records[-1].slo),
+        "knee": KNEE,
         "trust": _trust([e.row for e in entries if e.run == len(records) - 1]),
         "keys": {
             "instances": [[i, keys.colour(i)] for i in keys.instances],
-            "batches": [[b, figures.SYMBOLS[n % len(figures.SYMBOLS)]] for n, b in enumerate(keys.batches)],
+            "batches": [[b, keys.shape(b)] for b in keys.batches],
         },
-        "figures": figures.all_of(entries),
+        "figures": [*figures.all_of(entries, keys), *figures_by_cell.all_of(entries, keys)],
         "details": details,
         "commands": [repeat_command(e.row, records[e.run]) for e in entries],
         "csv": frame(rows).to_csv(index=False),
     }
 
 
-def _table(entries: Sequence[figures.Entry]) -> tuple[list[str], list[list[Any]]]:
+def _table(entries: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows, as the page and its JSON download have them."""
     names = [entry.name for entry in fields(CellRow) if entry.name not in _NOT_IN_JSON]
     table = []
     for entry in entries:
         known = asdict(entry.row)
-        latencies = [figures.latency_ms(entry.row, percent) for percent in PERCENTS]
-        proved = known["proved_ms"] or [None] * len(PERCENTS)
-        table.append([entry.run, latencies, *({**known, "proved_ms": proved}[name] for name in names)])
+        latencies = [entry.row.latency_ms(percent) for percent in PERCENTS]
+        known["proved_ms"] = known["proved_ms"] or [None] * len(PERCENTS)
+        table.append([entry.run, latencies, *(known[name] for name in names)])
     return ["run", "latencies_ms", *names], table
 
 
@@ -132,7 +145,7 @@ def _percent(rows: Sequence[CellRow]) -> float:
     """The highest percentile up to p99 that most measured cells have samples for."""
     measured = [r for r in rows if r.throughput_img_per_s]
     for percent in (99.0, 95.0, 90.0):
-        known = sum(figures.latency_ms(r, percent) is not None for r in measured)
+        known = sum(r.latency_ms(percent) is not None for r in measured)
         if measured and 2 * known >= len(measured):
             return percent
     return 50.0

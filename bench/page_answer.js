@@ -27,7 +27,7 @@ function decide(percent, bound) {
   return { valid, by, best, next, first, proved: by.yes.length > 0 };
 }
 
-const link = (row, text) => h("button", { type: "button", class: "link", onclick: () => openCell(row.index) }, text ?? label(row));
+const link = (row, text) => h("a", { class: "link", href: `#cell-${row.index}` }, text ?? label(row));
 const limitText = () => `p${state.percent} ≤ ${ms(state.bound)}`;
 function intervalOf(row) {
   const text = range(row.throughput_img_per_s_low, row.throughput_img_per_s_high);
@@ -79,12 +79,11 @@ function limits(d) {
 
 function figures(d) {
   const low = d.valid.filter((row) => latency(row, 50) !== null).sort((a, b) => latency(a, 50) - latency(b, 50))[0];
-  const power = (row) => row.throughput_req_per_s / row.latency_mean_ms;
-  const knee = d.valid.filter((row) => row.latency_mean_ms).sort((a, b) => power(b) * b.batch - power(a) * a.batch)[0];
+  const knee = d.valid.filter((row) => row.latency_mean_ms && row.throughput_img_per_s >= DATA.knee * d.best.throughput_img_per_s).sort((a, b) => a.latency_mean_ms - b.latency_mean_ms)[0];
   const box = (name, number, unit, row) => h("div", {}, h("div", { class: "name" }, name), h("div", { class: "number" }, number, h("small", {}, ` ${unit}`)), h("div", { class: "of" }, link(row)));
   const boxes = [box("Most throughput", sig(d.best.throughput_img_per_s), "img/s", d.best)];
   if (low) boxes.push(box("Lowest median latency", sig(latency(low, 50)), "ms", low));
-  if (knee) boxes.push(box("Knee: most throughput per latency", sig(knee.throughput_img_per_s), `img/s at ${ms(knee.latency_mean_ms)} mean`, knee));
+  if (knee) boxes.push(box(`Knee: ${100 * DATA.knee} % of it, soonest`, sig(knee.throughput_img_per_s), `img/s at ${ms(knee.latency_mean_ms)} mean`, knee));
   return h("div", { class: "figures" }, boxes);
 }
 

@@ -28,8 +28,8 @@ function drawTable() {
   }
   const head = COLUMNS.map(([name, , kind], i) => h("th", { class: kind === "left" ? "left" : null, scope: "col", "aria-sort": sorting.column === i ? (sorting.down ? "descending" : "ascending") : null },
     h("button", { type: "button", onclick: () => { sorting.down = sorting.column === i ? !sorting.down : COLUMNS[i][2] === "number"; sorting.column = i; drawTable(); } }, name, sorting.column === i ? (sorting.down ? " ↓" : " ↑") : "")));
-  const body = rows.map((row) => h("tr", { class: row.throughput_img_per_s ? null : "off", onclick: () => openCell(row.index) },
-    COLUMNS.map(([, of, kind, show], i) => h("td", { class: kind === "left" ? "left" : null }, i === 0 ? link(row) : show ? (row.throughput_img_per_s || i > 8 ? show(row) : "") : sig(of(row))))));
+  const body = rows.map((row) => h("tr", { class: row.throughput_img_per_s ? null : "off", onclick: () => { location.hash = `cell-${row.index}`; } },
+    COLUMNS.map(([name, of, kind, show], i) => h("td", { class: kind === "left" ? `left ${name}` : null }, i === 0 ? link(row) : show ? (row.throughput_img_per_s || i > 8 ? show(row) : "") : sig(of(row))))));
   $("table").replaceChildren(h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
 }
 
@@ -44,11 +44,9 @@ function drawTail(element, index) {
     const values = detail.ladder[key];
     return [part(values, name, dash, tint, 0, carried, 1), ...(carried < steps.length ? [part(values, name, dash, tint, Math.max(0, carried - 1), steps.length, 0.3)] : [])];
   });
+  const values = [...detail.ladder.response_ms, ...detail.ladder.service_ms].filter((v) => v > 0), flat = Math.max(...values) < 8 * Math.min(...values);
   const tickvals = [1, 2, 10, 20, 100, 1000, 10000, 100000].filter((v) => v <= steps[steps.length - 1] * 1.01);
-  const layout = layoutOf({ height: 330, xaxis: { type: "log", tickvals, ticktext: tickvals.map((v) => (v === 1 ? "fastest" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: "ms (log)" }, type: "log" } });
-  const last = detail.ladder.response_ms.length - 1;
-  layout.annotations = [{ x: Math.log10(steps[last]), y: Math.log10(detail.ladder.response_ms[last]), text: "response", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: hue, size: 12 } },
-    { x: Math.log10(steps[last]), y: Math.log10(detail.ladder.service_ms[last]), text: "service", showarrow: false, xanchor: "right", yanchor: "top", font: { color: colour("muted"), size: 12 } }];
+  const layout = layoutOf({ height: 330, xaxis: { type: "log", tickvals, ticktext: tickvals.map((v) => (v === 1 ? "fastest" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: flat ? "ms" : "ms (log)" }, type: flat ? "linear" : "log", rangemode: "tozero" } });
   plot(element, traces, layout);
 }
 
@@ -95,8 +93,15 @@ function facts(row) {
     ["server CPU", row.server_cpu_cores === null ? null : `${sig(row.server_cpu_cores, 2)} cores`], ["GPU", row.gpu_utilisation_percent === null ? null : `${sig(row.gpu_utilisation_percent)} %, ${sig(row.gpu_power_w)} W`]];
 }
 
+/* The address names the cell, so that a link to it opens it. */
+function openCell(index) { if (location.hash === `#cell-${index}`) showCell(index); else location.hash = `cell-${index}`; }
+function followHash() {
+  const found = location.hash.match(/^#cell-(\d+)$/);
+  if (found && ROWS[Number(found[1])]) showCell(Number(found[1]));
+  else if ($("cell").open) $("cell").close();
+}
 let opener = null;
-function openCell(index) {
+function showCell(index) {
   const row = ROWS[index], detail = DATA.details[index];
   const series = h("div", { class: "pair" }), tail = h("div"), hue = DATA.keys.instances.find(([value]) => value === row.instances)[1];
   const body = [h("header", {}, h("div", {}, h("h2", { id: "cell-h" }, label(row)), h("span", { class: `tag ${row.verdict.split(" ")[0]}` }, row.verdict), h("span", { class: "note" }, `  ${row.cell}`)),
@@ -105,10 +110,10 @@ function openCell(index) {
   else body.push(
     h("div", { class: "columns" }, h("div", {}, h("h3", {}, "Figures"), pairs(facts(row))), h("div", {}, h("h3", {}, "Findings"), ...findingsOf(detail), ...errorsOf(detail))),
     h("h3", {}, "Over time"), h("p", { class: "note" }, "Grey: warm-up and drain, in no figure. p99 of a bin with fewer than 100 requests is its slowest."), seriesPick(detail, series, hue), series,
-    h("h3", {}, "Tail"), tail, h("h3", {}, "Executed batches"), batchesOf(detail));
+    h("h3", {}, "Tail"), tail, h("h3", {}, "Executed batches"), batchesOf(row));
   body.push(h("h3", {}, "Measure it again"), h("pre", {}, DATA.commands[index]));
   if (detail?.engine.command) body.push(h("h3", {}, "The engine’s own command"), h("pre", {}, detail.engine.command));
-  opener = document.activeElement;
+  if (!$("cell").open) opener = document.activeElement;
   $("cell").replaceChildren(...body.filter(Boolean));
   $("cell").dataset.index = index;
   if (!$("cell").open) $("cell").showModal();
@@ -120,13 +125,18 @@ function seriesPick(detail, holder, hue) {
   const buttons = detail.series.map((series, i) => h("button", { type: "button", "aria-pressed": String(i === 0), onclick: () => { buttons.forEach((b, k) => b.setAttribute("aria-pressed", String(k === i))); drawSeries(holder, series, hue); } }, `repeat ${series.repeat + 1}`));
   return h("div", { class: "switch", role: "group" }, buttons);
 }
-const findingsOf = (detail) => (detail.findings.length ? detail.findings.map((f) => h("div", { class: "finding" }, h("span", { class: `tag ${f.severity}` }, f.severity), h("b", {}, ` ${f.code} `), h("span", { class: "note" }, `repeat ${f.repeat + 1}`), h("br"), f.seen, " ", f.cause, h("b", {}, " Next: "), f.next_step)) : [h("p", { class: "note" }, "None.")]);
+const findingsOf = (detail) => (detail.findings.length ? detail.findings.map((f) => h("div", { class: "finding" }, h("span", { class: `tag ${f.severity}` }, f.severity), h("b", {}, ` ${f.code} `), h("span", { class: "note" }, `repeat ${f.repeats.map((r) => r + 1).join(", ")}`), h("br"), f.seen, " ", f.cause, h("b", {}, " Next: "), f.next_step)) : [h("p", { class: "note" }, "None.")]);
 const errorsOf = (detail) => (Object.keys(detail.errors).length ? [h("h3", {}, "Errors"), h("ul", {}, Object.entries(detail.errors).map(([message, n]) => h("li", {}, `${count(n)} × ${message}`)))] : []);
-const batchesOf = (detail) => (detail.batches.length ? h("div", { class: "scroll" }, h("table", { style: "width:auto" }, h("thead", {}, h("tr", {}, ["size", "executions", "mean compute, ms", "ms an image"].map((name) => h("th", { scope: "col" }, name)))),
-  h("tbody", {}, detail.batches.map(([size, n, mean]) => h("tr", {}, [size, count(n), sig(mean), sig(mean / size)].map((v) => h("td", {}, String(v)))))))) : h("p", { class: "note" }, "The server does not tell."));
+const batchesOf = (row) => (Object.keys(row.batches).length ? h("div", { class: "scroll" }, h("table", { style: "width:auto" }, h("thead", {}, h("tr", {}, ["size", "executions", "mean compute, ms", "ms an image"].map((name) => h("th", { scope: "col" }, name)))),
+  h("tbody", {}, Object.entries(row.batches).map(([size, [n, ns]]) => h("tr", {}, [size, count(n), sig(ns / n / 1e6), sig(ns / n / 1e6 / size)].map((v) => h("td", {}, String(v)))))))) : h("p", { class: "note" }, "The server does not tell."));
 
 $("cell").addEventListener("click", (event) => { if (event.target === $("cell")) $("cell").close(); });
-$("cell").addEventListener("close", () => { $("cell").replaceChildren(); opener?.focus?.(); });
+$("cell").addEventListener("close", () => {
+  $("cell").replaceChildren();
+  if (location.hash.startsWith("#cell-")) history.replaceState(null, "", location.pathname + location.search);
+  opener?.focus?.({ preventScroll: true });
+});
+window.addEventListener("hashchange", followHash);
 
 function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
@@ -147,11 +157,16 @@ function drawTailSection() {
 }
 $("tail-cell").addEventListener("change", (event) => drawTail($("tail-figure"), Number(event.target.value)));
 
+function drawAgreement() {
+  const verdicts = FIGURES.agreement?.verdicts ?? [], counts = ["agree", "differ", "unclear"].map((word) => [word, verdicts.filter(([v]) => v === word)]);
+  $("agreement-table").replaceChildren(...counts.filter(([, found]) => found.length).map(([word, found]) => h("p", {}, h("b", {}, `${plural(found.length, "cell")}: ${word}`), word === "agree" ? "" : [": ", ...found.flatMap(([, index], i) => [i ? ", " : "", link(ROWS[index])])])));
+}
+
 function refresh() {
   setLimit(); answer(); drawTrust(); drawTable();
   document.querySelectorAll("[data-figure]").forEach((holder) => { if (holder.dataset.figure !== "tradeoff" || !FIGURES.tradeoff) drawFigure(holder); });
-  drawTailSection();
-  if ($("cell").open) openCell(Number($("cell").dataset.index));
+  drawTailSection(); drawAgreement();
+  if ($("cell").open) showCell(Number($("cell").dataset.index));
 }
 function drawContents() {
   const sections = [...document.querySelectorAll("main > section")].filter((section) => !section.hidden);
@@ -169,4 +184,5 @@ window.addEventListener("resize", () => { if (wide === narrow()) { wide = !narro
 drawReading();
 refresh();
 drawContents();
+followHash();
 document.documentElement.dataset.ready = "1";

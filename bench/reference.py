@@ -28,7 +28,8 @@ def last_hidden_state(weights: str, images: NDArray[np.float32]) -> NDArray[np.f
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     model = _model(weights)
-    processor = ViTImageProcessorPil()
+    known = (Path(weights) / "preprocessor_config.json").exists()
+    processor = ViTImageProcessorPil.from_pretrained(weights) if known else ViTImageProcessorPil()
     found = []
     with torch.inference_mode():
         for image in images:

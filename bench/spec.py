@@ -9,12 +9,25 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
 
 QUICK_REPEATS = 1
 DEFAULT_REPEATS = 3
 SETTLE_S = 0.3  # between two trials: connections, counters, files
+AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
+# A reference cell is worth its time where there are other cells whose order it watches.
+_REFERENCE_FROM = 4
+
+
+class Scenario(StrEnum):
+    """MLPerf LoadGen's four questions, as loads."""
+
+    SINGLE_STREAM = "single-stream"  # one request of one image in flight; p90 of latency
+    MULTI_STREAM = "multi-stream"  # one request of several images in flight; p99 of latency
+    SERVER = "server"  # Poisson arrivals; does a percentile hold
+    OFFLINE = "offline"  # as much as it takes; throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class SweepSpec:
     shared_memory: tuple[SharedMemory, ...] = (SharedMemory.NONE,)
     duration_s: float = 5.0
     auto_duration: bool = False
+    scenario: Scenario | None = None
     warmup_s: float = 1.0
     repeats: int = DEFAULT_REPEATS
     seed: int = 1
@@ -101,7 +115,17 @@ class SweepSpec:
             order = random.Random(f"{self.seed}/{server.key}/{repeat}")
             turns = [Turn(cell, repeat) for cell in cells]
             order.shuffle(turns)
+            # The first cell once more at the end of each round, as a further repeat of it: its spread
+            # over the rounds is the machine's, not the load's.
+            watched = self.repeats >= DEFAULT_REPEATS and len(cells) >= _REFERENCE_FROM
+            turns += [Turn(cells[0], self.repeats + repeat, is_reference=True)] if watched else []
             yield tuple(turns)
+
+    def turns(self) -> tuple[Turn, ...]:
+        """Every trial of the sweep, in the order it is measured."""
+        return tuple(
+            turn for server in self.configurations() for turns in self.rounds(server) for turn in turns
+        )
 
     def seed_of(self, turn: Turn) -> int:
         """Of a trial's arrivals: the same for the same load in the same round, so engines and
@@ -113,7 +137,7 @@ class SweepSpec:
 
     def estimate_s(self, load_s: float) -> float:
         """About how long it takes, with `load_s` a model load."""
-        return len(self.cells()) * self.repeats * self.trial_s() + len(self.configurations()) * load_s
+        return len(self.turns()) * self.trial_s() + len(self.configurations()) * load_s
 
 
 def columns(cell: Cell) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "tritonserver needs glibc {a} or newer: use --url with one that runs elsewhere.",
     ),
     (
-        r"Unable to initialize shared memory key|No space left on device|Failed to increase the shared memory",
+        r"Unable to initialize shared memory key|Failed to increase the shared memory|No space left on",
         "Shared memory is full: free or enlarge /dev/shm (docker: --shm-size=1g).",
     ),
     (
@@ -73,15 +73,23 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 
 def explain(log: str, code: int | None = None) -> str:
     """The likely cause in a sentence with the next step; the log's last error where none is known."""
+    known = known_cause(log)
+    if known:
+        return known
+    errors = [line for line in log.splitlines() if line.startswith("E") or "error" in line.lower()]
+    last = errors[-1].strip() if errors else "it said nothing"
+    ended = "" if code is None else f" with code {code}"
+    return f"tritonserver ended{ended}: {last}."
+
+
+def known_cause(log: str) -> str:
+    """The cause in a sentence, or ""."""
     for pattern, sentence in _CAUSES:
         found = re.search(pattern, log)
         if found:
             groups = {"a": "", **{k: (v or "").rstrip(" .;") for k, v in found.groupdict().items()}}
             return sentence.format(**groups).replace(" ()", "")
-    errors = [line for line in log.splitlines() if line.startswith("E") or "error" in line.lower()]
-    last = errors[-1].strip() if errors else "it said nothing"
-    ended = "" if code is None else f" with code {code}"
-    return f"tritonserver ended{ended}: {last}."
+    return ""
 
 
 def is_port_taken(log: str) -> bool:

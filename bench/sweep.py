@@ -16,7 +16,7 @@ from bench.errors import ModelLoadFailed, TargetError, ToolError, Unreachable
 from bench.machine import Sampler, Sensor
 from bench.run import RunFolder
 from bench.serving import Serving
-from bench.spec import SweepSpec, Turn
+from bench.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, SweepSpec, Turn
 from bench.trial import Live, Plan, Served, Target, Trial
 
 OnLive = Callable[[Live], None]
@@ -93,7 +93,8 @@ class Sweep:
             repeat=turn.repeat,
             seed=spec.seed_of(turn),
             warmup_s=spec.warmup_s,
-            duration_s=spec.duration_s,
+            duration_s=AUTO_SHORTEST_S if spec.auto_duration else spec.duration_s,
+            longest_s=AUTO_LONGEST_S if spec.auto_duration else None,
             image_height=spec.image_height,
             image_width=spec.image_width,
             timeout_s=spec.timeout_s,
@@ -105,10 +106,8 @@ class Sweep:
         return self.folder.has_trial(turn.cell.key, turn.repeat)
 
     def _count(self) -> tuple[int, int]:
-        cells = self.spec.cells()
-        repeats = range(self.spec.repeats)
-        done = sum(self.folder.has_trial(cell.key, repeat) for cell in cells for repeat in repeats)
-        return done, len(cells) * self.spec.repeats
+        turns = self.spec.turns()
+        return sum(map(self._is_done, turns)), len(turns)
 
     def _fail(self, cells: tuple[Cell, ...], reason: str) -> None:
         record = self.folder.record

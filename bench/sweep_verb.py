@@ -181,7 +181,7 @@ def _dry_run(spec: SweepSpec) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
-    loads, trials = len(spec.configurations()), len(cells) * spec.repeats
+    loads, trials = len(spec.configurations()), len(spec.turns())
     minutes = spec.estimate_s(_LOAD_S) / 60
     print(f"{len(cells)} cells, {loads} model loads, {trials} trials, about {minutes:.1f} min")
     return EXIT_OK

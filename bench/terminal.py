@@ -5,114 +5,143 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from bench.cells import CellRow
+from bench.cell_row import CellRow, load_text, name_of
+from bench.decide import Decision, Holds, Limit, decide, overlap
 from bench.findings import Severity
 from bench.run import RunRecord
-from bench.units import significant
+from bench.units import duration, parse_slo, significant
 
-_COLUMNS = (
-    "protocol",
-    "batch",
-    "inst.",
-    "load",
-    "engine",
-    "img/s",
-    "req/s",
-    "p50 ms",
-    "p99 ms",
-    "n",
-    "verdict",
-)
+_LEFT = ("protocol", "load", "engine", "verdict")
 _STYLE = {"VALID": "green", "INVALID": "red", "FAILED": "red", "NOT RUN": "yellow"}
 
 
 def show(rows: Sequence[CellRow], record: RunRecord, console: Console) -> None:
-    """The table, then each finding once with the cells it is of."""
+    """The answer, the table, then each finding once with the cells it is of. Plain without a terminal."""
     for line in summary(rows, record):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
+    console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     kept = _used(rows)
     for heading in kept:
-        table.add_column(heading, justify="left" if heading in ("protocol", "load", "verdict") else "right")
+        table.add_column(escape(heading), justify="left" if heading in _LEFT else "right", no_wrap=True)
     for row in rows:
-        cells = _cells(row)
-        style = _STYLE.get(row.verdict, "")
-        table.add_row(*(f"[{style}]{cells[c]}[/]" if c == "verdict" else cells[c] for c in kept))
-    console.print(table)
-    for line in findings(rows):
+        cells, style = _cells(row), _STYLE.get(row.verdict, "none")
+        table.add_row(
+            *(f"[{style}]{escape(cells[c])}[/]" if c == "verdict" else escape(cells[c]) for c in kept)
+        )
+    # Without a terminal rich assumes 80 columns and would cut: files and pipes have no width.
+    console.print(table, width=None if console.is_terminal else 400)
+    found = findings(rows)
+    if found:
+        console.print()
+    for line in found:
         console.print(line, markup=False, soft_wrap=True)
 
 
 def markdown(rows: Sequence[CellRow], record: RunRecord) -> str:
     """The same, for a comment."""
     kept = _used(rows)
-    lines = [*summary(rows, record), "", f"| {' | '.join(kept)} |", f"|{'---|' * len(kept)}"]
-    for row in rows:
-        cells = _cells(row)
-        lines.append(f"| {' | '.join(cells[c].replace('|', chr(92) + '|') for c in kept)} |")
-    return "\n".join([*lines, "", *(f"- {line}" for line in findings(rows))])
+    lines = [*(f"{line}  " for line in map(plain, summary(rows, record))), "", table_row(kept)]
+    lines.append("|" + "|".join(" :--- " if name in _LEFT else " ---: " for name in kept) + "|")
+    lines += [table_row([_cells(row)[name] for name in kept]) for row in rows]
+    return "\n".join([*lines, "", *(f"- {plain(line)}" for line in findings(rows))]).rstrip() + "\n"
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(plain(cell) for cell in cells)} |"
+
+
+def plain(text: str) -> str:
+    """Text of data in markdown: no markup, no HTML, no table cells, no line breaks of its own."""
+    for character in "\\`*_[]|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
 def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
-    """What a reader wants first: the best cell, and whether to believe it."""
-    valid = [row for row in rows if row.verdict == "VALID" and row.throughput_img_per_s]
+    """What a reader wants first: what to run, and whether to believe it."""
+    slo = parse_slo(record.slo) if record.slo else None
+    limit = Limit.of(slo) if slo else None
+    decision = decide(rows, limit)
     lines = [record.weights] if record.weights else []
-    if not valid:
-        return [*lines, "No valid cell was measured."]
-    fits = [row for row in valid if row.slo_met] if record.slo else valid
-    if record.slo and not fits:
-        lines.append(f"No cell is proved to hold {record.slo}.")
-    else:
-        best = max(fits, key=lambda row: row.goodput_img_per_s or row.throughput_img_per_s or 0)
-        held = f" within {record.slo}" if record.slo else ""
-        lines.append(f"Most throughput{held}: {_named(best)}: {_throughput(best)} img/s.")
-    quick = [row for row in valid if row.latency_p50_ms is not None]
-    if quick:
-        low = min(quick, key=lambda row: row.latency_p50_ms or 0)
-        lines.append(f"Lowest median latency: {_named(low)}: {significant(low.latency_p50_ms or 0)} ms.")
-    if any(p.value_ns is None for row in valid for p in row.percentiles if p.percent in (50.0, 99.0)):
-        lines.append("n<662 stands where a percentile has too few requests: p50 needs 11, p99 662.")
-    if any(row.throughput_img_per_s_low is None for row in valid):
+    return [*lines, *_answer(decision, limit), *_trust(rows, decision)]
+
+
+def _answer(decision: Decision, limit: Limit | None) -> list[str]:
+    best = decision.best
+    if not decision.valid:
+        return ["No valid cell was measured."]
+    bound = f"p{limit.percent:g} <= {duration(limit.bound_ms * 1e6)}" if limit else ""
+    if best is None:
+        return [f"No measured configuration holds {bound}."]
+    lead = f"For {bound} run" if limit else "For the most throughput run"
+    proved = "" if decision.proved else " (likely; too few samples to prove it)"
+    lines = [f"{lead} {named(best)}: {throughput(best)} img/s{proved}."]
+    if decision.next_best is not None:
+        apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
+        said = apart[overlap(best, decision.next_best)]
+        lines.append(f"Next best: {named(decision.next_best)}: {throughput(decision.next_best)} img/s{said}.")
+    if decision.quickest is not None:
+        median = significant(decision.quickest.latency_ms(50.0) or 0)
+        lines.append(f"Lowest median latency: {named(decision.quickest)}: {median} ms.")
+    if limit is not None:
+        counts = [f"{decision.held[kind]} {word}" for kind, word in _HELD.items() if decision.held[kind]]
+        lines.append(f"Of {len(decision.valid)} valid cells {', '.join(counts)}.")
+    return lines
+
+
+_HELD = {
+    Holds.YES: "hold it",
+    Holds.LIKELY: "likely do",
+    Holds.NO: "miss it",
+    Holds.UNKNOWN: "have too few samples to tell",
+}
+
+
+def _trust(rows: Sequence[CellRow], decision: Decision) -> list[str]:
+    lines = []
+    counts = {word: sum(row.verdict == word for row in rows) for word in _STYLE}
+    if counts["VALID"] < len(rows):
+        lines.append(f"Cells: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}.")
+    if any(row.throughput_img_per_s_low is None for row in decision.valid):
         lines.append("Fewer than three repeats: no intervals, figures are indicative.")
     return lines
 
 
 def findings(rows: Sequence[CellRow]) -> list[str]:
-    """Each finding once, with how many cells have it."""
+    """Each finding once, the most severe first, with how many cells have it and what to do."""
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for row in rows:
+        if row.verdict == "FAILED":
+            _count(seen, ("FAILED", row.reason), row.reason)
         for finding in row.remarks:
-            if finding.severity is Severity.NOTE:
-                continue
-            key = (finding.severity.value, finding.code)
-            count, text = seen.get(key, (0, f"{finding.seen} {finding.cause} {finding.next_step}"))
-            seen[key] = (count + 1, text)
-        if row.reason and row.verdict == "FAILED":
-            seen[("FAILED", row.reason)] = (seen.get(("FAILED", row.reason), (0, ""))[0] + 1, row.reason)
+            if finding.severity is not Severity.NOTE:
+                text = f"{finding.seen} {finding.cause} {finding.next_step}"
+                _count(seen, (finding.severity.value, finding.code), text)
+    order = ("FAILED", *(severity.value for severity in Severity))
     return [
-        f"{severity} {code if severity != 'FAILED' else ''} ({count} cell{'s' * (count > 1)}): {text}"
-        for (severity, code), (count, text) in sorted(seen.items())
+        f"{severity}{'' if severity == 'FAILED' else f' {code}'} ({n} cell{'' if n == 1 else 's'}): {text}"
+        for (severity, code), (n, text) in sorted(seen.items(), key=lambda item: order.index(item[0][0]))
     ]
 
 
-def _named(row: CellRow) -> str:
-    instances = "" if row.instances is None else f", {row.instances} instance{'s' * (row.instances != 1)}"
-    return f"batch {row.batch}{instances}, {row.protocol}, {_load(row)}"
+def _count(seen: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], text: str) -> None:
+    count, first = seen.get(key, (0, text))
+    seen[key] = (count + 1, first)
 
 
-def _load(row: CellRow) -> str:
-    return f"{row.rate_per_s:g}/s" if row.rate_per_s is not None else f"{row.concurrency} users"
+def named(row: CellRow) -> str:
+    """2 instances, batch 8 over http at 4 users."""
+    return f"{name_of(row)} over {row.protocol} at {load_text(row)}"
 
 
-def _throughput(row: CellRow) -> str:
+def throughput(row: CellRow) -> str:
     value = significant(row.throughput_img_per_s or 0)
-    if row.throughput_img_per_s_low is None or row.throughput_img_per_s_high is None:
-        return value
-    return (
-        f"{value} ({significant(row.throughput_img_per_s_low)}-{significant(row.throughput_img_per_s_high)})"
-    )
+    low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
+    return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
 
 
 def _cells(row: CellRow) -> dict[str, str]:
@@ -120,29 +149,47 @@ def _cells(row: CellRow) -> dict[str, str]:
         "protocol": row.protocol,
         "batch": str(row.batch),
         "inst.": "" if row.instances is None else str(row.instances),
-        "load": _load(row),
+        "load": load_text(row),
         "engine": row.engine,
-        "img/s": _throughput(row) if row.throughput_img_per_s else "",
+        "img/s": throughput(row) if row.throughput_img_per_s else "",
         "req/s": significant(row.throughput_req_per_s) if row.throughput_req_per_s else "",
-        "p50 ms": _or_missing(row, 50.0, row.latency_p50_ms),
-        "p99 ms": _or_missing(row, 99.0, row.latency_p99_ms),
-        "n": str(row.latency_n),
+        "p50 ms": _or_missing(row, 50.0),
+        "p99 ms": _or_missing(row, 99.0),
+        "n": str(row.latency_n) if row.latency_n else "",
+        "errors": str(row.errors) if row.errors else "",
+        "within SLO": {True: "yes", False: "no", None: "not proved"}[row.slo_met] if row.latency_n else "",
+        "engines": row.agreement or "",
         "verdict": row.verdict,
-        "within SLO": {True: "yes", False: "no", None: "not proved"}[row.slo_met],
         **dict(row.parameters),
     }
 
 
-def _or_missing(row: CellRow, percent: float, value: float | None) -> str:
+def _or_missing(row: CellRow, percent: float) -> str:
+    value = row.latency_ms(percent)
     if value is not None:
         return significant(value)
     needed = next((p.needed for p in row.percentiles if p.percent == percent), None)
-    return f"n<{needed}" if needed and row.latency_n else ""
+    return f"n/a (needs {needed})" if needed and row.latency_n else ""
 
 
 def _used(rows: Sequence[CellRow]) -> list[str]:
+    """The columns there is something to say in."""
     parameters = sorted({name for row in rows for name in row.parameters})
-    engines = {row.engine for row in rows}
-    columns = [c for c in _COLUMNS if c != "engine" or len(engines) > 1]
+    engines = ["engine"] if len({row.engine for row in rows}) > 1 else []
+    errors = ["errors"] if any(row.errors for row in rows) else []
     slo = ["within SLO"] if any(row.goodput_img_per_s is not None for row in rows) else []
-    return [*columns[:4], *parameters, *columns[4:-1], *slo, "verdict"]
+    agreement = ["engines"] if any(row.agreement for row in rows) else []
+    figures = ["img/s", "req/s", "p50 ms", "p99 ms", "n"]
+    return [
+        "protocol",
+        "batch",
+        "inst.",
+        "load",
+        *parameters,
+        *engines,
+        *figures,
+        *errors,
+        *slo,
+        *agreement,
+        "verdict",
+    ]

@@ -55,6 +55,7 @@ class Plan:
     seed: int
     warmup_s: float
     duration_s: float
+    longest_s: float | None = None  # the window grows up to this until it says enough; None: it does not
     drain_s: float = 10.0
     model_version: str = ""
     image_height: int = 224

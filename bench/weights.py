@@ -19,7 +19,7 @@ class Weights:
     """`parameter` goes into the model configuration; `origin` is one sentence for people."""
 
     parameter: str
-    hidden: int
+    hidden: int  # -1: known only once the server has the weights
     origin: str
     is_random: bool
 
@@ -39,7 +39,8 @@ def resolve(choice: str, *, has_gpu: bool) -> Weights:
         if folder.is_absolute() or choice.startswith(".") or choice.count("/") != 1:
             raise WrongUse([f"--vit {choice}: no such folder; {_ALLOWED}"])
         # Not in the cache: the server downloads it, or says why it cannot.
-        return Weights(choice, HIDDEN["base"], f"weights {choice}, to be downloaded by the server.", False)
+        hidden = HIDDEN["base"] if choice == HUB_NAME else -1
+        return Weights(choice, hidden, f"weights {choice}, to be downloaded by the server.", False)
     return Weights(str(snapshot.resolve()), _hidden_of(snapshot), f"weights from {choice}.", False)
 
 
@@ -66,8 +67,9 @@ def _random(size: str, why: str) -> Weights:
 
 def _cached(name: str) -> Path | None:
     """The newest complete snapshot in the Hugging Face cache, found as huggingface_hub lays it out."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     snapshots = (hub / f"models--{name.replace('/', '--')}" / "snapshots").glob("*")
     complete = [s for s in snapshots if (s / "config.json").exists() and _has_weights(s)]
     return max(complete, key=lambda s: s.stat().st_mtime, default=None)

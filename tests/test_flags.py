@@ -129,7 +129,9 @@ def test_a_mistake_names_the_flag_what_was_typed_and_what_is_allowed(words: list
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_flags() -> None:
-    said = mistakes("--check", "x", "--batch", "0", "--protocol", "rest", "--repeats", "0", "--instances", "-1")
+    said = mistakes(
+        "--check", "x", "--batch", "0", "--protocol", "rest", "--repeats", "0", "--instances", "-1"
+    )
     assert [line.split()[0] for line in said] == [
         "--batch",
         "--instances",
@@ -159,7 +161,9 @@ _TEXT_FLAGS = (
 )  # fmt: skip
 
 
-@given(flag=st.sampled_from(_TEXT_FLAGS), text=st.text(max_size=12) | st.text("0123456789,./smx%-²٣", max_size=8))
+@given(
+    flag=st.sampled_from(_TEXT_FLAGS), text=st.text(max_size=12) | st.text("0123456789,./smx%-²٣", max_size=8)
+)
 @settings(max_examples=400, deadline=None)
 def test_whatever_is_typed_is_read_or_named_as_a_mistake(flag: str, text: str) -> None:
     flags = Flags()

@@ -26,11 +26,11 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("y", x)])
         if self._mode == "error":
             return pb_utils.InferenceResponse([], pb_utils.TritonError("this request fails on purpose"))
+        if self._mode == "empty":  # DLPack refuses a tensor of no items
+            return pb_utils.InferenceResponse([pb_utils.Tensor("y", np.zeros((0, 16), np.float32))])
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("y", self._wrong(x.shape()))])
 
     def _wrong(self, shape):
-        if self._mode == "empty":
-            return np.zeros((0, shape[1]), np.float32)
         if self._mode == "wrong_shape":
             return np.zeros((shape[0], shape[1] // 2), np.float32)
         return np.full(shape, np.nan if self._mode == "nan" else -1, np.float32)

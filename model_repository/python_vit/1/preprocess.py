@@ -1,7 +1,7 @@
 """Images as ViTImageProcessor prepares them, batched, on the device they are on.
 
 Resizing gives the very bytes Pillow gives (bilinear with antialiasing on uint8): its fixed-point sums,
-horizontal first, rounded to uint8 between the two passes. Source: Pillow, libImaging/Resample.c.
+horizontal first, rounded to whole numbers between the two passes. Source: Pillow, libImaging/Resample.c.
 """
 
 import functools
@@ -21,26 +21,28 @@ def prepare(images):
 
 
 def resize(images):
-    """[n, H, W, 3] of whole numbers, as floats -> [n, 224, 224, 3]."""
-    across = _pass(images, 2)
-    return _pass(across, 1)
+    """[n, H, W, 3] of whole numbers 0..255, as floats -> [n, 224, 224, 3]."""
+    columns_first = images.int().transpose(1, 2).contiguous()  # so that each pass copies whole rows
+    rows_first = _pass(columns_first).transpose(1, 2).contiguous()
+    return _pass(rows_first).float()
 
 
-def _pass(images, axis):
-    taps, weights = _coefficients(images.shape[axis], SIDE, images.device)
+def _pass(images):
+    """Resize axis 1. int32 holds every sum: pixels below 2^8, weights that add up to 2^22."""
+    taps = _coefficients(images.shape[1], SIDE, images.device)
     if taps is None:
         return images
-    moved = images.movedim(axis, -1)
-    # float64 holds the fixed-point sums exactly: 8 bits of pixel, 22 of weight, a few of taps
-    sums = (moved[..., taps].double() * weights).sum(-1) + (1 << (_BITS - 1))
-    return (sums / (1 << _BITS)).floor_().clamp_(0, 255).float().movedim(-1, axis)
+    sums = 1 << (_BITS - 1)
+    for source, weight in taps:
+        sums = images.index_select(1, source).mul_(weight.view(-1, 1, 1)).add_(sums)
+    return sums.bitwise_right_shift_(_BITS)
 
 
 @functools.lru_cache(maxsize=64)
 def _coefficients(source, target, device):
-    """Which source pixels make each target pixel, and Pillow's integer weights for them: [target, taps]."""
+    """Per tap: which source index each target index takes, and Pillow's integer weight for it."""
     if source == target:
-        return None, None
+        return None
     scale = source / target
     support = max(scale, 1.0)
     rows, weights = [], []
@@ -50,12 +52,12 @@ def _coefficients(source, target, device):
         last = min(int(center + support + 0.5), source)
         raw = [max(0.0, 1 - abs((x - center + 0.5) / support)) for x in range(first, last)]
         total = sum(raw)
-        rows.append(list(range(first, last)))
+        rows.append(range(first, last))
         weights.append([int(0.5 + value / total * (1 << _BITS)) for value in raw])
-    taps = max(map(len, rows))
-    padded_rows = [row + [row[-1]] * (taps - len(row)) for row in rows]
-    padded = [row + [0] * (taps - len(row)) for row in weights]
-    return (
-        torch.tensor(padded_rows, device=device),
-        torch.tensor(padded, dtype=torch.float64, device=device),
-    )
+    # Where a target has fewer taps, the rest take its last one with weight 0.
+    most = max(map(len, rows))
+    padded_rows = [[*row, *[row[-1]] * (most - len(row))] for row in rows]
+    padded_weights = [[*row, *[0] * (most - len(row))] for row in weights]
+    sources = torch.tensor(padded_rows, device=device).T.contiguous()
+    parts = torch.tensor(padded_weights, dtype=torch.int32, device=device).T.contiguous()
+    return tuple(zip(sources, parts, strict=True))

@@ -7,6 +7,7 @@ that images stay in the channels-last layout they arrive in.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -80,11 +81,12 @@ def build(weights):
     Raises RuntimeError with a sentence when the weights are not to be had.
     """
     config, state = random_weights(weights) if weights.startswith("random:") else snapshot(weights)
-    if config.get("image_size", IMAGE) != IMAGE or config.get("patch_size", PATCH) != PATCH:
-        raise RuntimeError(f"weights {weights}: only patch {PATCH}, image {IMAGE} models are served")
     with torch.device("meta"):
         vit = Vit(config)
-    vit.load_state_dict(translate(state, config["num_hidden_layers"]), assign=True)
+    try:
+        vit.load_state_dict(translate(state, config["num_hidden_layers"]), assign=True)
+    except KeyError as error:
+        raise RuntimeError(f"weights {weights}: have no {error}, so they are not those of a ViT") from error
     return vit.eval().requires_grad_(False)
 
 
@@ -93,11 +95,10 @@ def random_weights(weights):
 
     Each tensor has its own generator, seeded by its name too: values do not depend on any order.
     """
-    _, size, seed = weights.split(":")
-    config = SIZES.get(size)
-    if config is None:
-        raise RuntimeError(f"weights {weights}: the sizes are {', '.join(SIZES)}")
-    seed = int(seed.removeprefix("seed="))
+    asked = re.fullmatch(r"random:(\w+):seed=(\d+)", weights)
+    if asked is None or asked[1] not in SIZES:
+        raise RuntimeError(f"weights {weights}: give random:SIZE:seed=N, SIZE one of {', '.join(SIZES)}")
+    config, seed = SIZES[asked[1]], int(asked[2])
     return config, {name: _random(name, shape, seed) for name, shape in shapes(config).items()}
 
 
@@ -144,7 +145,7 @@ def snapshot(weights):
     folder = Path(weights)
     if not folder.is_dir():
         folder = _download(weights)
-    config = json.loads((folder / "config.json").read_text())
+    config = _settings(weights, folder)
     if (folder / "model.safetensors").exists():
         from safetensors.torch import load_file
 
@@ -156,11 +157,35 @@ def snapshot(weights):
     return config, {name.removeprefix("vit."): tensor.float() for name, tensor in state.items()}
 
 
+def _settings(weights, folder):
+    """config.json. What this network or `preprocess` would do otherwise than transformers is refused."""
+    config, processor = ({}, {})
+    if (folder / "config.json").exists():
+        config = json.loads((folder / "config.json").read_text())
+    if (folder / "preprocessor_config.json").exists():
+        processor = json.loads((folder / "preprocessor_config.json").read_text())
+    half, whole = [0.5] * 3, {"height": IMAGE, "width": IMAGE}
+    for found, name, allowed in (
+        (config, "model_type", ("vit",)),
+        (config, "image_size", (None, IMAGE)),
+        (config, "patch_size", (None, PATCH)),
+        (config, "hidden_act", (None, "gelu")),
+        (config, "qkv_bias", (None, True)),
+        (processor, "image_mean", (None, half)),
+        (processor, "image_std", (None, half)),
+        (processor, "resample", (None, 2)),
+        (processor, "size", (None, IMAGE, whole)),
+    ):
+        if found.get(name) not in allowed:
+            raise RuntimeError(f"weights {weights}: {name} is {found.get(name)}, served is {allowed[-1]}")
+    return config
+
+
 def _download(name):
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*config.json", "model.safetensors"]))
     except Exception as error:  # whatever the hub's client raises, the next step is the same
         raise RuntimeError(
             f"weights {name} are no folder and cannot be downloaded ({type(error).__name__}): "
@@ -170,7 +195,6 @@ def _download(name):
 
 def translate(state, layers):
     """transformers' names -> ours."""
-    old = "encoder.layer.{}.attention.attention.query.weight".format
     ours = {
         "class_token": state["embeddings.cls_token"],
         "positions": state["embeddings.position_embeddings"],
@@ -191,8 +215,6 @@ def translate(state, layers):
         "norm_after": "layernorm_after",
     }
     for i in range(layers):
-        if old(i) not in state:
-            raise RuntimeError(f"the weights have no {old(i)}: not a ViT of this kind")
         for kind in ("weight", "bias"):
             for our, their in names.items():
                 ours[f"layers.{i}.{our}.{kind}"] = state[f"encoder.layer.{i}.{their}.{kind}"]

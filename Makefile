@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# At most 5 minutes on 2 cores without a GPU.
+SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 STAMP := $(VENV)/.locked
 
 .PHONY: help .venv sweep test lint bench example lock clean

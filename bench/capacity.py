@@ -138,8 +138,7 @@ class Usl:
 
 
 def fit_usl(throughput_per_s: Mapping[float, float]) -> Usl | None:
-    """`throughput_per_s`: concurrency -> requests or items a second. None for fewer than 6 points, or without any
-    throughput of one that would fit.
+    """`throughput_per_s`: concurrency -> requests or items a second. None with under 6 points, or no fit.
 
     N / X is linear in 1/lambda, sigma/lambda and kappa/lambda; least squares on relative errors, none of
     the three below 0. Source: Gunther 1993; Schwartz and Fortune 2010 (lambda fitted too).

@@ -162,6 +162,7 @@ def against_load(entries: Sequence[Entry], keys: Keys) -> Json | None:
 
 def _knee(points: Sequence[Entry], keys: Keys) -> list[Json]:
     """A ring around the measured knee, and the scalability law where there are points enough to fit it."""
+    points = [p for p in points if p.row.verdict == "VALID"]
     curve = {p.row.level: p.row.throughput_img_per_s or 0.0 for p in points}
     if len(curve) < 2 or keys.opacity(points[0]) < 1.0:
         return []
@@ -179,10 +180,8 @@ def _knee(points: Sequence[Entry], keys: Keys) -> list[Json]:
 def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
     """Time of an execution against its batch, from batch statistics; dotted: s(b) = a + b * batch."""
     data, said = [], []
-    for group in grouped(measured(entries), lambda e: e.row.instances or 0):
+    for group in _servers(entries, keys):
         batches = _executed(group)
-        if not batches or keys.opacity(group[0]) < 1.0:
-            continue
         of_size = [min(group, key=lambda e: abs(e.row.batch - size)) for size in batches]  # used at once
         drawn = line(of_size, keys, list(batches), [ns / n / 1e6 for n, ns in batches.values()])
         data.append({**drawn, "mode": "markers"})
@@ -197,6 +196,17 @@ def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
     return {**figure, "notes": said}
 
 
+def _servers(entries: Sequence[Entry], keys: Keys) -> list[list[Entry]]:
+    """By what the model's time may depend on: not the protocol, the loop, or the load. Newest run only."""
+    found: dict[str, list[Entry]] = {}
+    for entry in measured(entries):
+        row = entry.row
+        if row.batches and keys.opacity(entry) == 1.0:
+            key = (row.model, row.instances or 0, row.max_batch, row.max_queue_delay_us, row.parameters)
+            found.setdefault(repr(key), []).append(entry)
+    return [found[key] for key in sorted(found)]
+
+
 def _executed(group: Sequence[Entry]) -> dict[int, tuple[int, int]]:
     total: dict[int, tuple[int, int]] = {}
     for entry in group:
@@ -208,10 +218,11 @@ def _executed(group: Sequence[Entry]) -> dict[int, tuple[int, int]]:
 
 def _formula(model: BatchModel, entry: Entry) -> str:
     row = entry.row
-    who = f"{row.instances} inst, {row.protocol}" if row.instances is not None else row.protocol
+    counted = [f"{row.instances} inst"] if row.instances is not None else ["as served"]
+    who = ", ".join([*counted, *(f"{name} {value}" for name, value in row.parameters.items())])
     times = f"{significant(1e3 * model.fixed_s)} + {significant(1e3 * model.per_item_s)} b ms"
     ceiling = "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s a device"
-    return f"{who}: s(b) = {times}, within {model.worst:.0%}{ceiling}"
+    return f"{who}: s(b) = {times}, within {model.worst:.1%}{ceiling}"
 
 
 def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:

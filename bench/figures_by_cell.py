@@ -19,6 +19,7 @@ PARTS = (
     ("compute output", "#1f4f87", "server_compute_output_ms"),
 )
 _SHADES = {"throughput": ("#3a7cc9", "circle"), "p50": ("#d9730d", "diamond"), "p99": ("#b8549f", "square")}
+_RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1, 1.25, 1.5, 2, 4)
 _CUT = 6.0  # times the median: longer bars leave the chart, and the axis says so
 
 
@@ -113,7 +114,13 @@ def agreement(entries: Sequence[Entry]) -> Json | None:
             "error_x": whiskers([(r.low, r.value, r.high) for r in values if r], colour),
             "marker": {"color": colour, "symbol": symbol, "size": 7},
         })  # fmt: skip
-    axis = {"title": {"text": "perf_analyzer / Locust"}, "type": "log", "mark": 1}
+    axis = {
+        "title": {"text": "perf_analyzer / Locust"},
+        "type": "log",
+        "mark": 1,
+        "tickvals": _RATIOS,
+        "ticktext": [f"{r:g}" for r in _RATIOS],
+    }
     legend = [(measure, _SHADES[measure][0]) for measure in MEASURES]
     layout = _rows(shown, axis)
     return {

@@ -30,12 +30,14 @@ def picture(text: str) -> Pixels:
             height, width = image_size(text)
         except ValueError:
             raise ValueError("no such picture; give a file, or HEIGHTxWIDTH of a seeded image") from None
-        return payload.images(0, 1, height, width)[0]
+        seeded: Pixels = payload.images(0, 1, height, width)[0]
+        return seeded
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as opened:
-            return np.asarray(opened.convert("RGB"), dtype=np.float32)
+            pixels: Pixels = np.asarray(opened.convert("RGB"), dtype=np.float32)
+            return pixels
     except (UnidentifiedImageError, OSError):
         raise ValueError("is no picture that Pillow can read; give a JPEG or PNG, or HEIGHTxWIDTH") from None
 

@@ -106,15 +106,20 @@ function drawReading() {
 /* Drawing. */
 const FIGURES = Object.fromEntries(DATA.figures.map((figure) => [figure.id, figure]));
 const picked = {};
-const LOG_TICKS = [];
-for (let e = -3; e < 7; e++) for (let m = 1; m < 10; m++) LOG_TICKS.push(m * 10 ** e);
+/* Ticks of a log axis: as many a decade as there is room for. */
+function logTicks(values) {
+  const known = values.filter((v) => v > 0), span = Math.log10(Math.max(...known) / Math.min(...known));
+  const steps = span < 1 ? [1, 1.5, 2, 3, 4, 5, 7] : span < 2 || !narrow() ? [1, 2, 5] : [1];
+  const ticks = [];
+  for (let e = -4; e < 8; e++) for (const m of steps) ticks.push(m * 10 ** e);
+  return { tickvals: ticks, ticktext: ticks.map((v) => sig(v)), tickangle: 0 };
+}
 
 function axis(given = {}, extra = {}) {
   const base = { gridcolor: colour("line"), linecolor: colour("strong"), zerolinecolor: colour("strong"), zeroline: false,
     tickcolor: colour("strong"), ticks: "outside", ticklen: 4, automargin: true, showline: false, ...extra, ...given };
   base.title = { ...(given.title ?? {}), font: { size: 12, color: colour("muted") }, standoff: 10 };
   delete base.mark;
-  if (base.type === "log" && !base.tickvals) Object.assign(base, { tickvals: LOG_TICKS, ticktext: LOG_TICKS.map((v) => (/[125]/.test(sig(v).replace(/[0.,]/g, "")[0]) ? sig(v) : "")) });
   if (base.ticktext) base.ticktext = base.ticktext.map(escaped);
   return base;
 }
@@ -177,6 +182,8 @@ function drawFigure(holder) {
   }
   const variant = figure.variants[figure.id === "tradeoff" ? DATA.percents.indexOf(state.percent) : picked[figure.id] ?? 0];
   let [traces, layout] = compacted(variant.data.map(filtered).filter((trace) => trace.x.length), variant.layout, figure.rows);
+  for (const [name, of] of [["xaxis", "x"], ["yaxis", "y"]])
+    if (layout[name]?.type === "log" && !layout[name].tickvals) layout = { ...layout, [name]: { ...layout[name], ...logTicks(traces.flatMap((trace) => trace[of])) } };
   layout = layoutOf(layout, figure.rows ? {} : { height: holder.classList.contains("tall") ? (narrow() ? 400 : 520) : 330 });
   if (figure.id === "tradeoff") [traces, layout] = withAnswer(traces, layout);
   plot(holder.querySelector(".plots > div"), traces, layout);

@@ -12,7 +12,7 @@ const COLUMNS = [
   ["infer ms", (row) => row.server_compute_infer_ms, "number"],
   ["batch run", (row) => row.executed_batch_mean, "number"],
   ["verdict", (row) => row.verdict, "left", (row) => h("span", { class: `tag ${row.verdict.split(" ")[0]}` }, row.verdict)],
-  ["findings", (row) => row.findings || row.reason, "left", (row) => (row.findings || row.reason || "").split(" ").join(row.findings ? ", " : " ").slice(0, 80)],
+  ["findings", (row) => row.findings || row.reason, "left", (row) => (row.findings || row.reason || "").split(" ").join(row.findings ? ", " : " ").slice(0, 60)],
 ];
 const sorting = { column: null, down: false };
 const tailCell = (row, percent) => {
@@ -46,7 +46,7 @@ function drawTail(element, index) {
   });
   const values = [...detail.ladder.response_ms, ...detail.ladder.service_ms].filter((v) => v > 0), flat = Math.max(...values) < 8 * Math.min(...values);
   const tickvals = [1, 2, 10, 20, 100, 1000, 10000, 100000].filter((v) => v <= steps[steps.length - 1] * 1.01);
-  const layout = layoutOf({ height: 330, xaxis: { type: "log", tickvals, ticktext: tickvals.map((v) => (v === 1 ? "fastest" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: flat ? "ms" : "ms (log)" }, type: flat ? "linear" : "log", rangemode: "tozero" } });
+  const layout = layoutOf({ height: 330, xaxis: { type: "log", tickvals, tickangle: 0, ticktext: tickvals.map((v) => (v === 1 ? (narrow() ? "" : "fastest") : v === 20 && narrow() ? "" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: flat ? "ms" : "ms (log)" }, type: flat ? "linear" : "log", rangemode: "tozero", ...(flat ? {} : logTicks(values)) } });
   plot(element, traces, layout);
 }
 
@@ -57,23 +57,23 @@ const PANELS = [
   ["CPU, cores", [["server_cpu_cores", "server", "solid"], ["client_cpu_cores", "load generator", "dot"]]],
   ["Machine, %", [["cpu_busy_percent", "CPU busy", "solid"], ["cpu_pressure_some_percent", "waiting for CPU", "dash"], ["cpu_steal_percent", "stolen", "dot"]]],
 ];
-function panelsOf(lines) {
+function panelsOf(lines, closed) {
   const gpus = [...new Set(Object.keys(lines).map((name) => name.match(/^gpu\d+/)?.[0]).filter(Boolean))];
   const rest = gpus.flatMap((gpu) => [["utilisation_percent", "utilisation, %"], ["power_w", "power, W"], ["sm_clock_mhz", "SM clock, MHz"], ["temperature_c", "temperature, °C"]]
     .map(([name, title]) => [`${gpu.toUpperCase()} ${title}`, [[`${gpu}_${name}`, title, "solid"]]]));
-  return [...PANELS, ...rest].map(([title, wanted]) => [title, wanted.filter(([name]) => lines[name]?.some((v) => v !== null && (v !== 0 || name !== "errors_per_s")))]).filter(([, wanted]) => wanted.length);
+  return [...PANELS, ...rest].map(([title, wanted]) => [title, wanted.filter(([name]) => !(closed && name === "asked_per_s") && lines[name]?.some((v) => v !== null && (v !== 0 || name !== "errors_per_s")))]).filter(([, wanted]) => wanted.length);
 }
 function drawSeries(holder, series, hue) {
   const [from, to] = series.window, t = series.t, end = t.length ? t[t.length - 1] + (t[1] - t[0]) / 2 : to;
   const outside = (x0, x1) => ({ type: "rect", xref: "x", yref: "paper", x0, x1, y0: 0, y1: 1, fillcolor: colour("sunken"), line: { width: 0 }, layer: "below" });
-  const holders = panelsOf(series.lines).map(([title, wanted]) => {
+  const holders = panelsOf(series.lines, ROWS[Number($("cell").dataset.index)].rate_per_s === null).map(([title, wanted]) => {
     const element = h("div");
     const names = wanted.length > 1 ? h("span", {}, wanted.map(([, name, dash]) => `${name} ${{ solid: "—", dash: "– –", dot: "···" }[dash]}`).join("  ")) : null;
     return { element, title, wanted, figure: h("figure", {}, h("figcaption", {}, title, names), element) };
   });
   holder.replaceChildren(...holders.map((entry) => entry.figure));
   for (const { element, title, wanted } of holders) {
-    const traces = wanted.map(([name, text, dash, tint]) => ({ type: "scatter", mode: "lines", name: text, x: t, y: series.lines[name], line: { color: tint ? colour(tint) : dash === "solid" ? hue : colour("muted"), dash, width: 1.6 },
+    const traces = wanted.map(([name, text, dash, tint]) => ({ type: "scatter", mode: "lines", name: text, x: t, y: series.lines[name], connectgaps: true, line: { color: tint ? colour(tint) : dash === "solid" ? hue : colour("muted"), dash, width: 1.6 },
       text: series.lines[name].map((v) => `${text} ${sig(v)}`), hoverinfo: "text" }));
     const layout = layoutOf({ height: 170, margin: { l: 44, r: 8, t: 6, b: 30 }, hovermode: "x", xaxis: { range: [0, end], ticksuffix: " s" }, yaxis: { rangemode: "tozero", nticks: 5, type: title.startsWith("Response") && Math.max(...series.lines.p99_ms.filter(Boolean)) > 20 * Math.min(...series.lines.p50_ms.filter(Boolean)) ? "log" : "linear" } });
     plot(element, traces, { ...layout, shapes: [outside(0, from), outside(to, end)] });

@@ -7,6 +7,7 @@ A program of its own, since the client must not import torch:
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -55,8 +56,7 @@ def write_snapshot(weights: str, folder: Path) -> None:
     from safetensors.torch import save_file
 
     sys.path.insert(0, str(_MODEL_FOLDER))
-    import vit
-
+    vit = importlib.import_module("vit")
     sizes, state = vit.random_weights(weights)
     (folder / "config.json").write_text(json.dumps({"model_type": "vit", **sizes}))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 
-_PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use|failed to bind|Address already in use"
+_SIGNALLED = 128  # + the signal's number, as shells and our supervisor tell it
+_ERROR = r"^E\d{4} |[Ee]rror"
+_NOISE = r"CudaDriverHelper has not been initialized|Failed to initialize NVML"  # any server without a GPU
+_PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use"
 # An error as Python names it, up to its end: a line's, or where Triton writes the traceback as "\n\nAt:\n".
 _PYTHON_ERROR = r"(?P<a>(?:TritonModelException|Exception|\w+Error): (?:(?!\\n|\"\n)[^\n])+)"
 
@@ -72,14 +76,17 @@ _CAUSES: tuple[tuple[str, str], ...] = (
 
 
 def explain(log: str, code: int | None = None) -> str:
-    """The likely cause in a sentence with the next step; the log's last error where none is known."""
+    """Why it ended: a signal, a known cause, or else the log's last error; with the next step where known."""
+    if code is not None and code > _SIGNALLED:
+        name = signal.Signals(code - _SIGNALLED).name
+        return f"tritonserver was ended by {name}: look for who sent it (the kernel, when memory ran out?)."
     known = known_cause(log)
     if known:
         return known
-    errors = [line for line in log.splitlines() if line.startswith("E") or "error" in line.lower()]
-    last = errors[-1].strip() if errors else "it said nothing"
+    errors = [line for line in log.splitlines() if re.search(_ERROR, line) and not re.search(_NOISE, line)]
+    last = errors[-1].strip() if errors else "its log names no error"
     ended = "" if code is None else f" with code {code}"
-    return f"tritonserver ended{ended}: {last}."
+    return f"tritonserver ended{ended}: {last.rstrip('.')}."
 
 
 def known_cause(log: str) -> str:

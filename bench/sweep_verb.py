@@ -19,6 +19,7 @@ from rich.console import Console
 from bench import __version__, gpu, machine, model_config, page, perf_analyzer, terminal, units
 from bench import cells as cells_table
 from bench.cell import Cell, Engine, Protocol
+from bench.cell_row import CellRow
 from bench.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
@@ -140,14 +141,17 @@ def conclude(folder: RunFolder, *, as_json: bool) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
     terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
     TALK.print(f"report: {report_path}", soft_wrap=True)
-    return exit_code(rows)
+    return exit_code(rows, folder.record.slo)
 
 
-def exit_code(rows: Sequence[Any]) -> int:
+def exit_code(rows: Sequence[CellRow], slo: str = "") -> int:
+    """3 for anything INVALID, missing, or undecided; 1 when every cell is proved to miss the SLO."""
     if not rows or any(row.verdict != "VALID" for row in rows):
         return EXIT_INCONCLUSIVE
-    judged = [row.slo_met for row in rows if row.slo_met is not None]
-    return EXIT_MISSED if judged and not any(judged) else EXIT_OK
+    met = {row.slo_met for row in rows}
+    if not slo or True in met:
+        return EXIT_OK
+    return EXIT_INCONCLUSIVE if None in met else EXIT_MISSED
 
 
 def _slo(given: Mapping[str, Any], flags: Flags) -> str:

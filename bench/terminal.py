@@ -33,7 +33,10 @@ def show(rows: Sequence[CellRow], record: RunRecord, console: Console) -> None:
             *(f"[{style}]{escape(cells[c])}[/]" if c == "verdict" else escape(cells[c]) for c in kept)
         )
     # Without a terminal rich assumes 80 columns and would cut: files and pipes have no width.
-    console.print(table, width=None if console.is_terminal else 400)
+    wide = console if console.is_terminal else Console(file=console.file, width=400, highlight=False)
+    wide.print(table)
+    for line in missing(rows):
+        console.print(line, markup=False, soft_wrap=True)
     found = findings(rows)
     if found:
         console.print()
@@ -47,7 +50,8 @@ def markdown(rows: Sequence[CellRow], record: RunRecord) -> str:
     lines = [*(f"{line}  " for line in map(plain, summary(rows, record))), "", table_row(kept)]
     lines.append("|" + "|".join(" :--- " if name in _LEFT else " ---: " for name in kept) + "|")
     lines += [table_row([_cells(row)[name] for name in kept]) for row in rows]
-    return "\n".join([*lines, "", *(f"- {plain(line)}" for line in findings(rows))]).rstrip() + "\n"
+    notes = [*missing(rows), *findings(rows)]
+    return "\n".join([*lines, "", *(f"- {plain(line)}" for line in notes)]).rstrip() + "\n"
 
 
 def table_row(cells: Sequence[str]) -> str:
@@ -111,6 +115,17 @@ def _trust(rows: Sequence[CellRow], decision: Decision) -> list[str]:
     return lines
 
 
+def missing(rows: Sequence[CellRow]) -> list[str]:
+    """Why some percentiles are n/a: one line for all of them."""
+    lacking = {
+        f"p{p.percent:g} needs {p.needed}"
+        for row in rows
+        for p in row.percentiles
+        if p.percent in (50.0, 99.0) and row.latency_n and p.value_ns is None
+    }
+    return [f"n/a: too few samples (n); {', '.join(sorted(lacking))}."] if lacking else []
+
+
 def findings(rows: Sequence[CellRow]) -> list[str]:
     """Each finding once, the most severe first, with how many cells have it and what to do."""
     seen: dict[tuple[str, str], tuple[int, str]] = {}
@@ -168,8 +183,7 @@ def _or_missing(row: CellRow, percent: float) -> str:
     value = row.latency_ms(percent)
     if value is not None:
         return significant(value)
-    needed = next((p.needed for p in row.percentiles if p.percent == percent), None)
-    return f"n/a (needs {needed})" if needed and row.latency_n else ""
+    return "n/a" if row.latency_n else ""
 
 
 def _used(rows: Sequence[CellRow]) -> list[str]:

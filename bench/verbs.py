@@ -57,7 +57,7 @@ def infer(given: Mapping[str, Any]) -> int:
     flags = Flags()
     protocol = flags.one("--protocol", given["protocol"], choices(Protocol), Protocol.HTTP)
     timeout_s = flags.read("--timeout", given["timeout"], units.parse_duration_s, 60.0)
-    image = flags.read("--image", given["image"] or "224x224", picture, None)
+    image = flags.read("--image", given["image"] or "224x224", picture, picture("224x224"))
     remote = remote_target(given, flags)
     if remote is None:
         _check_model(given, flags)
@@ -88,7 +88,7 @@ def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
         print(terminal.markdown(rows, folders[0].record))
     elif form == "table":
         terminal.show(rows, folders[0].record, Console(highlight=False))
-    return exit_code(rows)
+    return exit_code(rows, folders[0].record.slo)
 
 
 def compare(given: Mapping[str, Any]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bench.cell_row import PERCENTS, CellRow
 from bench.findings import Finding, Severity
@@ -29,10 +28,10 @@ class Agreement:
 
 def pairs(rows: Sequence[CellRow]) -> list[Agreement]:
     """Every cell that both engines measured, Locust's row first."""
-    found: dict[Any, dict[str, CellRow]] = {}
+    found: dict[tuple[object, ...], dict[str, CellRow]] = {}
     for row in rows:
         if row.throughputs:
-            found.setdefault(_key(row), {})[row.engine] = row
+            found.setdefault((row.model, *row.axes), {})[row.engine] = row
     return [
         _agreement(engines["locust"], engines["perf_analyzer"])
         for engines in found.values()
@@ -56,11 +55,6 @@ def values_of(row: CellRow, measure: str) -> list[float] | None:
     index = PERCENTS.index(float(measure.removeprefix("p")))
     known = [repeat[index] for repeat in row.repeat_latencies_ms]
     return [value for value in known if value is not None] if None not in known else None
-
-
-def _key(row: CellRow) -> tuple[Any, ...]:
-    return (row.model, row.protocol, row.batch, row.instances, row.concurrency, row.rate_per_s, row.arrival,
-            row.shared_memory, row.max_batch, row.max_queue_delay_us, str(row.parameters))  # fmt: skip
 
 
 def _agreement(base: CellRow, other: CellRow) -> Agreement:

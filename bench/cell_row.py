@@ -85,7 +85,7 @@ class CellRow:
     proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
-    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # executed size -> (executions, ns)
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
     reason: str = ""  # why it was not measured
 
     @property
@@ -96,6 +96,12 @@ class CellRow:
     def level(self) -> float:
         """Of the load: users, or requests a second."""
         return self.rate_per_s if self.rate_per_s is not None else float(self.concurrency or 0)
+
+    @property
+    def axes(self) -> tuple[object, ...]:
+        """What was asked of the server and of the load; neither the model's name nor the engine."""
+        return (self.protocol, self.batch, self.instances, self.concurrency, self.rate_per_s, self.arrival,
+                self.shared_memory, self.max_batch, self.max_queue_delay_us, str(self.parameters))  # fmt: skip
 
     def latency_ms(self, percent: float) -> float | None:
         """The pooled percentile; None with too few samples."""

@@ -22,10 +22,10 @@ from bench.steadiness import steadiness
 from bench.summary import TrialSummary, judged, summarize
 from bench.trial import Trial
 
-# A worker this busy has no time left to be on time; measured: throughput bends from about 90 %.
+# A worker this busy has next to no time in which it waits for the server: it is what is measured.
 CLIENT_BOUND_CPU = 0.90
 PRESSURE_PERCENT = 25.0  # a quarter of the time somebody waited: shows in p99, and soon in p50
-STEAL_PERCENT = 2.0  # more than a tick a second on a host of two cores
+STEAL_PERCENT = 2.0  # a host with nobody else on it shows next to nothing
 THROTTLED_SHARE = 0.05  # of the readings: a single one at the start of a load is how clocks are raised
 # NVML reasons that cost speed; idle, application clocks and display clocks are none.
 THROTTLING = {

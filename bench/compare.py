@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from bench.comparison import Comparison, Result, compare, exit_code
 from bench.gates import Gate, parse_gate
+from bench.static_page import static_page
 from bench.stats import Change, Interval
 from bench.terminal import plain, table_row
 from bench.units import significant
@@ -23,6 +23,8 @@ from bench.units import significant
 __all__ = ["Comparison", "Gate", "compare", "exit_code", "parse_gate", "render"]
 
 _STYLE = {"regression": "red", "inconclusive": "yellow", "better": "green", "no change": "none"}
+_STYLES = """
+.regression { color: var(--bad); } .inconclusive { color: var(--warn); } .better { color: var(--good); }"""
 _HEADINGS = ("cell", "gate", "base", "new", "new / base", "95 % interval", "Hodges-Lehmann", "verdict")
 
 
@@ -148,32 +150,25 @@ def _json(result: Result) -> dict[str, Any]:
 
 def as_html(comparison: Comparison) -> str:
     """One file without scripts; the intervals are drawn as SVG on a common log axis."""
-    css = files("bench").joinpath("page.css").read_text(encoding="utf-8")
     span = _span(comparison)
     body = "".join(
         f"<tr>{''.join(f'<td class=left>{escape(cell)}</td>' for cell in cells[:-1])}"
-        f"<td>{_drawn(result, span)}</td><td class=left><b class='{result.word.split()[0]}'>{escape(cells[-1])}</b></td></tr>"
+        f"<td>{_drawn(result, span)}</td>"
+        f"<td class=left><b class='{result.word.split()[0]}'>{escape(cells[-1])}</b></td></tr>"
         for cells, result in _rows(comparison)
     )
-    headings = "".join(f"<th class=left>{escape(name)}</th>" for name in (*_HEADINGS[:-1], "", _HEADINGS[-1]))
-    said = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><title>{escape(comparison.new.name)} against {escape(comparison.base.name)}</title>
-<style>{css}
-.regression {{ color: var(--bad); }} .inconclusive {{ color: var(--warn); }} .better {{ color: var(--good); }}
-@media (prefers-color-scheme: dark) {{ {_dark(css)} }}</style></head>
-<body><header class="top"><div class="wrap"><p class="kind">Comparison of two runs</p>
-<h1>{escape(headline(comparison))}</h1></div></header>
-<div class="wrap"><main><section><div class="scroll"><table><thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table></div>
-</section><section><h2>Notes</h2><ul>{said or "<li>None.</li>"}</ul></section></main></div></body></html>
-"""
-
-
-def _dark(css: str) -> str:
-    """The dark theme's colours for a page without the script that switches themes."""
-    block = css[css.index(':root[data-theme="dark"]') :]
-    return ":root " + block[block.index("{") : block.index("}") + 1]
+    headings = (*_HEADINGS[:-1], "", _HEADINGS[-1])
+    head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in headings)
+    said = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return static_page(
+        kind="Comparison of two runs",
+        heading=headline(comparison),
+        facts="Intervals are 95 % over repeats; dashed: the gate.",
+        body=f'<section><div class="scroll">{table}</div></section>'
+        f"<section><h2>Notes</h2><ul>{said}</ul></section>",
+        style=_STYLES,
+    )
 
 
 def _span(comparison: Comparison) -> float:
@@ -201,7 +196,8 @@ def _drawn(result: Result, span: float) -> str:
     return (
         '<svg width="200" height="18" role="img" aria-label="interval">'
         '<line x1="100" x2="100" y1="1" y2="17" stroke="currentColor" opacity="0.35"/>'
-        f'<line x1="{x(result.gate.limit)}" x2="{x(result.gate.limit)}" y1="1" y2="17" stroke="var(--bad)" stroke-dasharray="2 2"/>'
+        f'<line x1="{x(result.gate.limit)}" x2="{x(result.gate.limit)}" y1="1" y2="17" '
+        'stroke="var(--bad)" stroke-dasharray="2 2"/>'
         f'<line x1="{x(low)}" x2="{x(high)}" y1="9" y2="9" stroke="currentColor" stroke-width="1.6"/>'
         f'<circle cx="{x(result.interval.value)}" cy="9" r="3.6" fill="currentColor"/></svg>'
     )

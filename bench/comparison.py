@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.agreement import values_of
 from bench.cell_row import PERCENTS, CellRow
@@ -181,9 +180,8 @@ def _models(record: RunRecord) -> str:
     )
 
 
-def _key(row: CellRow) -> tuple[Any, ...]:
-    return (row.protocol, row.batch, row.instances, row.concurrency, row.rate_per_s, row.arrival,
-            row.shared_memory, row.engine, row.max_batch, row.max_queue_delay_us, str(row.parameters))  # fmt: skip
+def _key(row: CellRow) -> tuple[object, ...]:
+    return (row.engine, *row.axes)
 
 
 def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:
@@ -211,12 +209,15 @@ def _too_few_samples(gate: Gate, base: CellRow, new: CellRow) -> str:
     percent = float(gate.measure.removeprefix("p")) if gate.measure != "throughput" else PERCENTS[0]
     fewest = min(row.latency_n / max(1, row.repeats) for row in (base, new))
     needed = samples_needed(percent)
-    return f"{gate.measure} needs {needed} requests in each repeat, the fewest have about {fewest:.0f}: lengthen --duration."
+    return (
+        f"{gate.measure} needs {needed} requests in each repeat, the fewest have about {fewest:.0f}: "
+        "lengthen --duration."
+    )
 
 
 def _unsettled(interval: Interval | None, gate: Gate) -> str:
     if interval is None or interval.low is None:
-        return f"An interval needs {LEAST_REPEATS} repeats of each: measure with --repeats {LEAST_REPEATS} or more."
+        return f"An interval needs {LEAST_REPEATS} repeats of each: give --repeats {LEAST_REPEATS} or more."
     count = repeats_to_settle(interval, gate.limit)
     if count is None:
         return "The ratio lies on the gate itself."

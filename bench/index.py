@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ import pandas as pd
 from bench.cells import frame, rows
 from bench.errors import RunFolderError
 from bench.run import RunFolder, RunRecord
+from bench.static_page import static_page
 from bench.units import significant
 
 _VERDICTS = ("VALID", "INVALID", "FAILED", "NOT RUN")
@@ -63,9 +63,10 @@ def _line(folder: RunFolder) -> Line:
     """From cells.csv where there is one: samples of every run would be read for a list otherwise."""
     csv = folder.path / "cells.csv"
     table = pd.read_csv(csv) if csv.exists() else frame(rows(folder))
-    counts = {word: int((table["verdict"] == word).sum()) for word in _VERDICTS}
-    valid = table[(table["verdict"] == "VALID") & table["throughput_img_per_s"].notna()]
-    best = valid.loc[valid["throughput_img_per_s"].astype(float).idxmax()] if len(valid) else None
+    known = table[["cell", "verdict", "throughput_img_per_s"]].astype(object).to_dict("records")
+    counts = {word: sum(row["verdict"] == word for row in known) for word in _VERDICTS}
+    valid = [row for row in known if row["verdict"] == "VALID" and pd.notna(row["throughput_img_per_s"])]
+    best = max(valid, key=lambda row: float(row["throughput_img_per_s"]), default=None)
     report = folder.path / "report.html"
     return Line(
         record=folder.record,
@@ -78,19 +79,14 @@ def _line(folder: RunFolder) -> Line:
 
 
 def render(found: Sequence[Line]) -> str:
-    css = files("bench").joinpath("page.css").read_text(encoding="utf-8")
-    dark = css[css.index(':root[data-theme="dark"]') :]
-    dark = ":root " + dark[dark.index("{") : dark.index("}") + 1]
     tracks = dict.fromkeys(line.track for line in found)
     body = "".join(_section(track, [line for line in found if line.track == track]) for track in tracks)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><title>Benchmark runs</title><style>{css}
-@media (prefers-color-scheme: dark) {{ {dark} }}</style></head>
-<body><header class="top"><div class="wrap"><p class="kind">Triton benchmark</p><h1>Runs</h1>
-<p class="facts">{len(found)} runs. Best: most img/s of a VALID cell; figures of different loads do not compare.</p>
-</div></header><div class="wrap"><main>{body or "<p>No runs here yet.</p>"}</main></div></body></html>
-"""
+    return static_page(
+        kind="Triton benchmark",
+        heading="Runs",
+        facts=f"{len(found)} runs. Best: most img/s of a VALID cell; different loads do not compare.",
+        body=body or "<p>No runs here yet.</p>",
+    )
 
 
 def _section(track: tuple[str, str], found: Sequence[Line]) -> str:
@@ -132,8 +128,8 @@ def _trend(found: Sequence[Line]) -> str:
     )
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return (
-        f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px;width:100%;color:var(--accent)" role="img" '
-        f'aria-label="Best img/s over time" fill="currentColor"><line x1="0" x2="{width}" y1="{height - 8}" '
-        f'y2="{height - 8}" stroke="var(--line)"/><polyline points="{path}" fill="none" stroke="currentColor" '
-        f'stroke-width="1.5"/>{dots}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px;width:100%;color:var(--accent)" '
+        'role="img" aria-label="Best img/s over time" fill="currentColor">'
+        f'<line x1="0" x2="{width}" y1="{height - 8}" y2="{height - 8}" stroke="var(--line)"/>'
+        f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="1.5"/>{dots}</svg>'
     )

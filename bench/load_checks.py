@@ -16,7 +16,7 @@ from bench.trial import Trial
 LEAST_DELIVERED = 0.98
 LEAST_MISSING = 3  # requests due just before the window's end and sent just after it
 LEAST_IN_FLIGHT = 0.90  # of the concurrency: a lone user of a fast server spends some time in the client
-MOST_LATE_NS = 1_000_000  # several times what an idle core needs (p99 0.1 to 0.2 ms)
+MOST_LATE_NS = 1_000_000  # the goal of benchmarks/pacing.py for an otherwise idle core
 MOST_LATE_SHARE = 0.05  # of the p99 response time: less is lost in the number itself
 
 
@@ -26,7 +26,7 @@ def lost_workers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "worker-lost",
             Severity.INVALID,
-            f"{units.plural(lost, 'load-generating process')} of {trial.generator.workers} did not report.",
+            f"{lost} of {units.plural(trial.generator.workers, 'worker')} did not report.",
             "It was killed, ran out of memory, or hung: its requests are missing.",
             "Repeat the cell; look at the workers' log and at the machine's memory.",
         )
@@ -55,8 +55,8 @@ def under_delivered(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
             "under-delivered",
             Severity.INVALID,
             f"{units.count(sent)} of {units.plural(due, 'request')} due in the window were sent in it.",
-            "The server is past its capacity and every connection waits for it, or the generator is at its own.",
-            "Lower --rate: this shows an overload, not a service level. If client-bound too: --processes auto.",
+            "Every connection waits for a server past its capacity, or the generator is at its own.",
+            "Lower --rate: this is an overload, not a service level. If client-bound too: --processes auto.",
         )
 
 

@@ -36,7 +36,8 @@ function intervalOf(row) {
 
 function drawCard() {
   const d = decide(state.percent, state.bound);
-  const items = [];
+  const items = [], root = document.documentElement.dataset;
+  root.bound = state.bound ?? ""; root.best = d.best?.cell ?? "";
   if (!d.best) {
     const why = d.valid.length ? `No measured configuration holds ${limitText()}.` : "Nothing valid was measured.";
     const nearest = d.valid.filter((row) => latency(row, state.percent) !== null).sort((a, b) => latency(a, state.percent) - latency(b, state.percent))[0];

@@ -74,10 +74,7 @@ class RunFolder:
                 f"--out {path} already holds a run: choose another --name or --out, "
                 "--resume to go on with it, or --force to replace it."
             )
-        if path.exists() and any(entry.suffix != ".log" for entry in path.iterdir()):
-            raise RunFolderError(
-                f"--out {path} is not empty and holds no run: choose an empty or new folder."
-            )
+        refuse_foreign(path)
         folder = cls(path)
         try:
             (path / "trials").mkdir(parents=True, exist_ok=True)
@@ -129,6 +126,15 @@ class RunFolder:
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
         return self.path / "trials" / _safe(cell_key) / f"{repeat}"
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises RunFolderError when there is something at `path` that is neither a run nor a server's log."""
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"--out {path} is a file: choose an empty or new folder.")
+    is_run = (path / "run.json").exists()
+    if path.exists() and not is_run and any(entry.suffix != ".log" for entry in path.iterdir()):
+        raise RunFolderError(f"--out {path} is not empty and holds no run: choose an empty or new folder.")
 
 
 def write_json(path: Path, data: Any) -> None:

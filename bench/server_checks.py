@@ -78,8 +78,8 @@ def littles_law(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "little",
             Severity.WARNING,
-            f"{units.significant(law.in_flight)} requests were in flight on average, throughput times service "
-            f"time says {units.significant(law.in_flight / (1 + law.off))}.",
+            f"{units.significant(law.in_flight)} requests were in flight on average, by throughput "
+            f"times service time it is {units.significant(law.in_flight / (1 + law.off))}.",
             "Samples are missing, the load changed in the window, or a few requests outlasted it.",
             "Look at throughput over time; if it is even, report it as a bug, with the run folder.",
         )
@@ -91,7 +91,7 @@ def executed_batch(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "executed-batch-smaller",
             Severity.WARNING,
-            f"Executions had {units.significant(times.executed_batch_mean)} items on average, requests {asked}.",
+            f"{units.significant(times.executed_batch_mean)} items an execution, {asked} a request.",
             "The server splits requests, or another client sends smaller ones.",
             "Look at the model's configuration as served.",
         )

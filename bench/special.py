@@ -54,7 +54,7 @@ def student_t_quantile(probability: float, degrees: float) -> float:
     low, high = 0.0, 1.0
     while _student_t_cdf(high, degrees) < probability:
         high *= 2
-    for _ in range(200):
+    for _ in range(64):
         middle = (low + high) / 2
         low, high = (middle, high) if _student_t_cdf(middle, degrees) < probability else (low, middle)
     return (low + high) / 2

@@ -214,8 +214,12 @@ def repeats_to_settle(interval: Interval | None, limit: float, most: int = 1000)
     half = (math.log(interval.high) - math.log(interval.low)) / 2
     deviation = half * math.sqrt(interval.n) / _t(interval.n)
     distance = abs(math.log(limit) - math.log(interval.value))
-    enough = (k for k in range(interval.n, most + 1) if _t(k) * deviation / math.sqrt(k) < distance)
-    return next(enough, None)
+    low, high = interval.n - 1, most + 1  # too few, and enough if `most` are
+    while low + 1 < high:
+        middle = (low + high) // 2
+        settled = _t(middle) * deviation / math.sqrt(middle) < distance
+        low, high = (low, middle) if settled else (middle, high)
+    return high if high <= most else None
 
 
 @lru_cache(maxsize=2048)

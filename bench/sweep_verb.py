@@ -35,7 +35,7 @@ from bench.oracle import refer
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
-from bench.run import RunFolder, RunRecord
+from bench.run import RunFolder, RunRecord, refuse_foreign
 from bench.spec import SweepSpec, describe
 from bench.sweep import Measure, OnLive, Sweep, utc_now
 from bench.trial import Plan, Served, Target, Trial
@@ -206,6 +206,7 @@ def out_folder(given: Mapping[str, Any], base: str) -> Path:
         )
     if given["resume"] and not (path / "run.json").exists():
         raise RunFolderError(f"--resume: {path} holds no run to go on with.")
+    refuse_foreign(path)
     return path
 
 

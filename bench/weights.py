@@ -82,5 +82,5 @@ def _has_weights(folder: Path) -> bool:
 def _hidden_of(folder: Path) -> int:
     try:
         return int(json.loads((folder / "config.json").read_text())["hidden_size"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WrongUse([f"--vit {folder}: has no config.json with a hidden_size; {_ALLOWED}"]) from error

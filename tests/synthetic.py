@@ -238,8 +238,8 @@ def write(path: Path, study: Study) -> RunFolder:
 
 def grid(
     batches: Iterable[int] = (1, 8, 32), instances: Iterable[int] = (1, 2),
-    protocols: Iterable[str] = ("http", "grpc"), levels: Iterable[int] = (4,), engines: Iterable[str] = ("locust",),
-    rates_per_s: Iterable[float] = (), model: str = "python_vit",
+    protocols: Iterable[str] = ("http", "grpc"), levels: Iterable[int] = (4,),
+    engines: Iterable[str] = ("locust",), rates_per_s: Iterable[float] = (), model: str = "python_vit",
 ) -> tuple[Cell, ...]:  # fmt: skip
     loads: list[dict[str, Any]] = [{"concurrency": level} for level in levels]
     loads += [{"rate_per_s": rate} for rate in rates_per_s]

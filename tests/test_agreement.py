@@ -1,96 +1,46 @@
-"""Two engines agree within 10 %, differ beyond it when intervals are apart, and else nothing is decided."""
+"""Two engines on the same cell: agree, differ, unclear."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import synthetic
+from synthetic import Study, World, cell
 
-from bench.agreement import Agreeing, Witness, agree, finding, likely_reason
-from bench.cell import Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
+from bench import cells
+from bench.cell_row import CellRow
 
-
-@pytest.mark.parametrize(
-    ("a", "b", "verdict", "because"),
-    [
-        ([100, 101, 99], [102, 103, 101], Agreeing.AGREE, "2 % apart"),
-        ([100, 101, 99], [109, 110, 108], Agreeing.AGREE, "9 % apart, though intervals are apart too"),
-        ([100, 101, 99], [150, 151, 149], Agreeing.DIFFER, "half as much again, and sharply"),
-        ([100, 101, 99], [66, 67, 68], Agreeing.DIFFER, "a third less"),
-        ([60, 100, 160], [100, 160, 260], Agreeing.INDICATIVE, "far apart, but each all over the place"),
-        ([100, 101], [200, 201], Agreeing.INDICATIVE, "two repeats give no interval"),
-        ([], [1, 2, 3], Agreeing.INDICATIVE, "one engine failed"),
-        ([0, 0, 0], [1, 2, 3], Agreeing.INDICATIVE, "one engine measured nothing"),
-        ([100, 101, 99, 100], [150, 151, 149], Agreeing.DIFFER, "one engine lost a repeat"),
-    ],
-)
-def test_verdicts(a: list[float], b: list[float], verdict: Agreeing, because: str) -> None:
-    assert agree(a, b).verdict is verdict, because
+BOTH = (cell(batch=1), cell(batch=1, engine="perf_analyzer"))
 
 
-repeats = st.lists(st.floats(0.1, 1e6), min_size=3, max_size=8)
+def two(path: Path, other: World, repeats: int = 5) -> list[CellRow]:
+    study = Study(cells=BOTH, worlds={BOTH[1].key: other}, repeats=repeats)
+    return cells.rows(synthetic.write(path / "run", study))
 
 
-@given(repeats, repeats)
-def test_the_order_of_engines_turns_the_ratio_over_and_nothing_else(a: list[float], b: list[float]) -> None:
-    one, other = agree(a, b), agree(b, a)
-    assert one.verdict is other.verdict
-    assert one.ratio is not None
-    assert other.ratio is not None
-    assert one.ratio * other.ratio == pytest.approx(1)
+def test_the_same_server_makes_them_agree_on_both_rows(tmp_path: Path) -> None:
+    rows = two(tmp_path, World())
+    assert [row.agreement for row in rows] == ["agree", "agree"]
+    assert rows[0].agreement_throughput_ratio == pytest.approx(1, abs=0.05)
+    low, high = rows[0].agreement_throughput_ratio_low, rows[0].agreement_throughput_ratio_high
+    assert low is not None
+    assert high is not None
+    assert low < rows[0].agreement_throughput_ratio < high
 
 
-@given(repeats)
-def test_an_engine_agrees_with_itself(a: list[float]) -> None:
-    assert agree(a, a).verdict is Agreeing.AGREE
+def test_beyond_ten_percent_with_intervals_apart_is_a_finding_on_both(tmp_path: Path) -> None:
+    for row in two(tmp_path, World(slowdown=1.3)):
+        assert row.agreement == "differ"
+        assert "engines-differ" in row.findings.split()
+        assert row.verdict == "VALID"
 
 
-@given(repeats, repeats)
-def test_only_a_difference_is_a_finding(a: list[float], b: list[float]) -> None:
-    found = agree(a, b, "copies")
-    assert (finding("throughput", found) is not None) == (found.verdict is Agreeing.DIFFER)
+def test_without_repeats_a_difference_is_unclear(tmp_path: Path) -> None:
+    assert {row.agreement for row in two(tmp_path, World(slowdown=1.3), repeats=1)} == {"unclear"}
 
 
-def _cell(batch: int = 1, memory: SharedMemory = SharedMemory.NONE, rate_per_s: float | None = None) -> Cell:
-    load = Load(
-        protocol=Protocol.GRPC,
-        batch=batch,
-        concurrency=None if rate_per_s else 2,
-        rate_per_s=rate_per_s,
-        shared_memory=memory,
-    )
-    return Cell(server=ServerConfiguration(model="m"), load=load)
-
-
-def _witness(engine: Engine, cores: float = 0.1, size: int = 64, lateness_ns: float = 0.0) -> Witness:
-    return Witness(engine=engine, busiest_cores=cores, request_bytes=size, lateness_ns=lateness_ns)
-
-
-@pytest.mark.parametrize(
-    ("cell", "cores", "size", "reason"),
-    [
-        (_cell(rate_per_s=5.0), 0.99, 602_112, "time origin"),
-        (_cell(), 0.99, 602_112, "client CPU: perf_analyzer used 99% of a core"),
-        (_cell(), 0.1, 602_112, "copies: each engine moves 0.602 MB"),
-        (_cell(memory=SharedMemory.SYSTEM), 0.1, 602_112, "protocol stack"),
-        (_cell(), 0.1, 64, "protocol stack: perf_analyzer uses gRPC C++"),
-    ],
-)
-def test_the_likeliest_reason_comes_first(cell: Cell, cores: float, size: int, reason: str) -> None:
-    a, b = _witness(Engine.LOCUST, size=size), _witness(Engine.PERF_ANALYZER, cores, size)
-    assert likely_reason(cell, a, b).startswith(reason)
-
-
-def test_lateness_is_named_where_it_matters() -> None:
-    late = _witness(Engine.LOCUST, lateness_ns=25e6)
-    assert likely_reason(_cell(rate_per_s=5.0), late, _witness(Engine.PERF_ANALYZER)).endswith(
-        "25 ms earlier"
-    )
-
-
-def test_a_finding_says_ratio_interval_and_reason() -> None:
-    found = finding("throughput", agree([100, 101, 99], [150, 151, 149], "client CPU: x"))
-    assert found is not None
-    assert found.code == "engines-differ"
-    assert "1.5 times" in found.seen
-    assert "client CPU" in found.cause
+def test_a_cell_of_one_engine_has_no_agreement(tmp_path: Path) -> None:
+    (row,) = cells.rows(synthetic.write(tmp_path / "run", Study(cells=BOTH[:1])))
+    assert row.agreement is None
+    assert row.agreement_throughput_ratio is None

@@ -67,6 +67,11 @@ def test_without_flags_a_closed_loop_of_four_users_is_measured_three_times() -> 
         (["--check", "0"], "check_fraction", 0.0),
         (["--processes", "2"], "processes", 2),
         (["--parameter", "precision=fp32,bf16"], "parameters", (("precision", ("fp32", "bf16")),)),
+        (["--scenario", "single-stream"], "concurrencies", (1,)),
+        (["--scenario", "single-stream"], "batches", (1,)),
+        (["--scenario", "multi-stream", "--batch", "8"], "batches", (8,)),
+        (["--scenario", "server", "--rate", "5/s"], "rates_per_s", (5.0,)),
+        (["--scenario", "offline"], "batches", (1, 8, 32)),
     ],
 )
 def test_each_flag_means_what_it_says(words: list[str], attribute: str, value: object) -> None:
@@ -116,6 +121,7 @@ def test_each_flag_means_what_it_says(words: list[str], attribute: str, value: o
         ["--parameter", "precision"],
         ["--parameter", "=fp32"],
         ["--parameter", "a=1,1"],
+        ["--scenario", "burst"],
     ],
 )
 def test_a_mistake_names_the_flag_what_was_typed_and_what_is_allowed(words: list[str]) -> None:
@@ -150,6 +156,21 @@ def test_quick_goes_without_repeats() -> None:
     assert said.startswith("--quick")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--scenario", "offline", "--concurrency", "4"], "leave out"),
+        (["--scenario", "single-stream", "--rate", "4/s"], "leave out"),
+        (["--scenario", "server"], "needs --rate"),
+        (["--shared-memory", "cuda"], "only --engine perf_analyzer"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_a_mistake(words: list[str], says: str) -> None:
+    (said,) = mistakes(*words)
+    assert said.startswith(" ".join(words[:2]))
+    assert says in said
+
+
 def test_one_parameter_in_two_flags_is_a_mistake() -> None:
     (said,) = mistakes("--parameter", "a=1", "--parameter", "a=2")
     assert "twice" in said
@@ -157,7 +178,8 @@ def test_one_parameter_in_two_flags_is_a_mistake() -> None:
 
 _TEXT_FLAGS = (
     "batch", "instances", "max_batch", "max_queue_delay", "concurrency", "rate", "arrival", "protocol",
-    "engine", "shared_memory", "duration", "warmup", "repeats", "seed", "image", "check", "timeout", "processes",
+    "engine", "scenario", "shared_memory", "duration", "warmup", "repeats", "seed", "image", "check", "timeout",
+    "processes",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cell import Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
@@ -23,7 +23,7 @@ SPEC = SweepSpec(
 
 
 def unique(values: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
-    return st.lists(values, min_size=1, max_size=3, unique=True).map(tuple)
+    return st.lists(values, min_size=1, max_size=2, unique=True).map(tuple)
 
 
 specs = st.builds(
@@ -44,6 +44,7 @@ specs = st.builds(
 
 
 @given(specs)
+@settings(max_examples=40, deadline=None)
 def test_cells_are_the_product_of_the_axes_each_with_a_key_of_its_own(spec: SweepSpec) -> None:
     cells = spec.cells()
     levels = len(spec.concurrencies) + len(spec.rates_per_s)
@@ -55,6 +56,7 @@ def test_cells_are_the_product_of_the_axes_each_with_a_key_of_its_own(spec: Swee
 
 
 @given(specs)
+@settings(max_examples=40, deadline=None)
 def test_a_round_measures_every_cell_of_a_configuration_once(spec: SweepSpec) -> None:
     for server in spec.configurations():
         cells = {cell for cell in spec.cells() if cell.server == server}
@@ -67,6 +69,7 @@ def test_a_round_measures_every_cell_of_a_configuration_once(spec: SweepSpec) ->
 
 
 @given(specs)
+@settings(max_examples=40, deadline=None)
 def test_the_order_follows_from_the_seed_alone(spec: SweepSpec) -> None:
     server = spec.configurations()[0]
     assert list(spec.rounds(server)) == list(spec.rounds(server))
@@ -99,9 +102,32 @@ def test_a_load_is_either_closed_or_open() -> None:
 
 def test_the_estimate_counts_trials_and_loads() -> None:
     spec = replace(SPEC, duration_s=5, warmup_s=1)
-    trials = 2 * 2 * 2 * 2 * 2 * 3
+    trials = len(spec.turns())
+    assert trials == sum(len(turns) for server in spec.configurations() for turns in spec.rounds(server))
     assert spec.estimate_s(10) == pytest.approx(trials * spec.trial_s() + 2 * 10)
     assert spec.trial_s() > 6
+
+
+def test_a_reference_cell_is_measured_again_in_each_round_as_a_further_repeat_of_it() -> None:
+    for server in SPEC.configurations():
+        rounds = list(SPEC.rounds(server))
+        references = [turn for turns in rounds for turn in turns if turn.is_reference]
+        assert len(references) == len(rounds)
+        assert len({turn.cell for turn in references}) == 1
+    assert len({(turn.cell.key, turn.repeat) for turn in SPEC.turns()}) == len(SPEC.turns())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, repeats=1),  # quick: every trial counts
+        replace(
+            SPEC, batches=(1,), concurrencies=(1,), engines=(Engine.LOCUST,)
+        ),  # two cells watch each other
+    ],
+)
+def test_where_it_would_cost_more_than_it_tells_there_is_no_reference(spec: SweepSpec) -> None:
+    assert not any(turn.is_reference for turn in spec.turns())
 
 
 def test_fewer_repeats_than_an_interval_needs_is_quick() -> None:
@@ -112,14 +138,14 @@ def test_fewer_repeats_than_an_interval_needs_is_quick() -> None:
 @pytest.mark.parametrize(
     ("server", "load", "engine", "said"),
     [
-        ({"instances": 1}, {"batch": 8, "concurrency": 4}, Engine.LOCUST, "batch 8, 1 instance, http, 4 users"),
-        ({"instances": 2}, {"batch": 1, "rate_per_s": 2.5}, Engine.LOCUST, "batch 1, 2 instances, http, 2.5/s poisson"),
-        ({}, {"batch": 1, "concurrency": 1}, Engine.LOCUST, "batch 1, as served, http, 1 users"),
+        ({"instances": 1}, {"batch": 8, "concurrency": 4}, Engine.LOCUST, "8, 1 instance, http, 4 users"),
+        ({}, {"batch": 1, "rate_per_s": 2.5}, Engine.LOCUST, "1, as served, http, 2.5/s poisson"),
+        ({"instances": 2}, {"batch": 1, "concurrency": 2}, Engine.LOCUST, "1, 2 instances, http, 2 users"),
         (
             {"instances": 1, "parameters": (("precision", "bf16"),)},
             {"batch": 1, "concurrency": 2},
             Engine.PERF_ANALYZER,
-            "batch 1, 1 instance, http, 2 users, precision bf16, perf_analyzer",
+            "1, 1 instance, http, 2 users, precision bf16, perf_analyzer",
         ),
     ],
 )  # fmt: skip
@@ -131,5 +157,5 @@ def test_a_cell_is_described_in_one_line(
         load=Load(protocol=Protocol.HTTP, **load),  # type: ignore[arg-type]  # fields of the row
         engine=engine,
     )
-    assert describe(cell) == said
+    assert describe(cell) == f"batch {said}"
     assert "precision" not in columns(cell) or columns(cell)["precision"] == "bf16"

@@ -144,7 +144,10 @@ def test_an_interval_does_not_depend_on_the_unit(values: list[float], factor: fl
 
 
 def test_two_repeats_have_no_interval_and_none_have_no_value() -> None:
-    assert geometric([2.0, 8.0]) == Interval(pytest.approx(4.0), None, None, 2)
+    two = geometric([2.0, 8.0])
+    assert two is not None
+    assert two == Interval(two.value, None, None, 2)
+    assert two.value == pytest.approx(4.0)
     assert geometric([]) is None
 
 

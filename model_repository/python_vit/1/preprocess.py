@@ -1,7 +1,7 @@
 """Images as ViTImageProcessor prepares them, batched, on the device they are on.
 
-Resizing gives the very bytes Pillow gives (bilinear with antialiasing on uint8): its fixed-point sums,
-horizontal first, rounded to whole numbers between the two passes. Source: Pillow, libImaging/Resample.c.
+Resizing gives the very bytes Pillow 13 gives (bilinear with antialiasing on uint8): its fixed-point sums,
+rounded to whole numbers between the two passes, in its order. Source: Pillow, libImaging/Resample.c.
 """
 
 import functools
@@ -22,9 +22,23 @@ def prepare(images):
 
 def resize(images):
     """[n, H, W, 3] of whole numbers 0..255, as floats -> [n, 224, 224, 3]."""
-    columns_first = images.int().transpose(1, 2).contiguous()  # so that each pass copies whole rows
-    rows_first = _pass(columns_first).transpose(1, 2).contiguous()
-    return _pass(rows_first).float()
+    images = images.int()
+    if _is_vertical_first(*images.shape[1:3]):
+        return _across(_pass(images)).float()
+    return _pass(_across(images)).float()
+
+
+def _is_vertical_first(height, width):
+    """Pillow 13's rule: the height shrinks by more than twice what the width does (python-pillow #9549).
+
+    Older ones always begin across; single values then differ by one.
+    """
+    return height - SIDE > 2 * max(width - SIDE, 0)
+
+
+def _across(images):
+    """Resize the width; transposed, so that whole rows are copied."""
+    return _pass(images.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
 
 
 def _pass(images):
@@ -45,12 +59,13 @@ def _coefficients(source, target, device):
         return None
     scale = source / target
     support = max(scale, 1.0)
+    inverse = 1 / support  # multiplied, as Pillow does: dividing rounds otherwise
     rows, weights = [], []
     for i in range(target):
         center = (i + 0.5) * scale
         first = max(int(center - support + 0.5), 0)
         last = min(int(center + support + 0.5), source)
-        raw = [max(0.0, 1 - abs((x - center + 0.5) / support)) for x in range(first, last)]
+        raw = [max(0.0, 1 - abs((x - center + 0.5) * inverse)) for x in range(first, last)]
         total = sum(raw)
         rows.append(range(first, last))
         weights.append([int(0.5 + value / total * (1 << _BITS)) for value in raw])

@@ -1,0 +1,66 @@
+"""A cell's own page: bounded in size, and its columns count what the samples hold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import synthetic
+from synthetic import World, cell
+
+from bench import detail
+from bench.samples import Samples
+from bench.stats import nearest_rank
+
+
+def test_bins_lose_no_request() -> None:
+    trial = synthetic.trial(cell(batch=1, concurrency=4))
+    series = detail.time_series(trial, bins=30)
+    width = series["t"][1] - series["t"][0]
+    done = sum(value * width for value in series["lines"]["done_per_s"])
+    assert done == pytest.approx(len(trial.samples.good()), rel=0.03)
+    assert len(series["t"]) == 30
+    assert {len(line) for line in series["lines"].values()} == {30}
+
+
+def test_in_flight_is_the_concurrency_of_a_closed_loop() -> None:
+    series = detail.time_series(synthetic.trial(cell(batch=1, concurrency=7)))
+    middle = series["lines"]["in_flight"][5:-5]
+    assert set(middle) == {7.0}
+
+
+def test_the_window_lies_between_warm_up_and_drain() -> None:
+    trial = synthetic.trial(cell(batch=1))
+    start, end = detail.time_series(trial)["window"]
+    assert start == pytest.approx(1.0, abs=0.01)
+    assert end - start == pytest.approx(trial.window.seconds, abs=0.01)
+
+
+def test_the_ladder_climbs_and_says_how_far_the_samples_carry() -> None:
+    samples = np.sort(np.random.default_rng(1).integers(1, 10**9, 1000))
+    found = detail.ladder(samples, samples)
+    assert found["response_ms"] == sorted(found["response_ms"])
+    at = found["steps"].index(100)
+    assert found["response_ms"][at] == pytest.approx(nearest_rank(samples, 99) / 1e6, rel=1e-3)
+    assert found["steps"][found["carried"] - 1] <= 200  # 1,000 samples carry p99, not p99.9
+    assert found["carried"] > at
+
+
+def test_a_million_samples_make_no_longer_lists() -> None:
+    sizes = []
+    for requests in (1_000, 200_000):
+        trial = synthetic.trial(cell(), world=World(requests=requests))
+        sizes.append(len(str(detail.detail([trial], [0])["series"])))
+    assert sizes[1] < 1.3 * sizes[0]
+
+
+def test_a_trial_without_requests_has_an_empty_course() -> None:
+    trial = dataclasses.replace(synthetic.trial(cell()), samples=Samples.of([]))
+    assert detail.time_series(trial)["t"] == []
+
+
+def test_each_finding_once_with_the_repeats_that_have_it() -> None:
+    trials = [synthetic.trial(cell(batch=32), repeat) for repeat in range(3)]
+    found = {entry["code"]: entry["repeats"] for entry in detail.detail(trials, [])["findings"]}
+    assert found["too-few-samples"] == [0, 1, 2]

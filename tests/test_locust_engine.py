@@ -1,0 +1,168 @@
+"""The Locust engine on servers whose truth is known: right, complete, and never hanging."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from bench.cell import Load, Protocol, ServerConfiguration
+from bench.checks import judge
+from bench.embedded import EmbeddedTriton
+from bench.errors import ToolError
+from bench.findings import Verdict, verdict
+from bench.locust_engine import LocustEngine, orders_of
+from bench.samples import Outcome
+from bench.trial import Live, Plan, Served, Target, Trial
+from calibration import closed, measure, parameters, serve
+
+pytestmark = pytest.mark.e2e
+
+DELAY_S = 0.05
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LocustEngine]:
+    with LocustEngine() as engine:
+        yield engine
+
+
+def delay(instances: int = 1, **values: object) -> ServerConfiguration:
+    return ServerConfiguration(model="delay", instances=instances, parameters=parameters(**values))
+
+
+def rate_per_s(trial: Trial) -> float:
+    return len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("k", [1, 4])
+def test_k_instances_of_50_ms_under_k_users_answer_k_per_50_ms(
+    engine: LocustEngine, triton: EmbeddedTriton, protocol: Protocol, k: int
+) -> None:
+    trial = measure(engine, triton, delay(k), closed(k, protocol), duration_s=2.0)
+    assert rate_per_s(trial) == pytest.approx(k / DELAY_S, rel=0.05)
+    assert (trial.samples.outcome == Outcome.OK).all()
+    assert trial.samples.service_ns.min() >= DELAY_S * 1e9
+    assert trial.window.seconds == pytest.approx(2.0, abs=0.2)
+    assert trial.errors == {}
+
+
+def test_two_processes_make_the_load_of_one(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    trial = measure(engine, triton, delay(4), closed(4), duration_s=1.5, workers=2)
+    assert trial.generator.workers == len(trial.generator.cpu_s) == 2
+    assert rate_per_s(trial) == pytest.approx(4 / DELAY_S, rel=0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_open_loop_accounts_for_every_arrival(
+    engine: LocustEngine, triton: EmbeddedTriton, workers: int
+) -> None:
+    load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=60)
+    trial = measure(engine, triton, delay(8), load, workers=workers)
+    assert trial.planned == len(trial.samples)
+    assert (trial.samples.sent_ns >= trial.samples.intended_ns).all()
+    assert (np.diff(trial.samples.intended_ns) > 0).all()  # merged in order, each arrival once
+    assert (trial.samples.outcome == Outcome.OK).all()
+
+
+def test_arrivals_of_an_overload_are_unfinished_and_not_lost(
+    engine: LocustEngine, triton: EmbeddedTriton
+) -> None:
+    load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=100)  # five times what one instance can do
+    trial = measure(engine, triton, delay(1), load, drain_s=0.1)
+    unfinished = int((trial.samples.outcome == Outcome.UNFINISHED).sum())
+    assert trial.planned == len(trial.samples)
+    assert unfinished > 0.5 * len(trial.samples)
+    assert "saturated" in {finding.code for finding in judge(trial)}
+
+
+def test_counters_are_of_the_window(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    trial = measure(engine, triton, delay(2), closed(2, batch=8), warmup_s=0.5)
+    done = len(trial.samples.done_in(trial.window))
+    assert trial.counters is not None
+    assert abs(trial.counters.success_count - done) <= 4
+    assert trial.counters.inference_count == 8 * trial.counters.success_count
+    assert trial.counters.compute_infer_ns / trial.counters.success_count == pytest.approx(50e6, rel=0.1)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize(
+    ("mode", "outcome", "code"),
+    [
+        ("empty", Outcome.WRONG_ANSWER, "wrong-answers"),
+        ("wrong_shape", Outcome.WRONG_ANSWER, "wrong-answers"),
+        ("wrong_values", Outcome.WRONG_ANSWER, "wrong-answers"),
+        ("nan", Outcome.WRONG_ANSWER, "wrong-answers"),
+        ("error", Outcome.SERVER_ERROR, "nothing-measured"),
+    ],
+)
+def test_a_server_that_answers_wrong_makes_the_cell_invalid(
+    engine: LocustEngine, triton: EmbeddedTriton, protocol: Protocol, mode: str, outcome: Outcome, code: str
+) -> None:
+    server = ServerConfiguration(model="faulty", parameters=parameters(mode=mode))
+    load = closed(2, protocol, batch=2)
+    trial = measure(engine, triton, server, load, duration_s=0.3, check_fraction=1.0)
+    assert len(trial.samples) > 0
+    assert (trial.samples.outcome == outcome).all()
+    findings = judge(trial)
+    assert code in {finding.code for finding in findings}
+    assert verdict(findings) is Verdict.INVALID
+    (message,) = trial.errors
+    assert mode != "error" or "this request fails on purpose" in message
+
+
+def test_a_server_that_answers_right_is_not_accused(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    server = ServerConfiguration(model="faulty", parameters=parameters(fraction=0))
+    trial = measure(engine, triton, server, closed(2, batch=2), duration_s=0.3, check_fraction=1.0)
+    assert (trial.samples.outcome == Outcome.OK).all()
+    assert trial.values_checked == len(trial.samples)
+
+
+@pytest.mark.parametrize(("workers", "left"), [(1, 0), (2, 1)])
+def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
+    engine: LocustEngine, triton: EmbeddedTriton, workers: int, left: int
+) -> None:
+    victims: list[int] = []
+
+    def kill_one(live: Live) -> None:
+        if not victims and live.seconds > 0.3:
+            victims.append(engine.pids[0])
+            os.kill(victims[0], signal.SIGKILL)
+
+    cell = measure(engine, triton, delay(2), closed(2), duration_s=0.1).cell
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.2, duration_s=1.0, workers=workers)
+    began = time.monotonic()
+    trial = engine.measure(plan, triton.target, serve(triton, cell.server), kill_one)
+    assert time.monotonic() - began < 20
+    assert victims
+    assert trial.generator.lost_workers == 1
+    assert (len(trial.samples) > 0) == (left > 0)
+    assert "worker-lost" in {finding.code for finding in judge(trial)}
+    assert verdict(judge(trial)) is Verdict.INVALID
+    assert victims[0] not in engine.pids
+    after = measure(engine, triton, delay(2), closed(2), duration_s=0.3, workers=workers)
+    assert after.generator.lost_workers == 0
+    assert len(after.samples.good()) > 0
+
+
+def test_nobody_listening_is_data_and_not_a_hang(triton: EmbeddedTriton) -> None:
+    """Control works, requests go nowhere: every one is a connection failure."""
+    server = delay()
+    served = serve(triton, server)
+    target = Target(triton.target.http_url, "127.0.0.1:9", None)
+    plan = Plan(
+        cell=measure_cell(server, Protocol.GRPC), repeat=0, seed=1, warmup_s=0.1, duration_s=0.3, timeout_s=1
+    )
+    with LocustEngine() as engine:
+        threading.Timer(20, engine._discard).start  # noqa: B018  # never started: the assertion below bounds it
+        began = time.monotonic()
+        trial = engine.measure(plan, target, served)
+    assert time.monotonic() - began < 20
+    assert set(trial.samples.outcome.tolist()) == {Outcome.CONNECTION}
+    assert verdict(judge(trial)) is Verdict.INVALID

@@ -1,0 +1,193 @@
+"""The page as a file: its numbers are those of the samples, it is closed to the network, and small."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from synthetic import Study, World, cell, grid
+
+from bench import cells, index, page
+from bench.cell_row import PERCENTS
+from bench.run import RunFolder
+from bench.stats import nearest_rank
+from bench.summary import judged
+
+EVIL = "<script>alert(1)</script><!-- \u2028 \"'&"
+
+
+def data_of(html: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def rows_of(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return synthetic.every_kind(tmp_path_factory.mktemp("everything") / "run")
+
+
+@pytest.fixture(scope="module")
+def html(everything: RunFolder) -> str:
+    return page.write(everything).read_text(encoding="utf-8")
+
+
+def test_figures_in_the_page_equal_those_recomputed_from_the_samples(
+    everything: RunFolder, html: str
+) -> None:
+    rows = {row["cell"]: row for row in rows_of(data_of(html))}
+    tradeoff = next(f for f in data_of(html)["figures"] if f["id"] == "tradeoff")
+    at = PERCENTS.index(99.0)
+    drawn = {
+        i: (x, y)
+        for trace in tradeoff["variants"][at]["data"]
+        for i, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)
+    }
+    order = [row["cell"] for row in rows.values()]
+    for trials in cells.by_cell(everything.trials()):
+        key, batch = trials[0].cell.key, trials[0].cell.load.batch
+        pooled = np.sort(np.concatenate([judged(t).good().response_ns for t in trials]))
+        rates = [len(t.samples.done_in(t.window).good()) * batch / t.window.seconds for t in trials]
+        assert rows[key]["throughput_img_per_s"] == pytest.approx(np.exp(np.mean(np.log(rates))))
+        if len(pooled) >= 662:
+            p99 = nearest_rank(pooled, 99) / 1e6
+            assert rows[key]["latency_p99_ms"] == rows[key]["latencies_ms"][at] == p99
+            assert drawn[order.index(key)] == (p99, rows[key]["throughput_img_per_s"])
+        else:
+            assert rows[key]["latency_p99_ms"] is None
+            assert order.index(key) not in drawn
+
+
+def test_the_csv_in_the_page_is_the_file_beside_it(everything: RunFolder, html: str, tmp_path: Path) -> None:
+    cells.write_csv(cells.rows(everything), tmp_path / "cells.csv")
+    assert data_of(html)["csv"] == (tmp_path / "cells.csv").read_text()
+    assert len(pd.read_csv(io.StringIO(data_of(html)["csv"]))) == len(everything.record.planned)
+
+
+def test_it_asks_nothing_of_the_network(html: str) -> None:
+    head = html[: html.index('<script type="application/json"')]
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", head)
+    assert "@import" not in head
+    assert "url(" not in head
+    assert html.count("plotly.js (cartesian - minified)") == 1
+
+
+def test_words_of_data_never_become_markup(tmp_path: Path) -> None:
+    of = cell(model=EVIL, parameters=((EVIL, EVIL),))
+    study = Study(
+        cells=(of, cell(model=EVIL, batch=1)), failed={of.key: EVIL}, name=EVIL, machine={EVIL: EVIL},
+        weights=EVIL, world=World(error_share=0.1),
+    )  # fmt: skip
+    html = page.render([synthetic.write(tmp_path / "run", study)])
+    assert "<script>alert" not in html
+    assert html.count("<!--") == page._asset("plotly-cartesian.min.js").count("<!--")
+    start = html.index('id="data">')
+    assert not re.search("[<>&\u2028\u2029]", html[start + 10 : html.index("</script>", start)])
+    assert {row["model"] for row in rows_of(data_of(html))} == {EVIL}
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--", "\u2028", "\u2029", "&lt;", 'a"b\\c'])
+def test_embedded_json_reads_back_equal(text: str) -> None:
+    embedded = page.embed({text: [text, 1.5, None]})
+    assert json.loads(embedded) == {text: [text, 1.5, None]}
+    assert not set(embedded) & set("<>&\u2028\u2029")
+
+
+def test_numbers_that_are_none_cannot_slip_in_as_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        page.embed({"x": float("nan")})
+
+
+def test_each_cell_has_the_command_that_repeats_it(html: str) -> None:
+    data = data_of(html)
+    for row, command in zip(rows_of(data), data["commands"], strict=True):
+        assert f"--batch {row['batch']} " in command
+        assert f"--instances {row['instances']}" in command
+        assert ("--rate" in command) == (row["rate_per_s"] is not None)
+        assert ("--engine perf_analyzer" in command) == (row["engine"] == "perf_analyzer")
+
+
+def test_the_slo_of_the_run_is_where_the_slider_starts(html: str, tmp_path: Path) -> None:
+    assert data_of(html)["limit"] == {"percent": 99.0, "bound_ms": 100.0, "error_fraction": 0.001}
+    plain = synthetic.write(tmp_path / "run", Study(cells=(cell(batch=32),), repeats=1))
+    assert data_of(page.render([plain]))["limit"] is None
+    assert data_of(page.render([plain]))["percent"] == 50.0
+
+
+def test_several_runs_lie_over_each_other_the_newest_judged(tmp_path: Path) -> None:
+    of = grid(protocols=("http",))
+    old = synthetic.write(tmp_path / "old", Study(cells=of, repeats=1, name="old", created_at="2026-01-01"))
+    new = synthetic.write(tmp_path / "new", Study(cells=of, repeats=1, name="new", created_at="2026-02-01"))
+    html = page.render([new, old])
+    data = data_of(html)
+    assert [run["name"] for run in data["runs"]] == ["old", "new"]
+    assert [row["run"] for row in rows_of(data)] == [0] * len(of) + [1] * len(of)
+    assert "<h1>new</h1>" in html
+    assert len(data["details"]) == 2 * len(of)
+
+
+def test_a_run_without_any_trial_still_has_a_report(tmp_path: Path) -> None:
+    of = cell()
+    data = data_of(
+        page.render([synthetic.write(tmp_path / "run", Study(cells=(of,), failed={of.key: "no memory"}))])
+    )
+    assert data["figures"] == []
+    assert rows_of(data)[0]["reason"] == "no memory"
+
+
+def test_sixty_cells_of_five_repeats_render_in_time_and_space(tmp_path: Path) -> None:
+    """Goals: 10 s, 500 MB, 2.5 MB; the time is held with slack for a busy machine."""
+    of = grid(batches=(1, 4, 8, 16, 32), levels=(1, 4, 16))
+    folder = synthetic.write(
+        tmp_path / "run", Study(cells=of, repeats=5, world=World(requests=10_000, gpu=True))
+    )
+    started = time.process_time()
+    path = page.write(folder)
+    assert len(of) == 60
+    assert time.process_time() - started < 20
+    assert path.stat().st_size < 2_500_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 900 * 1024  # of the whole test process
+
+
+def test_a_million_samples_take_no_more_room_than_a_thousand(tmp_path: Path) -> None:
+    few = Study(cells=(cell(),), repeats=1, world=World(requests=1_000))
+    many = Study(cells=(cell(),), repeats=1, world=World(requests=1_200_000))
+    sizes = [
+        len(page.render([synthetic.write(tmp_path / name, s)])) for name, s in (("few", few), ("many", many))
+    ]
+    assert abs(sizes[1] - sizes[0]) < 10_000
+
+
+def test_the_index_lists_runs_the_newest_first_with_a_trend(tmp_path: Path) -> None:
+    for name, created, slowdown in (
+        ("a", "2026-01-01", 1.0),
+        ("b", "2026-01-02", 1.2),
+        (EVIL[:12], "2026-01-03", 1.1),
+    ):
+        study = Study(
+            cells=(cell(),), repeats=1, name=name, created_at=created, world=World(slowdown=slowdown)
+        )
+        folder = synthetic.write(tmp_path / f"run-{created}", study)
+        cells.write_csv(cells.rows(folder), folder.path / "cells.csv")
+        (folder.path / "report.html").write_text("")
+    (tmp_path / "not-a-run").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    html = index.write(tmp_path).read_text()
+    assert html.index('href="run-2026-01-02/report.html"') < html.index('href="run-2026-01-01/report.html"')
+    assert html.count("<circle") == 3
+    assert "<script" not in html

@@ -1,0 +1,106 @@
+"""The table for a terminal and for a pull request, and the choice they and the page make."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import synthetic
+from rich.console import Console
+from synthetic import Study, World, cell, grid
+
+from bench import cells, terminal
+from bench.cell_row import CellRow
+from bench.decide import Holds, Limit, decide, holds
+from bench.run import RunFolder
+
+
+def shown(folder: RunFolder) -> str:
+    out = io.StringIO()
+    terminal.show(cells.rows(folder), folder.record, Console(file=out))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return synthetic.every_kind(tmp_path_factory.mktemp("everything") / "run")
+
+
+def test_without_a_terminal_it_is_plain_and_whole(everything: RunFolder) -> None:
+    text = shown(everything)
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert len([line for line in text.splitlines() if line.startswith(("http ", "grpc "))]) == len(
+        everything.record.planned
+    )
+
+
+def test_the_answer_comes_first_and_holds_the_limit(everything: RunFolder) -> None:
+    text = shown(everything)
+    best = decide(cells.rows(everything), Limit(99.0, 100.0, 0.001)).best
+    assert best is not None
+    assert text.index("For p99 <= 100 ms run") < text.index("protocol")
+    assert terminal.named(best) in text
+
+
+def test_a_missing_percentile_says_what_it_needs(everything: RunFolder) -> None:
+    assert "n/a: too few samples (n); p99 needs 662." in shown(everything)
+
+
+def test_findings_end_with_what_to_do(everything: RunFolder) -> None:
+    text = shown(everything)
+    assert "INVALID client-bound" in text
+    assert "Use --processes auto" in text
+    assert text.index("FAILED (3 cells)") < text.index("INVALID client-bound") < text.index("WARNING")
+
+
+def test_one_repeat_is_called_indicative(tmp_path: Path) -> None:
+    assert "figures are indicative" in shown(synthetic.write(tmp_path / "r", Study(cells=grid(), repeats=1)))
+
+
+def test_words_of_data_are_no_markup_of_a_terminal_or_of_markdown(tmp_path: Path) -> None:
+    of = cell(parameters=(("note", "[red]x|y<b>"),))
+    folder = synthetic.write(tmp_path / "r", Study(cells=(of,), failed={}, world=World(error_share=0.1)))
+    assert "[red]x|y<b>" in shown(folder)
+    text = terminal.markdown(cells.rows(folder), folder.record)
+    assert "<b>" not in text
+    assert "\\[red\\]x\\|y&lt;b&gt;" in text
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    of = cell()
+    folder = synthetic.write(tmp_path / "r", Study(cells=(of,), failed={of.key: "no memory"}))
+    text = shown(folder)
+    assert "No valid cell was measured." in text
+    assert "FAILED (1 cell): no memory" in text
+
+
+def row_of(tmp_path: Path, **world: float) -> CellRow:
+    study = Study(cells=(cell(batch=1, concurrency=1),), world=World(**world))  # type: ignore[arg-type]
+    return cells.rows(synthetic.write(tmp_path / "r", study))[0]
+
+
+def test_a_limit_is_proved_likely_missed_or_unknown(tmp_path: Path) -> None:
+    row = row_of(tmp_path)
+    value, proved = row.latency_ms(99.0), row.proved_ms[3]
+    assert value is not None
+    assert proved is not None
+    assert value < proved
+    assert holds(row, Limit(99.0, proved)) is Holds.YES
+    assert holds(row, Limit(99.0, (value + proved) / 2)) is Holds.LIKELY
+    assert holds(row, Limit(99.0, value * 0.99)) is Holds.NO
+    assert holds(row, Limit(99.9, 1e9)) is Holds.UNKNOWN
+
+
+def test_too_many_errors_hold_no_limit(tmp_path: Path) -> None:
+    row = row_of(tmp_path, error_share=0.05)
+    assert holds(row, Limit(99.0, 1e9, error_fraction=0.01)) is Holds.NO
+    assert holds(row, Limit(99.0, 1e9, error_fraction=0.5)) is Holds.YES
+
+
+def test_an_invalid_cell_is_never_recommended(everything: RunFolder) -> None:
+    rows = cells.rows(everything)
+    decision = decide(rows, None)
+    assert all(row.verdict == "VALID" for row in decision.valid)
+    assert decision.best is max(decision.valid, key=lambda row: row.throughput_img_per_s or 0)

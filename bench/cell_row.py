@@ -100,8 +100,15 @@ class CellRow:
     @property
     def axes(self) -> tuple[object, ...]:
         """What was asked of the server and of the load; neither the model's name nor the engine."""
-        return (self.protocol, self.batch, self.instances, self.concurrency, self.rate_per_s, self.arrival,
-                self.shared_memory, self.max_batch, self.max_queue_delay_us, str(self.parameters))  # fmt: skip
+        load = (
+            self.protocol,
+            self.batch,
+            self.concurrency,
+            self.rate_per_s,
+            self.arrival,
+            self.shared_memory,
+        )
+        return (*load, self.instances, self.max_batch, self.max_queue_delay_us, str(self.parameters))
 
     def latency_ms(self, percent: float) -> float | None:
         """The pooled percentile; None with too few samples."""

@@ -18,7 +18,9 @@ from bench.checks import judge, mean_of
 from bench.findings import Finding, Severity, verdict
 from bench.run import RunRecord
 from bench.samples import Int64
-from bench.stats import Interval, estimate_under, geometric, nearest_rank, percentile, proves
+from bench.slo import Holding
+from bench.slo import judge as judge_slo
+from bench.stats import Interval, estimate_under, geometric, percentile
 from bench.summary import ServerTimes, TrialSummary, server_times, summarize
 from bench.trial import Counters, Trial
 from bench.units import Slo, parse_slo
@@ -45,7 +47,7 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
         "batches": _batches(trials),
         **_machine(trials),
         "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
-        "slo_met": _slo_met(pooled, errors, slo),
+        "slo_met": _slo_met(pooled, summaries, slo),
         "verdict": str(verdict(remarks)),
         "findings": codes(remarks),
     }
@@ -139,22 +141,13 @@ def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
     return geometric(known) if len(known) == len(values_ms) else None
 
 
-def _slo_met(pooled: Int64, errors: int, slo: Slo | None) -> bool | None:
-    """Every percentile within its bound, and errors few enough; None where samples do not decide.
-
-    Missed: the percentile itself is beyond. Met: proved at 99 %, by MLPerf's early stopping.
-    """
+def _slo_met(pooled: Int64, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:
+    """None without an SLO, and where the samples do not decide."""
     if slo is None or len(pooled) == 0:
         return None
-    if errors / (errors + len(pooled)) > slo.error_fraction:
-        return False
-    met = True
-    for percent, bound in slo.latencies:
-        over = int((pooled > bound).sum())
-        if nearest_rank(pooled, percent) > bound:
-            return False
-        met = met and proves(percent, over, len(pooled))
-    return True if met else None
+    errors, asked = sum(s.errors for s in summaries), sum(s.asked for s in summaries)
+    holding, _ = judge_slo(pooled, errors, asked, slo)
+    return {Holding.HOLDS: True, Holding.MISSES: False, Holding.UNDECIDED: None}[holding]
 
 
 def _server(times: ServerTimes | None) -> dict[str, Any]:

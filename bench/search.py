@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from bench.samples import Int64
-from bench.stats import nearest_rank, proves, samples_needed
+from bench.slo import Holding
+from bench.stats import samples_needed
 from bench.units import Slo
 
 RAMP = 1.5
@@ -28,18 +27,12 @@ CONFIRMATIONS = 2
 VOTES = 3  # near the edge one probe is a coin toss
 
 
-class Outcome(StrEnum):
-    HOLDS = "holds"
-    MISSES = "misses"
-    UNDECIDED = "undecided"
-
-
 @dataclass(frozen=True, slots=True)
 class Probe:
     """`why`: in a phrase, for the report."""
 
     rate_per_s: float
-    outcome: Outcome
+    outcome: Holding
     why: str
 
 
@@ -74,7 +67,7 @@ class _Log:
     def holds(self, rate: float, *, proved: bool = False) -> bool:
         probe = self.measure(round_rate(rate), proved)
         self.probes.append(probe)
-        return probe.outcome is Outcome.HOLDS or (probe.outcome is Outcome.UNDECIDED and not proved)
+        return probe.outcome is Holding.HOLDS or (probe.outcome is Holding.UNDECIDED and not proved)
 
     def majority(self, rate: float) -> bool:
         """Best of three: two equal outcomes decide."""
@@ -96,7 +89,7 @@ def find_capacity(measure: Measure, start_per_s: float, most_per_s: float = math
         return Capacity(None, None, missed, tuple(log.probes))
     held, missed = _bisect(log, held, missed)
     confirmed = _confirm(log, held)
-    above = [p.rate_per_s for p in log.probes if p.outcome is Outcome.MISSES]
+    above = [p.rate_per_s for p in log.probes if p.outcome is Holding.MISSES]
     high = min((rate for rate in above if confirmed is not None and rate > confirmed), default=None)
     return Capacity(confirmed, confirmed, high, tuple(log.probes))
 
@@ -135,24 +128,6 @@ def _confirm(log: _Log, rate: float) -> float | None:
             return round_rate(rate)
         rate *= BACK_OFF
     return None
-
-
-def judge(latencies_ns: Int64, errors: int, slo: Slo) -> tuple[Outcome, str]:
-    """`latencies_ns`: response times, sorted, of all that were due; unfinished ones as they waited."""
-    n = len(latencies_ns)
-    if n == 0:
-        return Outcome.MISSES, "nothing was answered"
-    if errors / (n + errors) > slo.error_fraction:
-        return Outcome.MISSES, f"{errors} of {n + errors} requests failed"
-    proved = True
-    for percent, bound in slo.latencies:
-        value = nearest_rank(latencies_ns, percent)
-        if value > bound:
-            return Outcome.MISSES, f"p{percent:g} is {value / 1e6:.3g} ms"
-        over = int((latencies_ns > bound).sum())
-        proved = proved and proves(percent, over, n)
-    said = ", ".join(f"p{p:g} is {nearest_rank(latencies_ns, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
-    return (Outcome.HOLDS if proved else Outcome.UNDECIDED), said
 
 
 def round_rate(rate: float) -> float:

@@ -25,6 +25,7 @@ from bench.progress import ConsoleProgress
 from bench.run import RunFolder, write_json
 from bench.samples import Outcome
 from bench.search import Capacity, Probe
+from bench.slo import judge
 from bench.spec import SweepSpec, Turn
 from bench.summary import judged
 from bench.sweep import Sweep
@@ -157,8 +158,7 @@ class Hunt:
         )
         due = judged(trial)
         answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
-        failed = len(due) - len(answered)
-        outcome, why = search.judge(np.sort(answered.response_ns), failed, self.slo)
+        outcome, why = judge(np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
         self.progress.say(f"  {rate:g}/s {outcome}: {why}")
         return Probe(rate, outcome, why)
 

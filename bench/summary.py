@@ -25,6 +25,7 @@ class TrialSummary:
 
     requests: int  # answered right
     errors: int
+    asked: int  # the requests whose latency the trial is about, failed ones among them
     throughput_req_per_s: float
     throughput_img_per_s: float
     latencies_ns: Int64
@@ -56,6 +57,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     return TrialSummary(
         requests=len(done.good()),
         errors=len(asked.failed()),
+        asked=len(asked),
         throughput_req_per_s=per_s,
         throughput_img_per_s=per_s * batch,
         latencies_ns=np.sort(answered.response_ns),

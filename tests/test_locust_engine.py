@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import threading
+import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from calibration import closed, measure, parameters, serve
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.cell import Load, Protocol, ServerConfiguration
+from bench.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.checks import judge
 from bench.embedded import EmbeddedTriton
-from bench.errors import ToolError
+from bench.errors import Unreachable
 from bench.findings import Verdict, verdict
+from bench.lanes import Order
 from bench.locust_engine import LocustEngine, orders_of
 from bench.samples import Outcome
 from bench.trial import Live, Plan, Served, Target, Trial
-from calibration import closed, measure, parameters, serve
 
 pytestmark = pytest.mark.e2e
 
@@ -135,7 +141,7 @@ def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
             victims.append(engine.pids[0])
             os.kill(victims[0], signal.SIGKILL)
 
-    cell = measure(engine, triton, delay(2), closed(2), duration_s=0.1).cell
+    cell = Cell(server=delay(2), load=closed(2))
     plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.2, duration_s=1.0, workers=workers)
     began = time.monotonic()
     trial = engine.measure(plan, triton.target, serve(triton, cell.server), kill_one)
@@ -151,18 +157,41 @@ def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
     assert len(after.samples.good()) > 0
 
 
-def test_nobody_listening_is_data_and_not_a_hang(triton: EmbeddedTriton) -> None:
-    """Control works, requests go nowhere: every one is a connection failure."""
-    server = delay()
-    served = serve(triton, server)
-    target = Target(triton.target.http_url, "127.0.0.1:9", None)
-    plan = Plan(
-        cell=measure_cell(server, Protocol.GRPC), repeat=0, seed=1, warmup_s=0.1, duration_s=0.3, timeout_s=1
-    )
-    with LocustEngine() as engine:
-        threading.Timer(20, engine._discard).start  # noqa: B018  # never started: the assertion below bounds it
-        began = time.monotonic()
-        trial = engine.measure(plan, target, served)
-    assert time.monotonic() - began < 20
+def test_requests_that_reach_nobody_are_data_and_not_a_hang(
+    engine: LocustEngine, triton: EmbeddedTriton
+) -> None:
+    """The control side answers, the address of gRPC requests does not."""
+    cell = Cell(server=delay(), load=closed(2, Protocol.GRPC))
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.1, duration_s=0.3)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = replace(triton.target, grpc_address=f"127.0.0.1:{unused.getsockname()[1]}")
+        trial = engine.measure(plan, nobody, serve(triton, delay()))
     assert set(trial.samples.outcome.tolist()) == {Outcome.CONNECTION}
     assert verdict(judge(trial)) is Verdict.INVALID
+
+
+def test_a_target_that_is_gone_is_an_error_and_not_a_trial(engine: LocustEngine) -> None:
+    cell = Cell(server=delay(), load=closed(1))
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.1, duration_s=0.2)
+    served = Served(
+        {"name": "delay", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}],
+         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 16]}]},
+        {"max_batch_size": 64},
+    )  # fmt: skip
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        target = Target(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(Unreachable, match="connection refused"):
+            engine.measure(plan, target, served)
+
+
+@given(users=st.integers(1, 500), workers=st.integers(1, 16), batch=st.integers(1, 8))
+def test_users_are_shared_out_whole(users: int, workers: int, batch: int) -> None:
+    cell = Cell(server=delay(), load=closed(users, batch=batch))
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0, duration_s=1)
+    orders = orders_of(plan, Target("http://h:1"), Served({}, {}), workers, Path())
+    assert sum(order.users for order in orders) == users
+    assert max(order.users for order in orders) - min(order.users for order in orders) <= 1
+    assert len({order.samples for order in orders}) == workers
+    assert all(Order.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)

@@ -52,6 +52,7 @@ class Browser:
 
     def open(self, path: Path, *, width: int = 1600, dark: bool = False) -> None:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        scheme.append({"name": "prefers-reduced-motion", "value": "reduce"})  # no scrolling under a click
         metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -116,8 +117,8 @@ def test_it_opens_alone_without_a_complaint_and_fits_its_width(
 def test_every_chart_is_drawn(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
     drawn = browser.run(
-        "return [...document.querySelectorAll('[data-figure], #tail-figure')].map(e => "
-        "[e.dataset.figure ?? 'tail', e.querySelectorAll('.trace, .point').length, e.getBoundingClientRect().height])"
+        "return [...document.querySelectorAll('[data-figure], #tail-figure')].map(e => [e.dataset.figure ?? 'tail',"
+        "e.querySelectorAll('.trace, .point').length, e.getBoundingClientRect().height])"
     )
     assert len(drawn) == 11
     for name, marks, height in drawn:
@@ -164,8 +165,9 @@ def test_a_click_on_a_point_opens_its_cell_and_escape_closes_it(
     x, y, index = browser.run(
         "const gd = document.querySelector('[data-figure=tradeoff] .js-plotly-plot');"
         "gd.scrollIntoView({block: 'center', behavior: 'instant'});"
-        "const t = gd.data.find(t => t.customdata && t.opacity === 1), l = gd._fullLayout, r = gd.getBoundingClientRect();"
-        "return [r.x + l.xaxis._offset + l.xaxis.d2p(t.x[0]), r.y + l.yaxis._offset + l.yaxis.d2p(t.y[0]), t.customdata[0]]"
+        "const t = gd.data.find(t => t.customdata && t.opacity === 1), r = gd.getBoundingClientRect();"
+        "const {xaxis: x, yaxis: y} = gd._fullLayout;"
+        "return [r.x + x._offset + x.d2p(t.x[0]), r.y + y._offset + y.d2p(t.y[0]), t.customdata[0]]"
     )
     ActionChains(browser.driver).move_by_offset(int(x), int(y)).pause(0.4).click().perform()
     ActionChains(browser.driver).move_by_offset(-int(x), -int(y)).perform()
@@ -222,7 +224,8 @@ def test_sorting_and_filtering(browser: Browser, everything: RunFolder) -> None:
     best = max(cells.rows(everything), key=lambda row: row.throughput_img_per_s or 0)
     assert first.startswith(f"b{best.batch} · {best.instances} inst · {best.protocol}")
     browser.run(
-        "const s = document.querySelector('[data-facet=protocol]'); s.value = [...s.options].find(o => o.text === 'grpc').value;"
+        "const s = document.querySelector('[data-facet=protocol]');"
+        "s.value = [...s.options].find(o => o.text === 'grpc').value;"
         "s.dispatchEvent(new Event('change'))"
     )
     shown = browser.run("return [...document.querySelectorAll('#table tbody tr')].map(r => r.innerText)")
@@ -232,8 +235,8 @@ def test_sorting_and_filtering(browser: Browser, everything: RunFolder) -> None:
 
 
 def test_a_model_called_like_a_script_does_nothing(browser: Browser, tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    of = cell(model=evil, batch=1, parameters=((evil, evil),))
+    evil = "<script>alert(1)</script>"
+    of = cell(model=evil, batch=1, parameters=(("<img src=x onerror=alert(2)>", "1"),))
     study = Study(
         cells=(of, cell(model=evil, batch=8)), name=evil, world=World(error_share=0.1), weights=evil,
         failed={cell(model=evil, batch=8).key: evil},

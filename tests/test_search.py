@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.arrivals import poisson
-from bench.search import Capacity, Outcome, Probe, find_capacity, judge, samples_wanted
+from bench.search import Capacity, Probe, find_capacity, samples_wanted
+from bench.slo import Holding, judge
 from bench.units import Slo, parse_slo
 
 
@@ -40,7 +41,7 @@ def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
     def measure(rate: float, confirm: bool) -> Probe:
         seconds = samples_wanted(slo, confirm=confirm) / rate
         latencies = response_ns(rate, service_ns, seconds, seed * 1000 + next(count))
-        outcome, why = judge(latencies, 0, slo)
+        outcome, why = judge(latencies, 0, len(latencies), slo)
         return Probe(rate, outcome, why)
 
     return find_capacity(measure, 0.1e9 / service_ns)
@@ -57,18 +58,18 @@ def test_twenty_searches_stay_within_the_slo_and_near_the_capacity() -> None:
 def test_an_slo_below_the_service_time_has_no_capacity() -> None:
     found = search(parse_slo("p99=10ms"), 20_000_000, 1)
     assert found.rate_per_s is None
-    assert all(probe.outcome is Outcome.MISSES for probe in found.probes)
+    assert all(probe.outcome is Holding.MISSES for probe in found.probes)
 
 
 def test_a_search_ends_at_the_highest_rate_it_may_ask_for() -> None:
-    found = find_capacity(lambda rate, _: Probe(rate, Outcome.HOLDS, ""), 10, most_per_s=100)
+    found = find_capacity(lambda rate, _: Probe(rate, Holding.HOLDS, ""), 10, most_per_s=100)
     assert (found.rate_per_s, found.high) == (100, None)
 
 
 def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
     rng = np.random.default_rng(1)
     found = find_capacity(
-        lambda rate, _: Probe(rate, Outcome.HOLDS if rng.random() < 0.5 else Outcome.MISSES, ""), 10
+        lambda rate, _: Probe(rate, Holding.HOLDS if rng.random() < 0.5 else Holding.MISSES, ""), 10
     )
     assert len(found.probes) <= 45
 
@@ -76,18 +77,18 @@ def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
 @pytest.mark.parametrize(
     ("latencies_ms", "errors", "slo", "outcome"),
     [
-        ([1] * 662, 0, "p99=2ms", Outcome.HOLDS),
-        ([1] * 400, 0, "p99=2ms", Outcome.UNDECIDED),
-        ([1] * 661 + [3], 0, "p99=2ms", Outcome.HOLDS),
-        ([1] * 660 + [3, 3], 0, "p99=2ms", Outcome.UNDECIDED),
-        ([1] * 600 + [3] * 62, 0, "p99=2ms", Outcome.MISSES),
-        ([1] * 662, 1, "p99=2ms", Outcome.MISSES),
-        ([1] * 1999, 1, "p99=2ms,errors=0.1%", Outcome.HOLDS),
-        ([], 5, "p99=2ms", Outcome.MISSES),
+        ([1] * 662, 0, "p99=2ms", Holding.HOLDS),
+        ([1] * 400, 0, "p99=2ms", Holding.UNDECIDED),
+        ([1] * 661 + [3], 0, "p99=2ms", Holding.HOLDS),
+        ([1] * 660 + [3, 3], 0, "p99=2ms", Holding.UNDECIDED),
+        ([1] * 600 + [3] * 62, 0, "p99=2ms", Holding.MISSES),
+        ([1] * 662, 1, "p99=2ms", Holding.MISSES),
+        ([1] * 1999, 1, "p99=2ms,errors=0.1%", Holding.HOLDS),
+        ([], 5, "p99=2ms", Holding.MISSES),
     ],
 )
 def test_a_probe_holds_only_when_its_samples_prove_it(
-    latencies_ms: list[int], errors: int, slo: str, outcome: Outcome
+    latencies_ms: list[int], errors: int, slo: str, outcome: Holding
 ) -> None:
     latencies = np.array(latencies_ms, dtype=np.int64) * 1_000_000
-    assert judge(latencies, errors, parse_slo(slo))[0] is outcome
+    assert judge(latencies, errors, len(latencies) + errors, parse_slo(slo))[0] is outcome

@@ -63,7 +63,7 @@ payload_options: Callable[[Command], Command] = _together(
 @click.group(context_settings=CONTEXT, epilog=_examples(
     "bench sweep --batch 1,8,32",
     "bench sweep --url http://127.0.0.1:8000 --batch 1,8 --concurrency 1,4,16",
-    "bench report reports/latest",
+    "bench report reports/mine",
     "bench doctor",
 ))  # fmt: skip
 @click.version_option(__version__, prog_name="bench")
@@ -195,7 +195,7 @@ def infer(**given: Any) -> None:
 )
 @click.option("--format", "form", type=click.Choice(["html", "md", "table", "json"]), default="html")
 def report(runs: Sequence[Path], out: Path | None, form: str) -> None:
-    """Rebuild a report from run folders alone; several runs are laid over each other."""
+    """Rebuild a report from runs alone; several are laid over each other, a folder of runs is indexed."""
     from bench.verbs import report as run
 
     sys.exit(run(runs, out, form))

@@ -7,6 +7,7 @@ that hangs past its deadline is killed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -102,7 +103,8 @@ class WorkerProcess:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what was still to be said to a dead worker
+                    pipe.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

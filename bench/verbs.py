@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import cells as cells_table
-from bench import page, terminal, units
+from bench import index, page, terminal, units
 from bench.cell import Protocol, ServerConfiguration
 from bench.errors import EXIT_OK, ServerStartFailed
 from bench.flags import Flags, choices
@@ -72,7 +72,15 @@ def infer(given: Mapping[str, Any]) -> int:
 
 
 def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
-    """`bench report`: from folders alone."""
+    """`bench report`: from folders alone; a folder of runs gets an index of them."""
+    if (
+        len(runs) == 1
+        and form == "html"
+        and not (runs[0] / "run.json").exists()
+        and any(runs[0].glob("*/run.json"))
+    ):
+        TALK.print(f"index: {index.write(runs[0])}", soft_wrap=True)
+        return EXIT_OK
     folders = [RunFolder.open(path) for path in runs]
     if form == "html":
         path = out or folders[0].path / "report.html"

@@ -117,7 +117,8 @@ def test_it_opens_alone_without_a_complaint_and_fits_its_width(
 def test_every_chart_is_drawn(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
     drawn = browser.run(
-        "return [...document.querySelectorAll('[data-figure], #tail-figure')].map(e => [e.dataset.figure ?? 'tail',"
+        "const all = [...document.querySelectorAll('[data-figure], #tail-figure')];"
+        "return all.map(e => [e.dataset.figure ?? 'tail',"
         "e.querySelectorAll('.trace, .point').length, e.getBoundingClientRect().height])"
     )
     assert len(drawn) == 11

@@ -203,8 +203,10 @@ class LocustEngine:
         closed = control.statistics(plan.cell.server.model)
         cpu_closed = [_cpu_s(worker.pid) for worker in workers]
         window = Window(opened.at_ns, closed.at_ns)
+        # A little ahead: no worker may have sent what is due after the end before it hears of it.
+        stop_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
-            worker.say(stop_at=window.end_ns, drain_s=plan.drain_s)
+            worker.say(stop_at=stop_ns, drain_s=plan.drain_s)
         ends = [self._end(worker, order, plan.drain_s) for worker, order in zip(workers, orders, strict=True)]
         self._workers = [worker for worker in self._workers if worker.alive]
         done = [end for end in ends if end is not None]
@@ -221,7 +223,7 @@ class LocustEngine:
                 lost_workers=len(workers) - len(done),
             ),
             counters=closed - opened,
-            planned=_planned(orders, window.end_ns - start_ns),
+            planned=_planned(orders, stop_ns - start_ns),
             values_checked=sum(end["values_checked"] for end, _ in done),
             reference=served.reference.origin if served.reference else "",
             engine={"name": "locust"},

@@ -61,9 +61,12 @@ class Serving:
         return served
 
     def restore(self) -> None:
-        """Somebody else's server goes back to its own file."""
+        """Somebody else's server goes back to what it served before.
+
+        A plain load would not do: Triton 2.51 keeps the last override until the model is unloaded.
+        """
         if self._changed and not self._is_ours:
-            self.triton.load(self.model)
+            self.triton.load(self.model, self.base())
             self._changed = False
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from bench.errors import ModelLoadFailed, TargetError, Unreachable
+from bench.start_failures import known_cause
 from bench.trial import Counters, Target
 
 CONTROL_TIMEOUT_S = 10.0
@@ -154,7 +155,9 @@ class Triton:
                 if "explicit" in str(error) or "not allowed" in str(error) or "polling" in str(error).lower()
                 else "Look at the server's log, and at the configuration asked for."
             )
-            raise ModelLoadFailed(f"Model {model!r} did not {verb}: {str(error).rstrip('. ')}. {hint}") from error
+            cause = known_cause(str(error))
+            said = cause or f"{str(error).rstrip('. ')}. {hint}"
+            raise ModelLoadFailed(f"Model {model!r} did not {verb}: {said}") from error
 
     def _get_quietly(self, path: str) -> bool:
         try:

@@ -14,6 +14,10 @@ from bench.cell_row import PERCENTS, CellRow
 from bench.units import Slo
 
 
+# An interval whose ends are this many times apart says little about what it is around.
+WIDE = 1.5
+
+
 class Holds(StrEnum):
     YES = "yes"  # proved by the samples
     LIKELY = "likely"  # the figure is within; the samples do not prove it

@@ -84,8 +84,10 @@ def _merit(entry: Entry) -> tuple[bool, float]:
     return entry.row.verdict == "VALID", entry.row.throughput_img_per_s or 0.0
 
 
-def against_batch(entries: Sequence[Entry], keys: Keys) -> Json:
+def against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
     """Throughput against batch, a line an instance count; the best load of each."""
+    if len(keys.batches) < 2:
+        return None
     data = []
     for group in grouped(best_over_load(entries), lambda e: e.row.instances or 0):
         points = sorted(group, key=lambda e: e.row.batch)
@@ -93,9 +95,11 @@ def against_batch(entries: Sequence[Entry], keys: Keys) -> Json:
     return _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
 
 
-def against_instances(entries: Sequence[Entry], keys: Keys) -> Json:
+def against_instances(entries: Sequence[Entry], keys: Keys) -> Json | None:
     """Throughput against instances, a line a batch; dotted: as many times more as there are instances."""
     known = [entry for entry in best_over_load(entries) if entry.row.instances is not None]
+    if len({entry.row.instances for entry in known}) < 2:
+        return None
     data = []
     for group in grouped(known, lambda e: e.row.batch):
         points = sorted(group, key=lambda e: e.row.instances or 0)
@@ -112,8 +116,10 @@ def against_instances(entries: Sequence[Entry], keys: Keys) -> Json:
     return _figure("against-instances", data, _steps("instances", ticks), "img/s")
 
 
-def latency_against_batch(entries: Sequence[Entry], keys: Keys) -> Json:
+def latency_against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
     """Percentiles against batch, a variant a load level: p50 and p90 thin, p99 bold, in the same colour."""
+    if len(keys.batches) < 2:
+        return None
     levels = sorted({(e.row.is_open_loop, e.row.level) for e in measured(entries)})
     chosen = [
         [e for e in measured(entries) if (e.row.is_open_loop, e.row.level) == level] for level in levels
@@ -189,9 +195,9 @@ def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
         if model is not None:
             data.append(ideal(list(batches), [1e3 * model.execution_s(b) for b in batches], of_size))
             said.append(_formula(model, group[0]))
-    if not data:
-        return None
     sizes = tuple(sorted({size for drawn in data for size in drawn["x"]}))
+    if len(sizes) < 2:
+        return None
     figure = _figure("execution-time", data, _steps("executed batch", sizes), "ms an execution")
     return {**figure, "notes": said}
 

@@ -7,23 +7,14 @@ that hangs past its deadline is killed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
-import queue
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from bench.arrivals import tape_ns
@@ -33,92 +24,17 @@ from bench.errors import ToolError
 from bench.lanes import Order
 from bench.machine import usable_cores
 from bench.samples import Samples, Window
-from bench.special import student_t_quantile
-from bench.stats import samples_needed
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.trial_clock import TrialClock
 from bench.triton import Triton
+from bench.worker_process import WorkerProcess
 
 START_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 _LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
-# A closed loop's window opens once every user has had an answer, or after this long all the same.
-_SLOW_WARMUP_S = 60.0
 # Users of an open loop: a cap on requests in flight, which delays and never drops.
 MAX_IN_FLIGHT = 256
 _MAX_IN_FLIGHT_BYTES = 2 << 30
-
-
-class WorkerProcess:
-    """One `bench.locust_worker` and the thread that reads it."""
-
-    def __init__(self, log: Path) -> None:
-        with log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.locust_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=sink,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        self.log = log
-        self.live: dict[str, Any] = {}
-        self.greeted = False
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def say(self, **command: Any) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return  # dead: `expect` tells
-
-    def expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
-        """The next event of that kind. Raises ToolError when it does not come."""
-        try:
-            event = self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            raise ToolError(
-                f"A Locust worker gave no {kind!r} within {timeout_s:g} s. Its log: {self.log}."
-            ) from None
-        if kind not in event:
-            reason = event.get("error", {}).get("message", f"it ended with code {self._process.poll()}")
-            raise ToolError(f"A Locust worker failed: {reason}. Its log: {self.log}.")
-        body: dict[str, Any] = event[kind]
-        return body
-
-    def kill(self) -> None:
-        if self.alive:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was still to be said to a dead worker
-                    pipe.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                event = json.loads(line)
-                if "live" in event:
-                    self.live = event["live"]
-                else:
-                    self._events.put(event)
-        except ValueError:
-            pass  # closed, or cut in the middle of a line by a kill
-        self._process.wait()
-        self._events.put({"ended": {}})
 
 
 class LocustEngine:
@@ -192,7 +108,7 @@ class LocustEngine:
         start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
             worker.say(start_at=start_ns)
-        clock = _Clock(start_ns, workers, on_live)
+        clock = TrialClock(start_ns, workers, on_live)
         clock.wait(plan.warmup_s, until=None if plan.cell.load.is_open_loop else sum(o.users for o in orders))
         opened = control.statistics(plan.cell.server.model)
         cpu_opened = [_cpu_s(worker.pid) for worker in workers]
@@ -258,66 +174,6 @@ class LocustEngine:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
-
-
-class _Clock:
-    """Waits on the trial's time line, showing it as it goes by."""
-
-    def __init__(
-        self, start_ns: int, workers: Sequence[WorkerProcess], on_live: Callable[[Live], None]
-    ) -> None:
-        self._start_ns, self._workers, self._on_live = start_ns, workers, on_live
-        self._last = (start_ns, 0)
-        self._marks: list[tuple[float, int]] = []
-
-    def wait(self, at_s: float, until: int | None = None) -> None:
-        """Until `at_s` after the start and, with `until`, that many answers have come (or a limit)."""
-        while True:
-            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
-            requests = sum(worker.live.get("requests", 0) for worker in self._workers)
-            enough = until is None or requests >= until or seconds > at_s + _SLOW_WARMUP_S
-            if seconds >= at_s and enough:
-                return
-            if not any(worker.alive for worker in self._workers):
-                return  # every worker is lost: the end of the trial says so
-            self._show(seconds, requests)
-            time.sleep(max(0.0, min(0.25, at_s - seconds) if seconds < at_s else 0.05))
-
-    def wait_until_tight(self, from_s: float, at_most_s: float) -> None:
-        """Until p99 has its samples and throughput is known to 3 %, or `at_most_s`."""
-        while True:
-            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
-            if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
-                return
-            marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
-            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(99) and is_tight(marks):
-                return
-            self.wait(min(seconds + 0.5, at_most_s))
-
-    def _show(self, seconds: float, requests: int) -> None:
-        now_ns = time.monotonic_ns()
-        then_ns, before = self._last
-        if now_ns - then_ns < 200_000_000 or seconds < 0:
-            return
-        rate = (requests - before) / (now_ns - then_ns) * 1e9
-        self._last = (now_ns, requests)
-        self._marks.append((seconds, requests))
-        p99 = max((worker.live.get("p99_ns", 0.0) for worker in self._workers), default=0.0)
-        self._on_live(Live(seconds, requests, rate, p99))
-
-
-def is_tight(marks: Sequence[tuple[float, int]], within: float = 0.03) -> bool:
-    """Whether the mean rate of (seconds, requests so far) is known to a share of itself, at 95 %.
-
-    Means of ten spans, Student's t: spans of many requests each are nearly independent.
-    """
-    edges = np.linspace(0, len(marks) - 1, 11).astype(int)
-    if len(set(edges)) < len(edges):
-        return False
-    seconds, requests = (np.array([marks[i][k] for i in edges]) for k in (0, 1))
-    rates = np.diff(requests) / np.diff(seconds)
-    half_width = student_t_quantile(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
-    return bool(half_width <= within * rates.mean())
 
 
 def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:

@@ -92,6 +92,8 @@ def _pairs(entries: Iterable[tuple[str, str]]) -> str:
 def _short(value: Any) -> str:
     if value is None or value == []:
         return ""
+    if isinstance(value, list) and not any(isinstance(one, list) for one in value):
+        return ", ".join("as served" if one is None else str(one) for one in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

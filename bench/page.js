@@ -172,8 +172,9 @@ function plot(element, traces, layout) {
 
 function drawFigure(holder) {
   const figure = FIGURES[holder.dataset.figure];
-  const frame = holder.closest("figure") ?? holder.closest("section");
+  const frame = holder.closest("figure") ?? holder.closest("section"), section = holder.closest("section");
   frame.hidden = !figure;
+  if (frame !== section) section.hidden = [...section.querySelectorAll("figure")].every((one) => one.hidden);
   if (!figure) return;
   if (!holder.firstChild) {
     const plots = h("div", { class: "plots" }, h("div"));
@@ -184,6 +185,7 @@ function drawFigure(holder) {
   let [traces, layout] = compacted(variant.data.map(filtered).filter((trace) => trace.x.length), variant.layout, figure.rows);
   for (const [name, of] of [["xaxis", "x"], ["yaxis", "y"]])
     if (layout[name]?.type === "log" && !layout[name].tickvals) layout = { ...layout, [name]: { ...layout[name], ...logTicks(traces.flatMap((trace) => trace[of])) } };
+  layout = clipped(traces, layout);
   layout = layoutOf(layout, figure.rows ? {} : { height: holder.classList.contains("tall") ? (narrow() ? 400 : 520) : 330 });
   if (figure.id === "tradeoff") [traces, layout] = withAnswer(traces, layout);
   plot(holder.querySelector(".plots > div"), traces, layout);
@@ -201,8 +203,18 @@ function fold(holder, height) {
   holder.append(h("button", { type: "button", class: "fold", onclick: () => { plots.dataset.open = "1"; fold(holder, height); } }, `Show all ${rows} cells`));
 }
 
+/* Whiskers much longer than all points are high leave the chart at its top, lest they flatten the rest. */
+function clipped(traces, layout) {
+  const top = Math.max(...traces.flatMap((trace) => trace.y));
+  const reach = Math.max(...traces.flatMap((trace) => (trace.error_y?.array ?? []).map((up, i) => trace.y[i] + up)));
+  return layout.yaxis.rangemode === "tozero" && reach > 1.7 * top ? { ...layout, yaxis: { ...layout.yaxis, range: [0, 1.35 * top] } } : layout;
+}
+
 function switchOf(figure, holder) {
   if (figure.variants.length < 2 || figure.id === "tradeoff") return null;
+  if (figure.variants.length > 6)
+    return h("label", { class: "pick" }, "load", h("select", { onchange: (event) => { picked[figure.id] = Number(event.target.value); drawFigure(holder); } },
+      figure.variants.map((variant, i) => h("option", { value: i }, variant.label))));
   const buttons = figure.variants.map((variant, i) => h("button", { type: "button", "aria-pressed": String(i === (picked[figure.id] ?? 0)),
     onclick: () => { picked[figure.id] = i; buttons.forEach((b, k) => b.setAttribute("aria-pressed", String(k === i))); drawFigure(holder); } }, variant.label));
   return h("div", { class: "switch", role: "group" }, buttons);

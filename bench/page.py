@@ -20,12 +20,14 @@ from bench import figures, figures_by_cell
 from bench.capacity import KNEE
 from bench.cell_row import PERCENTS, CellRow
 from bench.cells import by_cell, complete, frame
+from bench.decide import WIDE
 from bench.detail import MOST_BINS, detail, median_trial
 from bench.encoding import Entry, Keys
 from bench.fold import row
 from bench.measured import measured_html, repeat_command
 from bench.run import RunFolder, RunRecord
-from bench.stats import samples_needed
+from bench.searched import search_html
+from bench.stats import LEAST_REPEATS, samples_needed
 from bench.trial import Trial
 from bench.units import parse_slo
 
@@ -66,6 +68,7 @@ def render(folders: Sequence[RunFolder]) -> str:
             "heading": escape(records[-1].name),
             "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1]),
             "css": _asset("page.css"),
+            "search": "".join(search_html(folder) for _, folder in reversed(runs)),
             "measured": "".join(measured_html(record) for record in reversed(records)),
             "data": embed(_data(records, entries, details)),
             "plotly": _asset("plotly-cartesian.min.js"),
@@ -117,6 +120,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
         "percent": _percent(rows),
         "limit": _limit(records[-1].slo),
         "knee": KNEE,
+        "wide": WIDE,
         "trust": _trust([e.row for e in entries if e.run == len(records) - 1]),
         "keys": {
             "instances": [[i, keys.colour(i)] for i in keys.instances],
@@ -160,10 +164,11 @@ def _limit(slo: str) -> Json | None:
 
 
 def _trust(rows: Sequence[CellRow]) -> str:
-    repeats = max((r.repeats for r in rows), default=0)
-    if repeats < 3:
+    counts = sorted({r.repeats for r in rows if r.repeats})
+    if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
-    return f"{repeats} repeats a cell; intervals are 95 % over repeats."
+    said = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{said} repeats a cell; intervals are 95 % over repeats."
 
 
 def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:

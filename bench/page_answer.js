@@ -39,7 +39,9 @@ function drawCard() {
   const items = [], root = document.documentElement.dataset;
   root.bound = state.bound ?? ""; root.best = d.best?.cell ?? "";
   if (!d.best) {
-    const why = d.valid.length ? `No measured configuration holds ${limitText()}.` : "Nothing valid was measured.";
+    const most = Math.max(0, ...d.by.unknown.map((row) => row.latency_n)), needed = DATA.needed[DATA.percents.indexOf(state.percent)];
+    const why = !d.valid.length ? "Nothing valid was measured." : d.by.unknown.length ? `Too few samples to tell what holds ${limitText()}.` : `No measured configuration holds ${limitText()}.`;
+    if (d.by.unknown.length) items.push(["warn", [`p${state.percent} needs ${count(needed)} requests; the most any of these cells has is ${count(most)}. Measure longer, or set the limit on a lower percentile.`]]);
     const nearest = d.valid.filter((row) => latency(row, state.percent) !== null).sort((a, b) => latency(a, state.percent) - latency(b, state.percent))[0];
     if (nearest) items.push(["", ["Nearest: ", link(nearest), ` with p${state.percent} of ${ms(latency(nearest, state.percent))}.`]]);
     $("card").replaceChildren(h("p", { class: "headline" }, why), list([...items, ...limits(d)]));
@@ -49,6 +51,8 @@ function drawCard() {
     h("b", {}, named(d.best)), ` over ${d.best.protocol} at ${level(d.best)}: `, h("span", { class: "value" }, `${sig(d.best.throughput_img_per_s)} img/s`),
     h("span", { class: "range" }, intervalOf(d.best)));
   if (!d.proved) items.push(["warn", [`Likely, not proved: too few samples to prove ${limitText()} at 99 % confidence.`]]);
+  const spread = d.best.throughput_img_per_s_high / d.best.throughput_img_per_s_low;
+  if (spread > DATA.wide) items.push(["warn", [`Its interval spans a factor of ${sig(spread, 2)}: measure longer, with more repeats, or on a quieter machine.`]]);
   items.push(...confidence(d), ...limits(d));
   $("card").replaceChildren(...[headline, state.bound === null ? figures(d) : null, list(items)].filter(Boolean));
 }

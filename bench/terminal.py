@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cell_row import CellRow, load_text, name_of
-from bench.decide import Decision, Holds, Limit, decide, overlap
+from bench.decide import WIDE, Decision, Holds, Limit, decide, overlap
 from bench.findings import Severity
 from bench.run import RunRecord
+from bench.stats import samples_needed
 from bench.units import duration, parse_slo, significant
 
 _LEFT = ("protocol", "load", "engine", "verdict")
@@ -79,11 +80,19 @@ def _answer(decision: Decision, limit: Limit | None) -> list[str]:
     if not decision.valid:
         return ["No valid cell was measured."]
     bound = f"p{limit.percent:g} <= {duration(limit.bound_ms * 1e6)}" if limit else ""
+    if best is None and limit and decision.held[Holds.UNKNOWN]:
+        needed = samples_needed(limit.percent)
+        return [
+            f"Too few samples to tell what holds {bound}: p{limit.percent:g} needs {needed} requests a cell."
+        ]
     if best is None:
         return [f"No measured configuration holds {bound}."]
     lead = f"For {bound} run" if limit else "For the most throughput run"
     proved = "" if decision.proved else " (likely; too few samples to prove it)"
     lines = [f"{lead} {named(best)}: {throughput(best)} img/s{proved}."]
+    low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
+    if low and high and high / low > WIDE:
+        lines.append("Its interval is wide: measure longer, with more repeats, or on a quieter machine.")
     if decision.next_best is not None:
         apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
         said = apart[overlap(best, decision.next_best)]

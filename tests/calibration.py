@@ -32,6 +32,7 @@ def serve(triton: EmbeddedTriton, server: ServerConfiguration) -> Served:
     control = Triton(triton.target)
     config = model_config.read(REPOSITORY / server.model / "config.pbtxt")
     try:
+        control.unload(server.model)  # a load of what is loaded already changes nothing
         served = Serving(control, server.model, config, is_ours=True).configure(server)
     finally:
         control.close()

@@ -1,0 +1,56 @@
+"""What a capacity search found, with every probe, for the report; nothing for other runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from bench.run import RunFolder
+from bench.units import significant
+
+_TAGS = {"holds": "VALID", "misses": "INVALID"}
+
+
+def search_html(folder: RunFolder) -> str:
+    """One section; empty where the folder holds no search."""
+    try:
+        found = json.loads((folder.path / "search.json").read_text())
+    except (OSError, ValueError):
+        return ""  # no search, or one cut short before its first answer
+    slo = escape(folder.record.slo)
+    return (
+        f'<section id="capacity"><h2>Capacity</h2><p class="lead">The highest Poisson rate that holds {slo}, '
+        "with the nearest probes that held and did not.</p>"
+        + "".join(_answer(entry) for entry in found)
+        + "</section>"
+    )
+
+
+def _answer(entry: Mapping[str, Any]) -> str:
+    rate = entry.get("rate_per_s")
+    value = f"{significant(rate)} req/s" if rate else "none of the rates tried"
+    probes = entry.get("probes", ())
+    return (
+        f'<div class="card"><p class="headline">{escape(str(entry.get("what", "")))}: '
+        f'<span class="value">{escape(value)}</span>{_bounds(entry)}</p></div>'
+        f"<details><summary>{len(probes)} probes</summary>"
+        f'<div class="scroll"><table style="width:auto"><tbody>{"".join(map(_probe, probes))}</tbody></table></div></details>'
+    )
+
+
+def _bounds(entry: Mapping[str, Any]) -> str:
+    low, high = entry.get("rate_per_s_low"), entry.get("rate_per_s_high")
+    if not low or not high:
+        return ""
+    return f' <span class="range">({significant(low)}–{significant(high)})</span>'
+
+
+def _probe(probe: Mapping[str, Any]) -> str:
+    outcome = str(probe.get("outcome", ""))
+    return (
+        f"<tr><td>{significant(float(probe.get('rate_per_s') or 0))} req/s</td>"
+        f'<td class="left"><span class="tag {_TAGS.get(outcome, "WARNING")}">{escape(outcome)}</span></td>'
+        f'<td class="left">{escape(str(probe.get("why", "")))}</td></tr>'
+    )

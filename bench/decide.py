@@ -13,7 +13,6 @@ from bench.capacity import KNEE
 from bench.cell_row import PERCENTS, CellRow
 from bench.units import Slo
 
-
 # An interval whose ends are this many times apart says little about what it is around.
 WIDE = 1.5
 

@@ -160,7 +160,7 @@ function compacted(traces, layout, rows) {
 }
 
 function plot(element, traces, layout) {
-  element.classList.add("plot");
+  element.style.height = `${layout.height}px`; // a plot that follows its width takes its height from here
   const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
   const ready = Plotly.react(element, traces, layout, config);
   if (!element.dataset.listens) {

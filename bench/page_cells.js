@@ -75,7 +75,8 @@ function drawSeries(holder, series, hue) {
   for (const { element, title, wanted } of holders) {
     const traces = wanted.map(([name, text, dash, tint]) => ({ type: "scatter", mode: "lines", name: text, x: t, y: series.lines[name], connectgaps: true, line: { color: tint ? colour(tint) : dash === "solid" ? hue : colour("muted"), dash, width: 1.6 },
       text: series.lines[name].map((v) => `${text} ${sig(v)}`), hoverinfo: "text" }));
-    const layout = layoutOf({ height: 170, margin: { l: 44, r: 8, t: 6, b: 30 }, hovermode: "x", xaxis: { range: [0, end], ticksuffix: " s" }, yaxis: { rangemode: "tozero", nticks: 5, type: title.startsWith("Response") && Math.max(...series.lines.p99_ms.filter(Boolean)) > 20 * Math.min(...series.lines.p50_ms.filter(Boolean)) ? "log" : "linear" } });
+    const seen = wanted.flatMap(([name]) => series.lines[name].filter(Boolean)), steep = title.startsWith("Response") && Math.max(...seen) > 20 * Math.min(...seen);
+    const layout = layoutOf({ height: 170, margin: { l: 44, r: 8, t: 6, b: 30 }, hovermode: "x", xaxis: { range: [0, end], ticksuffix: " s" }, yaxis: steep ? { type: "log", ...logTicks(seen) } : { rangemode: "tozero", nticks: 5 } });
     plot(element, traces, { ...layout, shapes: [outside(0, from), outside(to, end)] });
   }
 }

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bench.samples import Samples
 from bench.trial import Trial
 
 SCHEMA_VERSION = 1
+_LONGEST_NAME = 180  # file systems take 255 bytes, and temporary names add to it
 
 _converter = make_converter()
 # Samples live in the .npz beside the trial's JSON, not in it.
@@ -146,7 +148,10 @@ def write_json(path: Path, data: Any) -> None:
 
 def _safe(key: str) -> str:
     """A cell's key as one path component: model names are a server's word, not ours."""
-    return "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):x}" for c in key).lstrip(".")
+    name = "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):x}" for c in key).lstrip(".")
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    return f"{name.encode()[: _LONGEST_NAME - 20].decode(errors='ignore')}-{sha256(key.encode()).hexdigest()[:16]}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from bench.search import Capacity, Probe
 from bench.slo import judge
 from bench.spec import SweepSpec, Turn
 from bench.summary import judged
-from bench.sweep import Sweep
+from bench.sweep import Sweep, utc_now
 from bench.sweep_verb import (
     TALK,
     check_embedded,
@@ -87,6 +87,8 @@ def _seconds(text: str) -> float:
 def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
     found = [(name, capacity) for name, capacity in hunt.found]
     write_json(hunt.folder.path / "search.json", search.table(found))
+    if not interrupted:
+        hunt.folder.write_record(replace(hunt.folder.record, finished_at=utc_now()))
     conclude(hunt.folder, as_json=False)
     if as_json:
         print(json.dumps(search.table(found), indent=1))

@@ -32,11 +32,11 @@ def _answer(entry: Mapping[str, Any]) -> str:
     rate = entry.get("rate_per_s")
     value = f"{significant(rate)} req/s" if rate else "none of the rates tried"
     probes = entry.get("probes", ())
+    table = f'<table style="width:auto"><tbody>{"".join(map(_probe, probes))}</tbody></table>'
     return (
         f'<div class="card"><p class="headline">{escape(str(entry.get("what", "")))}: '
         f'<span class="value">{escape(value)}</span>{_bounds(entry)}</p></div>'
-        f"<details><summary>{len(probes)} probes</summary>"
-        f'<div class="scroll"><table style="width:auto"><tbody>{"".join(map(_probe, probes))}</tbody></table></div></details>'
+        f'<details><summary>{len(probes)} probes</summary><div class="scroll">{table}</div></details>'
     )
 
 

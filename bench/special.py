@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 
 def beta_regularised(a: float, b: float, x: float) -> float:
@@ -47,6 +48,7 @@ def binomial_cdf(successes: int, n: int, p: float) -> float:
     return beta_regularised(n - successes, successes + 1, 1 - p)
 
 
+@lru_cache(maxsize=4096)
 def student_t_quantile(probability: float, degrees: float) -> float:
     """The t below which a Student variable falls with `probability` (0.5 to 1). Bisection on the CDF."""
     if not 0.5 <= probability < 1:

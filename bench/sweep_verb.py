@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import __version__, gpu, machine, model_config, page, perf_analyzer, terminal, units
+from bench import __version__, gpu, index, machine, model_config, page, perf_analyzer, terminal, units
 from bench import cells as cells_table
 from bench.cell import Cell, Engine, Protocol
 from bench.cell_row import CellRow
@@ -40,6 +40,7 @@ from bench.spec import SweepSpec, describe
 from bench.sweep import Measure, OnLive, Sweep, utc_now
 from bench.trial import Plan, Served, Target, Trial
 
+REPORTS = "reports"  # where runs go without --out; an index of them is kept there
 TALK = Console(stderr=True, highlight=False)
 _PACKAGES = (
     "locust",
@@ -140,6 +141,8 @@ def conclude(folder: RunFolder, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
     terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
+    if folder.path.parent.name == REPORTS:
+        index.write(folder.path.parent)
     TALK.print(f"report: {report_path}", soft_wrap=True)
     return exit_code(rows, folder.record.slo)
 
@@ -196,7 +199,7 @@ def out_folder(given: Mapping[str, Any], base: str) -> Path:
     name = given.get("name") or f"{base}-{time.strftime('%Y%m%d-%H%M%S')}"
     if given.get("name") and Path(name).name != name:
         raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
-    path: Path = given.get("out") or Path("reports") / name
+    path: Path = given.get("out") or Path(REPORTS) / name
     if given["force"] and given["resume"]:
         raise WrongUse(["--force --resume: replace the run, or go on with it; not both"])
     if (path / "run.json").exists() and not (given["force"] or given["resume"]):

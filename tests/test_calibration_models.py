@@ -69,7 +69,7 @@ class TestDelay:
         load(control, "delay", delay_ms=20)
         counted = asked_of_delay(control, requests=5)
         assert counted.execution_count == 5
-        assert 100e6 <= counted.compute_infer_ns < 200e6
+        assert 100e6 <= counted.compute_infer_ns < 2e9  # never less; a busy machine adds to it
 
     def test_a_batch_takes_the_delay_once_and_its_items_part(self, control: Triton) -> None:
         load(control, "delay", delay_ms=20, delay_per_item_ms=2)

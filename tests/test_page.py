@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from plotly.offline import get_plotlyjs_version
 from synthetic import Study, World, cell, grid
 
 from bench import cells, index, page
@@ -76,6 +78,13 @@ def test_the_csv_in_the_page_is_the_file_beside_it(everything: RunFolder, html: 
     cells.write_csv(cells.rows(everything), tmp_path / "cells.csv")
     assert data_of(html)["csv"] == (tmp_path / "cells.csv").read_text()
     assert len(pd.read_csv(io.StringIO(data_of(html)["csv"]))) == len(everything.record.planned)
+
+
+def test_the_bundle_is_the_one_plotly_speaks_and_as_written_down() -> None:
+    text = page._asset("plotly-cartesian.min.js")
+    assert f"v{get_plotlyjs_version()}" in text[:200]
+    noted = (Path(page.__file__).parents[1] / "docs" / "third-party.md").read_text()
+    assert hashlib.sha256(text.encode()).hexdigest() in noted
 
 
 def test_it_asks_nothing_of_the_network(html: str) -> None:
@@ -170,6 +179,24 @@ def test_a_million_samples_take_no_more_room_than_a_thousand(tmp_path: Path) -> 
         len(page.render([synthetic.write(tmp_path / name, s)])) for name, s in (("few", few), ("many", many))
     ]
     assert abs(sizes[1] - sizes[0]) < 10_000
+
+
+def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1, slo="p99=100ms"))
+    assert 'id="capacity"' not in page.render([folder])
+    probes = [
+        {"rate_per_s": 40.0, "outcome": "holds", "why": "p99 is 80 ms"},
+        {"rate_per_s": 60, "outcome": EVIL},
+    ]
+    found = [
+        {"what": EVIL, "rate_per_s": 41.5, "rate_per_s_low": 40, "rate_per_s_high": 43, "probes": probes}
+    ]
+    (folder.path / "search.json").write_text(json.dumps(found))
+    html = page.render([folder])
+    assert "41.5 req/s" in html
+    assert "(40–43)" in html
+    assert "p99 is 80 ms" in html
+    assert "<script>alert" not in html
 
 
 def test_the_index_lists_runs_the_newest_first_with_a_trend(tmp_path: Path) -> None:

@@ -147,6 +147,19 @@ def test_the_slider_moves_the_answer_as_python_would(browser: Browser, everythin
     assert len(answers) > 5
 
 
+def test_another_width_changes_no_height(browser: Browser, everything: RunFolder) -> None:
+    heights = "return [...document.querySelectorAll('.js-plotly-plot')].map(e => e.offsetHeight)"
+    browser.open(everything.path / "report.html")
+    browser.run("location.hash = '#cell-3'")
+    browser.until(lambda: browser.run("return document.querySelectorAll('#cell .js-plotly-plot').length > 4"))
+    before = browser.run(heights)
+    metrics = {"width": 1300, "height": 1500, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.until(lambda: browser.run("return innerWidth === 1300"))
+    time.sleep(0.5)  # Plotly waits 0.1 s before it follows
+    assert browser.run(heights) == before
+
+
 def test_no_limit_shows_throughput_latency_and_knee(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
     before = browser.text("#heat-map")

@@ -1,0 +1,287 @@
+"""Our users against perf_analyzer: the same server, the same requests, interleaved, one process each."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bench import perf_analyzer
+from bench.cell import Engine, Load, Protocol
+from bench.errors import BenchError
+from bench.locust_engine import LocustEngine
+from bench.perf_analyzer_binary import PerfAnalyzer
+from bench.perf_analyzer_setup import find
+from bench.stats import Interval, geometric, paired_ratio
+from bench.summary import server_times, summarize
+from bench.trial import Live, Trial
+from benchmarks import memory
+from benchmarks.findings import Findings, Goal, Table, interval_text, met, versions
+from benchmarks.rig import LABELS, Rig, plan, rig
+
+USERS = (1, 4, 16)
+MODELS = (("null_small", 1), ("null_vit", 1), ("null_vit", 8), ("null_vit", 32))
+WARMUP_S = 1.0
+_SEED = 1
+OURS, THEIRS = Engine.LOCUST, Engine.PERF_ANALYZER
+
+ABOUT = (
+    "Our HTTP and gRPC users (Locust, one process) and perf_analyzer (one process) on one embedded Triton "
+    "that answers at once: `null_small` takes and gives 64 bytes, `null_vit` takes 602 KB and gives 605 KB "
+    "an image. Every round measures each row with both, one right after the other, the first of them taking "
+    "turns; a ratio is the geometric mean of the rounds' ratios, with its 95 % interval. Our users check the "
+    "frame of every answer and the values of 1 %; perf_analyzer checks none. Client and server share the "
+    "machine's cores: a generator that takes less of them leaves the server more."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    model: str
+    batch: int
+    protocol: Protocol
+    users: int
+
+    @property
+    def is_image_size(self) -> bool:
+        return self.model == "null_vit"
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        return (self.model, str(self.batch), LABELS[self.protocol], str(self.users))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One trial. `overhead_ms`: client's median less the server's mean of all that it accounts for."""
+
+    requests_per_s: float
+    cpu_us: float  # of the client, a request
+    p50_ms: float
+    server_ms: float
+    overhead_ms: float
+    rss_bytes: int  # the client's peak
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    row: Row
+    ours: tuple[Measured, ...]
+    theirs: tuple[Measured, ...]
+
+    def ratio(self, figure: str) -> Interval | None:
+        """Ours over theirs, round by round."""
+        return paired_ratio(_column(self.theirs, figure), _column(self.ours, figure))
+
+
+Pair = dict[Engine, Measured]
+
+
+def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
+    tool = find()
+    with rig(("null_small", "null_vit")) as server:
+        pairs, failures = _measure(server, tool, seconds, rounds, say)
+        growth = memory.run(server, max(10.0, 3 * seconds), say)
+        triton = server.triton_version()
+    compared = [_compared(row, found) for row, found in pairs.items() if found]
+    return Findings(
+        name="generator",
+        title="The load generator against perf_analyzer",
+        about=ABOUT,
+        settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "seed": _SEED},
+        versions=versions(Triton=triton, perf_analyzer=tool.version),
+        tables=(*_tables(compared), *_failed(failures), memory.table(growth)),
+        goals=(*_goals(compared), memory.goal(growth)),
+        figures={
+            "rows": [_figures(entry) for entry in compared],
+            "failures": failures,
+            "memory": [asdict(entry) for entry in growth],
+        },
+    )
+
+
+def rows() -> tuple[Row, ...]:
+    axes = itertools.product(MODELS, Protocol, USERS)
+    return tuple(Row(model, batch, protocol, users) for (model, batch), protocol, users in axes)
+
+
+def order(rounds: int) -> Iterator[tuple[Row, tuple[Engine, Engine]]]:
+    """Each row once a round, in seeded random order; who comes first changes from round to round."""
+    for position in range(rounds):
+        shuffled = list(rows())
+        random.Random(f"{_SEED}/{position}").shuffle(shuffled)
+        for row in shuffled:
+            yield row, (OURS, THEIRS) if position % 2 == 0 else (THEIRS, OURS)
+
+
+def _measure(
+    server: Rig, tool: PerfAnalyzer, seconds: float, rounds: int, say: Callable[[str], None]
+) -> tuple[dict[Row, list[Pair]], list[str]]:
+    """Pairs of trials by row; a row that one of the two cannot do is told, with the reason."""
+    found: dict[Row, list[Pair]] = {row: [] for row in rows()}
+    failures: list[str] = []
+    total = len(found) * rounds
+    for position, (row, engines) in enumerate(order(rounds), start=1):
+        try:
+            pair = {engine: _trial(server, tool, row, engine, seconds) for engine in engines}
+        except BenchError as error:
+            failures.append(f"{' '.join(row.name)} users: {error}")
+            say(f"[{position}/{total}] {failures[-1]}")
+            continue
+        found[row].append(pair)
+        say(f"[{position}/{total}] {' '.join(row.name)} users: {_said(pair)}")
+    return found, failures
+
+
+def _trial(server: Rig, tool: PerfAnalyzer, row: Row, engine: Engine, seconds: float) -> Measured:
+    load = Load(protocol=row.protocol, batch=row.batch, concurrency=row.users)
+    asked = plan(row.model, load, seconds=seconds, warmup_s=WARMUP_S)
+    served = server.served[row.model]
+    if engine is THEIRS:
+        asked = replace(asked, cell=replace(asked.cell, engine=engine))
+        trial = perf_analyzer.measure(asked, server.target, served, tool, folder=server.scratch)
+        return measured(trial, trial.generator.max_rss_bytes)
+    with LocustEngine() as ours:  # as fresh a process as perf_analyzer's
+        peak = _Peak(ours)
+        trial = ours.measure(asked, server.target, served, peak)
+    return measured(trial, max(peak.rss_bytes, trial.generator.max_rss_bytes))
+
+
+class _Peak:
+    """The most resident memory of an engine's workers, looked at whenever a trial shows itself."""
+
+    def __init__(self, engine: LocustEngine) -> None:
+        self._engine = engine
+        self.rss_bytes = 0
+
+    def __call__(self, _: Live) -> None:
+        self.rss_bytes = max(self.rss_bytes, *(memory.rss_bytes(pid) for pid in self._engine.pids))
+
+
+def measured(trial: Trial, rss: int) -> Measured:
+    summary, server = summarize(trial), server_times(trial.counters)
+    done = summary.requests + summary.errors
+    p50_ms = float(np.median(summary.latencies_ns)) / 1e6 if len(summary.latencies_ns) else 0.0
+    server_ms = server.total_ms if server else 0.0
+    return Measured(
+        requests_per_s=summary.throughput_req_per_s,
+        cpu_us=sum(trial.generator.cpu_s) / max(1, done) * 1e6,
+        p50_ms=p50_ms,
+        server_ms=server_ms,
+        overhead_ms=p50_ms - server_ms,
+        rss_bytes=rss,
+        failed=summary.errors,
+    )
+
+
+def _compared(row: Row, pairs: Sequence[Pair]) -> Compared:
+    return Compared(row, *(tuple(pair[engine] for pair in pairs) for engine in (OURS, THEIRS)))
+
+
+def _column(trials: Sequence[Measured], figure: str) -> list[float]:
+    return [float(getattr(trial, figure)) for trial in trials]
+
+
+def _center(trials: Sequence[Measured], figure: str) -> float:
+    """Of rounds; a median, since a difference of two times may be below zero."""
+    return float(np.median(_column(trials, figure)))
+
+
+def _said(pair: Pair) -> str:
+    ours, theirs = pair[OURS], pair[THEIRS]
+    ratio = ours.requests_per_s / max(theirs.requests_per_s, 1e-9)
+    return f"{ours.requests_per_s:.0f}/s against {theirs.requests_per_s:.0f}/s, {ratio:.2f}x"
+
+
+_ROW_COLUMNS = ("model", "batch", "protocol", "users")
+
+
+def _tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
+    speed = Table(
+        "Requests a second, and the client's CPU for one",
+        (*_ROW_COLUMNS, "req/s", "perf_analyzer", "ratio", "CPU us/req", "perf_analyzer", "ratio"),
+        tuple(_speed_line(entry) for entry in compared),
+        "Geometric means over rounds; (low-high) is the 95 % interval of the ratio.",
+    )
+    overhead = Table(
+        "What the client adds, and its memory",
+        (
+            *_ROW_COLUMNS,
+            "overhead ms",
+            "perf_analyzer",
+            "p50 ms",
+            "perf_analyzer",
+            "peak MB",
+            "perf_analyzer",
+        ),
+        tuple(_overhead_line(entry) for entry in compared),
+        "Overhead: the client's p50 less the server's mean time for a request; network, copies and waiting "
+        "for a core are in it. Medians over rounds.",
+    )
+    return speed, overhead
+
+
+def _speed_line(entry: Compared) -> tuple[str, ...]:
+    cells = []
+    for figure, form in (("requests_per_s", ",.0f"), ("cpu_us", ",.0f")):
+        for trials in (entry.ours, entry.theirs):
+            mean = geometric(_column(trials, figure))
+            cells.append(format(mean.value, form) if mean else "0")
+        cells.append(interval_text(entry.ratio(figure)))
+    return (*entry.row.name, *cells)
+
+
+def _overhead_line(entry: Compared) -> tuple[str, ...]:
+    cells = [
+        f"{_center(trials, figure) / scale:.{digits}f}"
+        for figure, scale, digits in (("overhead_ms", 1, 2), ("p50_ms", 1, 2), ("rss_bytes", 1e6, 0))
+        for trials in (entry.ours, entry.theirs)
+    ]
+    return (*entry.row.name, *cells)
+
+
+def _failed(failures: Sequence[str]) -> tuple[Table, ...]:
+    return (
+        (Table("Not measured", ("row and reason",), tuple((text,) for text in failures)),) if failures else ()
+    )
+
+
+def _goals(compared: Sequence[Compared]) -> tuple[Goal, ...]:
+    images = [entry for entry in compared if entry.row.is_image_size]
+    http = [entry for entry in images if entry.row.protocol is Protocol.HTTP]
+    grpc = [entry for entry in images if entry.row.protocol is Protocol.GRPC]
+    asked = (
+        ("requests/s: at least perf_analyzer's in every row", compared, "requests_per_s", 1.0, True),
+        ("requests/s, image-size over HTTP: 2.5x", http, "requests_per_s", 2.5, True),
+        ("requests/s, image-size over gRPC: 1.5x", grpc, "requests_per_s", 1.5, True),
+        ("CPU a request, image-size: no more than perf_analyzer's", images, "cpu_us", 1.0, False),
+    )
+    return tuple(
+        _goal(text, entries, figure, limit, at_least=at_least)
+        for text, entries, figure, limit, at_least in asked
+    )
+
+
+def _goal(text: str, entries: Sequence[Compared], figure: str, limit: float, *, at_least: bool) -> Goal:
+    """How many rows meet it, and the worst one."""
+    known = [(ratio, entry.row) for entry in entries if (ratio := entry.ratio(figure)) is not None]
+    if not known:
+        return Goal(text, "not measured", "no")
+    verdicts = [met(r.low, r.value, r.high, limit, at_least=at_least) for r, _ in known]
+    worst, row = (min if at_least else max)(known, key=lambda pair: pair[0].value)
+    count = f"{verdicts.count('yes')} of {len(verdicts)} rows"
+    said = "no" if "no" in verdicts else "open" if "open" in verdicts else "yes"
+    return Goal(text, f"{count}; worst {interval_text(worst)}, {' '.join(row.name)} users", said)
+
+
+def _figures(entry: Compared) -> dict[str, Any]:
+    ratios = {figure: entry.ratio(figure) for figure in ("requests_per_s", "cpu_us", "overhead_ms")}
+    return {
+        **asdict(entry),
+        "ratios": {figure: asdict(ratio) if ratio else None for figure, ratio in ratios.items()},
+    }

@@ -1,0 +1,262 @@
+"""What a sweep costs beyond warm-up and measuring: each trial, the whole command, and the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from bench.cell import Cell, Engine, Protocol, ServerConfiguration
+from bench.locust_engine import LocustEngine
+from bench.run import RunFolder, RunRecord
+from bench.serving import Serving
+from bench.spec import SweepSpec, Turn
+from bench.sweep import OnLive, Sweep, utc_now
+from bench.trial import Live, Plan, Served, Target, Trial
+from benchmarks.findings import ROOT, Findings, Goal, Table, versions
+from benchmarks.rig import Rig, rig
+from tests import synthetic
+
+WARMUP_S = 0.5
+GOAL_TRIAL_S = 1.0
+GOAL_CPU_PERCENT = 5.0
+_COMMAND_TIMEOUT_S = 900.0
+
+ABOUT = (
+    "A sweep of `null_small` on an embedded Triton: batch 1 and 8, HTTP and gRPC, 4 users, as many repeats "
+    "as rounds. Of each trial: its wall time less warm-up and window, and the CPU of the sweep's own process "
+    "(the sensors' thread included, the load-generating process not) while the engine measures. The same "
+    "sweep as a command adds the start of Python, of Triton and of Locust, the load of the model, and the "
+    "report. The report of 60 cells is made of generated samples, in a process of its own."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCost:
+    """Seconds beyond warm-up and window: in the engine, and around it; and the parent's CPU meanwhile."""
+
+    cell: str
+    repeat: int
+    in_engine_s: float
+    around_s: float
+    cpu_percent: float
+
+    @property
+    def total_s(self) -> float:
+        return self.in_engine_s + self.around_s
+
+
+@dataclass(slots=True)
+class Meter:
+    """An engine and a watcher of the sweep at once: times what each trial takes, in and around the engine."""
+
+    engine: LocustEngine
+    costs: list[TrialCost] = field(default_factory=list)
+    _began: float = 0.0
+    _in_engine_s: float = 0.0
+    _cpu_percent: float = 0.0
+
+    def measure(self, plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
+        began, cpu_s = time.monotonic(), time.process_time()
+        trial = self.engine.measure(plan, target, served, on_live)
+        self._in_engine_s = time.monotonic() - began
+        self._cpu_percent = (time.process_time() - cpu_s) / self._in_engine_s * 100
+        return trial
+
+    def configuring(self, server: ServerConfiguration) -> None:
+        pass  # a model's load is the server's time
+
+    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None:  # noqa: ARG002  # a sweep's names
+        self._began = time.monotonic()
+
+    def live(self, turn: Turn, live: Live) -> None:
+        pass
+
+    def measured(self, trial: Trial) -> None:
+        whole_s = time.monotonic() - self._began
+        wanted_s = trial.plan.warmup_s + trial.window.seconds
+        cost = TrialCost(
+            cell=trial.cell.key,
+            repeat=trial.plan.repeat,
+            in_engine_s=self._in_engine_s - wanted_s,
+            around_s=whole_s - self._in_engine_s,
+            cpu_percent=self._cpu_percent,
+        )
+        self.costs.append(cost)
+
+    def failed(self, cells: tuple[Cell, ...], reason: str) -> None:
+        raise AssertionError(f"null_small always answers, yet {cells[0].key}: {reason}")
+
+
+def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
+    with rig(("null_small",)) as server:
+        say("a sweep, trial by trial")
+        costs = _sweep(server, seconds, rounds)
+        triton = server.triton_version()
+    say("the same sweep as a command")
+    command = _command(seconds, rounds)
+    say("a report of 60 cells")
+    report = _report()
+    return Findings(
+        name="overhead",
+        title="Overhead: what a sweep costs beyond warm-up and measuring",
+        about=ABOUT,
+        settings={"seconds": seconds, "warm-up": WARMUP_S, "repeats": rounds, "trials": len(costs)},
+        versions=versions(Triton=triton),
+        tables=(_trials_table(costs), _command_table(command), _report_table(report)),
+        goals=_goals(costs),
+        figures={"trials": [asdict(cost) for cost in costs], "command": command, "report": report},
+    )
+
+
+def _spec(seconds: float, rounds: int) -> SweepSpec:
+    return SweepSpec(
+        model="null_small",
+        batches=(1, 8),
+        concurrencies=(4,),
+        protocols=tuple(Protocol),
+        warmup_s=WARMUP_S,
+        duration_s=seconds,
+        repeats=rounds,
+        processes=1,
+    )
+
+
+def _sweep(server: Rig, seconds: float, rounds: int) -> list[TrialCost]:
+    spec = _spec(seconds, rounds)
+    with LocustEngine() as engine:
+        meter = Meter(engine)
+        Sweep(
+            spec=spec,
+            serving=Serving(server.triton, spec.model),
+            target=server.target,
+            folder=RunFolder.create(server.scratch / "run", _record(spec)),
+            engines={Engine.LOCUST: meter.measure},
+            sensors=lambda: _sensors(server, engine),
+            refer=lambda _: server.served[spec.model],
+            progress=meter,
+        ).run()
+    return meter.costs
+
+
+def _record(spec: SweepSpec) -> RunRecord:
+    return RunRecord(
+        name="overhead",
+        created_at=utc_now(),
+        command=(),
+        seed=spec.seed,
+        spec=json.loads(json.dumps(asdict(spec))),
+        machine=machine.describe(),
+        versions=versions(),
+        target="embedded",
+        weights="",
+        planned=spec.cells(),
+    )
+
+
+def _sensors(server: Rig, engine: LocustEngine) -> list[machine.Sensor]:
+    """Those of a sweep on a machine without a GPU."""
+    pid = server.target.pid
+    return [
+        *machine.host_sensors(),
+        machine.process_sensor("server_cpu_cores", lambda: [pid] if pid else []),
+        machine.process_sensor("client_cpu_cores", lambda: engine.pids),
+    ]
+
+
+def _command(seconds: float, rounds: int) -> dict[str, float]:
+    """Wall time of `bench sweep`, of which so much is warm-up and window."""
+    words = f"--model null_small --batch 1,8 --protocol http,grpc --concurrency 4 --repeats {rounds}".split()
+    words += [f"--duration={seconds:g}s", f"--warmup={WARMUP_S:g}s", "--processes=1"]
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        out = Path(scratch) / "run"
+        began = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", "bench", "sweep", *words, "--out", str(out)],
+            cwd=ROOT, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S,
+        )  # fmt: skip
+        wall_s = time.monotonic() - began
+        if not (out / "report.html").exists():
+            raise RuntimeError(f"bench sweep ended with {ended.returncode}:\n{ended.stderr}")
+        trials = sum(1 for _ in out.glob("trials/*/*.json"))
+    wanted_s = trials * (seconds + WARMUP_S)
+    return {"wall_s": wall_s, "trials": trials, "wanted_s": wanted_s, "beyond_s": wall_s - wanted_s}
+
+
+def _report() -> dict[str, float]:
+    """cells.csv and report.html of 60 cells with 3 repeats each."""
+    cells = synthetic.grid(batches=(1, 2, 8, 16, 32), instances=(1, 2, 4), levels=(1, 8))
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        folder = synthetic.write(Path(scratch) / "run", synthetic.Study(cells=cells))
+        requests = sum(len(trial.samples) for trial in folder.trials())
+        ended = subprocess.run(
+            [sys.executable, "-m", "benchmarks.report_cost", str(folder.path)],
+            cwd=ROOT, capture_output=True, text=True, check=True, timeout=_COMMAND_TIMEOUT_S,
+        )  # fmt: skip
+    cost: dict[str, float] = json.loads(ended.stdout)
+    return {"cells": len(cells), "requests": requests, **cost}
+
+
+def _trials_table(costs: Sequence[TrialCost]) -> Table:
+    columns = {
+        "in the engine, s": [cost.in_engine_s for cost in costs],
+        "around it, s": [cost.around_s for cost in costs],
+        "together, s": [cost.total_s for cost in costs],
+        "parent's CPU, % of a core": [cost.cpu_percent for cost in costs],
+    }
+    return Table(
+        "A trial, beyond warm-up and window",
+        ("figure", "median", "largest"),
+        tuple((name, f"{np.median(v):.2f}", f"{max(v):.2f}") for name, v in columns.items()),
+        "In the engine: preparing requests, starting together, drain, collecting the samples. Around it: "
+        "writing the trial, ending the sensors' thread.",
+    )
+
+
+def _command_table(command: dict[str, float]) -> Table:
+    rows = (
+        ("trials", f"{command['trials']:.0f}"),
+        ("wall time, s", f"{command['wall_s']:.1f}"),
+        ("of which warm-up and windows, s", f"{command['wanted_s']:.1f}"),
+        ("beyond, s", f"{command['beyond_s']:.1f}"),
+    )
+    return Table("`bench sweep` as a command", ("figure", "value"), rows)
+
+
+def _report_table(report: dict[str, Any]) -> Table:
+    rows = (
+        ("cells", f"{report['cells']}"),
+        ("requests", f"{report['requests']:,}"),
+        ("cells.csv, s", f"{report['csv_s']:.2f}"),
+        ("report.html, s", f"{report['page_s']:.2f}"),
+        ("report.html, MB", f"{report['page_bytes'] / 1e6:.1f}"),
+        ("peak memory, MB", f"{report['peak_bytes'] / 1e6:.0f}"),
+        ("of which Python and its modules, MB", f"{report['imports_bytes'] / 1e6:.0f}"),
+    )
+    return Table("The report of 60 cells, 3 repeats", ("figure", "value"), rows)
+
+
+def _goals(costs: Sequence[TrialCost]) -> tuple[Goal, ...]:
+    seconds = float(np.median([cost.total_s for cost in costs]))
+    percent = float(np.median([cost.cpu_percent for cost in costs]))
+    return (
+        Goal(
+            f"a trial: under {GOAL_TRIAL_S:g} s beyond warm-up and window",
+            f"median {seconds:.2f} s",
+            "yes" if seconds < GOAL_TRIAL_S else "no",
+        ),
+        Goal(
+            f"parent's CPU while measuring: under {GOAL_CPU_PERCENT:g} % of a core",
+            f"median {percent:.1f} %",
+            "yes" if percent < GOAL_CPU_PERCENT else "no",
+        ),
+    )

@@ -1,0 +1,38 @@
+"""What a report costs, in a process of its own: `python -m benchmarks.report_cost RUN_FOLDER` prints JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from bench import cells, page
+from bench.run import RunFolder
+
+
+def main(path: Path) -> None:
+    before_bytes = _peak_bytes()
+    began = time.monotonic()
+    folder = RunFolder.open(path)
+    cells.write_csv(cells.rows(folder), path / "cells.csv")
+    told = time.monotonic()
+    written = page.write(folder)
+    ended = time.monotonic()
+    found = {
+        "csv_s": told - began,
+        "page_s": ended - told,
+        "page_bytes": written.stat().st_size,
+        "peak_bytes": _peak_bytes(),
+        "imports_bytes": before_bytes,
+    }
+    print(json.dumps(found))
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -151,7 +151,8 @@ def _safe(key: str) -> str:
     name = "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):x}" for c in key).lstrip(".")
     if len(name.encode()) <= _LONGEST_NAME:
         return name
-    return f"{name.encode()[: _LONGEST_NAME - 20].decode(errors='ignore')}-{sha256(key.encode()).hexdigest()[:16]}"
+    start = name.encode()[: _LONGEST_NAME - 20].decode(errors="ignore")
+    return f"{start}-{sha256(key.encode()).hexdigest()[:16]}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

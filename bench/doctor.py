@@ -45,9 +45,14 @@ def examine(tritonserver: Path | None, perf_analyzer: Path | None) -> tuple[Line
         _gpu(),
         _guard("cluster", _cluster),
         _shared_memory(),
-        Line("cores", machine.usable_cores() > 1, f"{machine.usable_cores()} usable",
-             "" if machine.usable_cores() > 1 else "Server and load share one core: expect client-bound cells."),
-    )  # fmt: skip
+        _cores(),
+    )
+
+
+def _cores() -> Line:
+    cores = machine.usable_cores()
+    step = "" if cores > 1 else "Server and load share one core: expect client-bound cells."
+    return Line("cores", cores > 1, f"{cores} usable", step)
 
 
 def run(tritonserver: Path | None, perf_analyzer: Path | None, *, as_json: bool) -> int:

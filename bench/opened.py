@@ -87,7 +87,7 @@ def _remote(model: str, target: Target) -> Iterator[Opened]:
 def _embedded(given: Mapping[str, Any], progress: Callable[[str], None], log: Path) -> Iterator[Opened]:
     repository, model = repository_of(given), given["model"]
     config = model_config.read(repository / model / "config.pbtxt")
-    weights = weights_of(model, config, given["vit"])
+    weights = weights_of(config, given["vit"])
     if weights:
         progress(weights.origin)
         config = with_weights(config, weights)
@@ -103,7 +103,7 @@ def _embedded(given: Mapping[str, Any], progress: Callable[[str], None], log: Pa
             triton.close()
 
 
-def weights_of(model: str, config: Mapping[str, Any], choice: str) -> Weights | None:
+def weights_of(config: Mapping[str, Any], choice: str) -> Weights | None:
     """Only a model with a `weights` parameter has any to choose."""
     if "weights" not in model_config.served(dict(config)).parameters:
         return None

@@ -39,46 +39,6 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    model: str
-    batch: int
-    protocol: Protocol
-    users: int
-
-    @property
-    def is_image_size(self) -> bool:
-        return self.model == "null_vit"
-
-    @property
-    def name(self) -> tuple[str, ...]:
-        return (self.model, str(self.batch), LABELS[self.protocol], str(self.users))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One trial. `overhead_ms`: client's median less the server's mean of all that it accounts for."""
-
-    requests_per_s: float
-    cpu_us: float  # of the client, a request
-    p50_ms: float
-    server_ms: float
-    overhead_ms: float
-    rss_bytes: int  # the client's peak
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    row: Row
-    ours: tuple[Measured, ...]
-    theirs: tuple[Measured, ...]
-
-    def ratio(self, figure: str) -> Interval | None:
-        """Ours over theirs, round by round."""
-        return paired_ratio(_column(self.theirs, figure), _column(self.ours, figure))
-
-
 Pair = dict[Engine, Measured]
 
 
@@ -95,7 +55,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "seed": _SEED},
         versions=versions(Triton=triton, perf_analyzer=tool.version),
-        tables=(*_tables(compared), *_failed(failures), memory.table(growth)),
+        tables=(*compared.tables(pairs), *_failed(failures), memory.table(growth)),
         goals=(*_goals(compared), memory.goal(growth)),
         figures={
             "rows": [_figures(entry) for entry in compared],
@@ -183,105 +143,9 @@ def _compared(row: Row, pairs: Sequence[Pair]) -> Compared:
     return Compared(row, *(tuple(pair[engine] for pair in pairs) for engine in (OURS, THEIRS)))
 
 
-def _column(trials: Sequence[Measured], figure: str) -> list[float]:
-    return [float(getattr(trial, figure)) for trial in trials]
-
-
-def _center(trials: Sequence[Measured], figure: str) -> float:
-    """Of rounds; a median, since a difference of two times may be below zero."""
-    return float(np.median(_column(trials, figure)))
-
-
 def _said(pair: Pair) -> str:
     ours, theirs = pair[OURS], pair[THEIRS]
     ratio = ours.requests_per_s / max(theirs.requests_per_s, 1e-9)
     return f"{ours.requests_per_s:.0f}/s against {theirs.requests_per_s:.0f}/s, {ratio:.2f}x"
 
 
-_ROW_COLUMNS = ("model", "batch", "protocol", "users")
-
-
-def _tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
-    speed = Table(
-        "Requests a second, and the client's CPU for one",
-        (*_ROW_COLUMNS, "req/s", "perf_analyzer", "ratio", "CPU us/req", "perf_analyzer", "ratio"),
-        tuple(_speed_line(entry) for entry in compared),
-        "Geometric means over rounds; (low-high) is the 95 % interval of the ratio.",
-    )
-    overhead = Table(
-        "What the client adds, and its memory",
-        (
-            *_ROW_COLUMNS,
-            "overhead ms",
-            "perf_analyzer",
-            "p50 ms",
-            "perf_analyzer",
-            "peak MB",
-            "perf_analyzer",
-        ),
-        tuple(_overhead_line(entry) for entry in compared),
-        "Overhead: the client's p50 less the server's mean time for a request; network, copies and waiting "
-        "for a core are in it. Medians over rounds.",
-    )
-    return speed, overhead
-
-
-def _speed_line(entry: Compared) -> tuple[str, ...]:
-    cells = []
-    for figure, form in (("requests_per_s", ",.0f"), ("cpu_us", ",.0f")):
-        for trials in (entry.ours, entry.theirs):
-            mean = geometric(_column(trials, figure))
-            cells.append(format(mean.value, form) if mean else "0")
-        cells.append(interval_text(entry.ratio(figure)))
-    return (*entry.row.name, *cells)
-
-
-def _overhead_line(entry: Compared) -> tuple[str, ...]:
-    cells = [
-        f"{_center(trials, figure) / scale:.{digits}f}"
-        for figure, scale, digits in (("overhead_ms", 1, 2), ("p50_ms", 1, 2), ("rss_bytes", 1e6, 0))
-        for trials in (entry.ours, entry.theirs)
-    ]
-    return (*entry.row.name, *cells)
-
-
-def _failed(failures: Sequence[str]) -> tuple[Table, ...]:
-    return (
-        (Table("Not measured", ("row and reason",), tuple((text,) for text in failures)),) if failures else ()
-    )
-
-
-def _goals(compared: Sequence[Compared]) -> tuple[Goal, ...]:
-    images = [entry for entry in compared if entry.row.is_image_size]
-    http = [entry for entry in images if entry.row.protocol is Protocol.HTTP]
-    grpc = [entry for entry in images if entry.row.protocol is Protocol.GRPC]
-    asked = (
-        ("requests/s: at least perf_analyzer's in every row", compared, "requests_per_s", 1.0, True),
-        ("requests/s, image-size over HTTP: 2.5x", http, "requests_per_s", 2.5, True),
-        ("requests/s, image-size over gRPC: 1.5x", grpc, "requests_per_s", 1.5, True),
-        ("CPU a request, image-size: no more than perf_analyzer's", images, "cpu_us", 1.0, False),
-    )
-    return tuple(
-        _goal(text, entries, figure, limit, at_least=at_least)
-        for text, entries, figure, limit, at_least in asked
-    )
-
-
-def _goal(text: str, entries: Sequence[Compared], figure: str, limit: float, *, at_least: bool) -> Goal:
-    """How many rows meet it, and the worst one."""
-    known = [(ratio, entry.row) for entry in entries if (ratio := entry.ratio(figure)) is not None]
-    if not known:
-        return Goal(text, "not measured", "no")
-    verdicts = [met(r.low, r.value, r.high, limit, at_least=at_least) for r, _ in known]
-    worst, row = (min if at_least else max)(known, key=lambda pair: pair[0].value)
-    count = f"{verdicts.count('yes')} of {len(verdicts)} rows"
-    said = "no" if "no" in verdicts else "open" if "open" in verdicts else "yes"
-    return Goal(text, f"{count}; worst {interval_text(worst)}, {' '.join(row.name)} users", said)
-
-
-def _figures(entry: Compared) -> dict[str, Any]:
-    ratios = {figure: entry.ratio(figure) for figure in ("requests_per_s", "cpu_us", "overhead_ms")}
-    return {
-        **asdict(entry),
-        "ratios": {figure: asdict(ratio) if ratio else None for figure, ratio in ratios.items()},
-    }

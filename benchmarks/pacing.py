@@ -28,7 +28,8 @@ ABOUT = (
     "Lateness is a request's sending less the time its arrival was due. Poisson arrivals, one process, on "
     "`null_small` (64 bytes) served by an embedded Triton on the same machine; the alarm alone is a single "
     "greenlet that waits for each arrival of such a tape and sends nothing, so its lateness is the "
-    "machine's: where it misses a goal itself, the machine was too busy to tell. All rates are measured once a round; the figures are over the requests of all rounds."
+    "machine's: where it misses a goal itself, the machine was too busy to tell. All rates are measured once "
+    "a round; the figures are over the requests of all rounds."
 )
 
 

@@ -40,6 +40,7 @@ class Measured:
     p50_ms: float
     server_ms: float
     overhead_ms: float
+    mean_overhead_ms: float  # of the means: a skewed distribution's median may lie below the server's mean
     rss_bytes: int  # the client's peak
     failed: int
 
@@ -60,9 +61,9 @@ class Compared:
 
         One user: its CPU is part of each round trip. More: it is taken from the cores that both share.
         """
-        ratio, per_s, cpu_us = self.ratio("requests_per_s"), *(_center(self.ours, f) for f in ("requests_per_s", "cpu_us"))
+        ratio = self.ratio("requests_per_s")
         cores = 1 if self.row.users == 1 else usable_cores()
-        left = cores - per_s * cpu_us / 1e6
+        left = cores - _center(self.ours, "requests_per_s") * _center(self.ours, "cpu_us") / 1e6
         return ratio.value * cores / left if ratio and left > 0 else None
 
 
@@ -81,7 +82,7 @@ _ROW_COLUMNS = ("model", "batch", "protocol", "users")
 def tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
     speed = Table(
         "Requests a second, and the client's CPU for one",
-        (*_ROW_COLUMNS, "req/s", "perf_analyzer", "ratio", "CPU us/req", "perf_analyzer", "ratio"),
+        (*_ROW_COLUMNS, "req/s", "perf_analyzer", "ratio", "ceiling", "CPU us/req", "perf_analyzer", "ratio"),
         tuple(_speed_line(entry) for entry in compared),
         "Geometric means over rounds; (low-high) is the 95 % interval of the ratio.",
     )
@@ -98,7 +99,7 @@ def tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
         ),
         tuple(_overhead_line(entry) for entry in compared),
         "Overhead: the client's p50 less the server's mean time for a request; network, copies and waiting "
-        "for a core are in it. Medians over rounds.",
+        "for a core are in it; below zero where a few slow requests lift the server's mean. Medians over rounds.",
     )
     return speed, overhead
 
@@ -110,6 +111,7 @@ def _speed_line(entry: Compared) -> tuple[str, ...]:
             mean = geometric(_column(trials, figure))
             cells.append(format(mean.value, form) if mean else "0")
         cells.append(interval_text(entry.ratio(figure)))
+    cells.insert(3, f"{entry.ceiling:.2f}" if entry.ceiling else "n/a")
     return (*entry.row.name, *cells)
 
 
@@ -122,9 +124,11 @@ def _overhead_line(entry: Compared) -> tuple[str, ...]:
     return (*entry.row.name, *cells)
 
 
-def not_measured(failures: Sequence[str]) -> tuple[Table, ...]:
+def failures(said: Sequence[str]) -> tuple[Table, ...]:
     return (
-        (Table("Not measured", ("row and reason",), tuple((text,) for text in failures)),) if failures else ()
+        (Table("Not measured, or with failed requests", ("row",), tuple((text,) for text in said)),)
+        if said
+        else ()
     )
 
 
@@ -160,5 +164,6 @@ def figures(entry: Compared) -> dict[str, Any]:
     ratios = {figure: entry.ratio(figure) for figure in ("requests_per_s", "cpu_us", "overhead_ms")}
     return {
         **asdict(entry),
+        "ceiling": entry.ceiling,
         "ratios": {figure: asdict(ratio) if ratio else None for figure, ratio in ratios.items()},
     }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -16,12 +15,12 @@ from bench.errors import BenchError
 from bench.locust_engine import LocustEngine
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
-from bench.stats import Interval, geometric, paired_ratio
 from bench.summary import server_times, summarize
 from bench.trial import Live, Trial
-from benchmarks import memory
-from benchmarks.findings import Findings, Goal, Table, interval_text, met, versions
-from benchmarks.rig import LABELS, Rig, plan, rig
+from benchmarks import compared, memory
+from benchmarks.compared import Compared, Measured, Row
+from benchmarks.findings import Findings, versions
+from benchmarks.rig import Rig, plan, rig
 
 USERS = (1, 4, 16)
 MODELS = (("null_small", 1), ("null_vit", 1), ("null_vit", 8), ("null_vit", 32))
@@ -35,9 +34,10 @@ ABOUT = (
     "an image. Every round measures each row with both, one right after the other, the first of them taking "
     "turns; a ratio is the geometric mean of the rounds' ratios, with its 95 % interval. Our users check the "
     "frame of every answer and the values of 1 %; perf_analyzer checks none. Client and server share the "
-    "machine's cores: a generator that takes less of them leaves the server more."
+    "machine's cores: a generator that takes less of them leaves the server more. The ceiling is the ratio "
+    "that a client without any cost would reach on this machine, if the server kept its pace: where it lies "
+    "below a goal, the server and not the client is what the row measures."
 )
-
 
 Pair = dict[Engine, Measured]
 
@@ -45,21 +45,21 @@ Pair = dict[Engine, Measured]
 def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     tool = find()
     with rig(("null_small", "null_vit")) as server:
-        pairs, failures = _measure(server, tool, seconds, rounds, say)
+        pairs, failed = _measure(server, tool, seconds, rounds, say)
         growth = memory.run(server, max(10.0, 3 * seconds), say)
         triton = server.triton_version()
-    compared = [_compared(row, found) for row, found in pairs.items() if found]
+    both = [_compared(row, found) for row, found in pairs.items() if found]
     return Findings(
         name="generator",
         title="The load generator against perf_analyzer",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "seed": _SEED},
         versions=versions(Triton=triton, perf_analyzer=tool.version),
-        tables=(*compared.tables(pairs), *_failed(failures), memory.table(growth)),
-        goals=(*_goals(compared), memory.goal(growth)),
+        tables=(*compared.tables(both), *compared.failures(failed), memory.table(growth)),
+        goals=(*compared.goals(both), memory.goal(growth)),
         figures={
-            "rows": [_figures(entry) for entry in compared],
-            "failures": failures,
+            "rows": [compared.figures(entry) for entry in both],
+            "failures": failed,
             "memory": [asdict(entry) for entry in growth],
         },
     )
@@ -94,6 +94,8 @@ def _measure(
             say(f"[{position}/{total}] {failures[-1]}")
             continue
         found[row].append(pair)
+        failures += [f"{' '.join(row.name)} users: {n} requests failed with {engine}"
+                     for engine, trial in pair.items() if (n := trial.failed)]  # fmt: skip
         say(f"[{position}/{total}] {' '.join(row.name)} users: {_said(pair)}")
     return found, failures
 
@@ -126,7 +128,8 @@ class _Peak:
 def measured(trial: Trial, rss: int) -> Measured:
     summary, server = summarize(trial), server_times(trial.counters)
     done = summary.requests + summary.errors
-    p50_ms = float(np.median(summary.latencies_ns)) / 1e6 if len(summary.latencies_ns) else 0.0
+    latencies_ms = summary.latencies_ns / 1e6 if len(summary.latencies_ns) else np.zeros(1)
+    p50_ms, mean_ms = float(np.median(latencies_ms)), float(np.mean(latencies_ms))
     server_ms = server.total_ms if server else 0.0
     return Measured(
         requests_per_s=summary.throughput_req_per_s,
@@ -134,6 +137,7 @@ def measured(trial: Trial, rss: int) -> Measured:
         p50_ms=p50_ms,
         server_ms=server_ms,
         overhead_ms=p50_ms - server_ms,
+        mean_overhead_ms=mean_ms - server_ms,
         rss_bytes=rss,
         failed=summary.errors,
     )
@@ -147,5 +151,3 @@ def _said(pair: Pair) -> str:
     ours, theirs = pair[OURS], pair[THEIRS]
     ratio = ours.requests_per_s / max(theirs.requests_per_s, 1e-9)
     return f"{ours.requests_per_s:.0f}/s against {theirs.requests_per_s:.0f}/s, {ratio:.2f}x"
-
-

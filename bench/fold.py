@@ -25,6 +25,8 @@ from bench.summary import ServerTimes, TrialSummary, server_times, summarize
 from bench.trial import Counters, Trial
 from bench.units import Slo, parse_slo
 
+# A quiet machine repeats a cell within a few percent.
+DRIFT = 1.10
 _COUNTS = {"repeats": 0, "requests": 0, "errors": 0, "latency_n": 0, "findings": ""}
 
 
@@ -33,7 +35,8 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
     slo = parse_slo(record.slo) if record.slo else None
     summaries = [summarize(trial, slo) for trial in trials]
     pooled = _pooled([s.latencies_ns for s in summaries])
-    remarks = merged([finding for trial in trials for finding in judge(trial)])
+    judged = [finding for trial in trials for finding in judge(trial)]
+    remarks = merged([*judged, *_drift([s.throughput_img_per_s for s in summaries], record)])
     errors = sum(s.errors for s in summaries)
     known: dict[str, Any] = {
         **identity(trials[0].cell, record),
@@ -139,6 +142,25 @@ def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
     """Only where every repeat has samples enough."""
     known = [value for value in values_ms if value is not None]
     return geometric(known) if len(known) == len(values_ms) else None
+
+
+def _drift(throughputs: Sequence[float], record: RunRecord) -> list[Finding]:
+    """Of the reference cell, which was measured again in each round: the others share its machine."""
+    asked = int(record.spec.get("repeats", len(throughputs)))
+    if len(throughputs) <= asked or min(throughputs) <= 0:
+        return []
+    spread = max(throughputs) / min(throughputs)
+    if spread <= DRIFT:
+        return []
+    return [
+        Finding(
+            "machine-drift",
+            Severity.WARNING,
+            f"The reference cell, measured in every round, ranged over a factor of {spread:.2f}.",
+            "The machine did other things meanwhile, or its clocks changed.",
+            "Differences between cells smaller than that mean little; repeat on a quieter machine.",
+        )
+    ]
 
 
 def _slo_met(pooled: Int64, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:

@@ -99,7 +99,8 @@ def tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
         ),
         tuple(_overhead_line(entry) for entry in compared),
         "Overhead: the client's p50 less the server's mean time for a request; network, copies and waiting "
-        "for a core are in it; below zero where a few slow requests lift the server's mean. Medians over rounds.",
+        "for a core are in it; below zero where a few slow requests lift the server's mean. Medians of "
+        "the rounds.",
     )
     return speed, overhead
 

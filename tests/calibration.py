@@ -60,7 +60,7 @@ def rate_per_s(trial: Trial) -> float:
     return len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
 
 
-def undisturbed(measure_once: Callable[[], Trial], at_least_per_s: float, attempts: int = 3) -> Trial:
+def undisturbed(measure_once: Callable[[], Trial], at_least_per_s: float, attempts: int = 5) -> Trial:
     """A trial that reached the rate, or the last: whatever else runs here can only slow a sleeping server."""
     for _ in range(attempts):
         trial = measure_once()

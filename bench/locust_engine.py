@@ -109,11 +109,13 @@ class LocustEngine:
         for worker in workers:
             worker.say(start_at=start_ns)
         clock = TrialClock(start_ns, workers, on_live)
-        clock.wait(plan.warmup_s, until=None if plan.cell.load.is_open_loop else sum(o.users for o in orders))
+        users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
+        clock.wait(plan.warmup_s, until=users)
         opened = control.statistics(plan.cell.server.model)
         cpu_opened = [_cpu_s(worker.pid) for worker in workers]
         opened_s = (opened.at_ns - start_ns) / 1e9
-        clock.wait(opened_s + plan.duration_s)
+        # A window without an answer for each user would say nothing of a model this slow.
+        clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
         if plan.longest_s is not None:
             clock.wait_until_tight(opened_s, opened_s + plan.longest_s)
         closed = control.statistics(plan.cell.server.model)

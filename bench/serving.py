@@ -78,8 +78,14 @@ def mismatches(asked: ServerConfiguration, config: Mapping[str, Any]) -> tuple[s
         for name, want, have in (
             ("instances", asked.instances, served.instances),
             ("max batch", asked.max_batch, served.max_batch),
+            ("queue delay in us (-1: off)", asked.max_queue_delay_us, _delay_us(served)),
             *((name, value, served.parameters.get(name)) for name, value in asked.parameters),
         )
         if want is not None and want != have
     ]
     return tuple(found)
+
+
+def _delay_us(served: model_config.ServedConfig) -> int:
+    """As `ServerConfiguration` counts it."""
+    return -1 if served.queue_delay_us is None else served.queue_delay_us

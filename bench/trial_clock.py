@@ -12,8 +12,8 @@ from bench.stats import samples_needed
 from bench.trial import Live
 from bench.worker_process import WorkerProcess
 
-# A closed loop's window opens once every user has had an answer, or after this long all the same.
-_SLOW_WARMUP_S = 60.0
+# A closed loop's window opens, and closes, once every user has had an answer, or after this long all the same.
+_SLOWEST_S = 60.0
 
 
 class TrialClock:
@@ -26,12 +26,17 @@ class TrialClock:
         self._last = (start_ns, 0)
         self._marks: list[tuple[float, int]] = []
 
-    def wait(self, at_s: float, until: int | None = None) -> None:
-        """Until `at_s` after the start and, with `until`, that many answers have come (or a limit)."""
+    @property
+    def requests(self) -> int:
+        """Ended so far, as the workers last told."""
+        return sum(worker.live.get("requests", 0) for worker in self._workers)
+
+    def wait(self, at_s: float, until: int = 0) -> None:
+        """Until `at_s` after the start and that many requests have ended (or a limit)."""
         while True:
             seconds = (time.monotonic_ns() - self._start_ns) / 1e9
-            requests = sum(worker.live.get("requests", 0) for worker in self._workers)
-            enough = until is None or requests >= until or seconds > at_s + _SLOW_WARMUP_S
+            requests = self.requests
+            enough = requests >= until or seconds > at_s + _SLOWEST_S
             if seconds >= at_s and enough:
                 return
             if not any(worker.alive for worker in self._workers):

@@ -47,9 +47,11 @@ def delay(instances: int = 1, **values: object) -> ServerConfiguration:
 def test_k_instances_of_50_ms_under_k_users_answer_k_per_50_ms(
     engine: LocustEngine, triton: EmbeddedTriton, protocol: Protocol, k: int
 ) -> None:
-    load, truth = closed(k, protocol), k / DELAY_S
-    trial = undisturbed(lambda: measure(engine, triton, delay(k), load, duration_s=2.0), 0.96 * truth)
-    assert rate_per_s(trial) == pytest.approx(truth, rel=0.05)
+    load, truth = closed(k, protocol), pytest.approx(k / DELAY_S, rel=0.05)
+    trial = undisturbed(
+        lambda: measure(engine, triton, delay(k), load, duration_s=2.0), lambda t: rate_per_s(t) == truth
+    )
+    assert rate_per_s(trial) == truth
     assert (trial.samples.outcome == Outcome.OK).all()
     assert trial.samples.service_ns.min() >= DELAY_S * 1e9
     assert trial.window.seconds == pytest.approx(2.0, abs=0.2)
@@ -57,12 +59,13 @@ def test_k_instances_of_50_ms_under_k_users_answer_k_per_50_ms(
 
 
 def test_two_processes_make_the_load_of_one(engine: LocustEngine, triton: EmbeddedTriton) -> None:
-    truth = 4 / DELAY_S
+    truth = pytest.approx(4 / DELAY_S, rel=0.05)
     trial = undisturbed(
-        lambda: measure(engine, triton, delay(4), closed(4), duration_s=1.5, workers=2), 0.96 * truth
+        lambda: measure(engine, triton, delay(4), closed(4), duration_s=1.5, workers=2),
+        lambda trial: rate_per_s(trial) == truth,
     )
     assert trial.generator.workers == len(trial.generator.cpu_s) == 2
-    assert rate_per_s(trial) == pytest.approx(truth, rel=0.05)
+    assert rate_per_s(trial) == truth
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -70,29 +73,18 @@ def test_an_open_loop_accounts_for_every_arrival(
     engine: LocustEngine, triton: EmbeddedTriton, workers: int
 ) -> None:
     load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=60)
-    trial = measure(engine, triton, delay(8), load, workers=workers)
+    trial = measure(engine, triton, delay(4), load, workers=workers)
     assert trial.planned == len(trial.samples)
     assert (trial.samples.sent_ns >= trial.samples.intended_ns).all()
     assert (np.diff(trial.samples.intended_ns) > 0).all()  # merged in order, each arrival once
     assert (trial.samples.outcome == Outcome.OK).all()
 
 
-def test_arrivals_of_an_overload_are_unfinished_and_not_lost(
-    engine: LocustEngine, triton: EmbeddedTriton
-) -> None:
-    load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=100)  # five times what one instance can do
-    trial = measure(engine, triton, delay(1), load, drain_s=0.1)
-    unfinished = int((trial.samples.outcome == Outcome.UNFINISHED).sum())
-    assert trial.planned == len(trial.samples)
-    assert unfinished > 0.5 * len(trial.samples)
-    assert "saturated" in {finding.code for finding in judge(trial)}
-
-
 def test_counters_are_of_the_window(engine: LocustEngine, triton: EmbeddedTriton) -> None:
-    trial = measure(engine, triton, delay(2), closed(2, batch=8), warmup_s=0.5)
+    trial = measure(engine, triton, delay(4), closed(4, batch=8), warmup_s=0.5)
     done = len(trial.samples.done_in(trial.window))
     assert trial.counters is not None
-    assert abs(trial.counters.success_count - done) <= 4
+    assert abs(trial.counters.success_count - done) <= 8
     assert trial.counters.inference_count == 8 * trial.counters.success_count
     assert trial.counters.compute_infer_ns / trial.counters.success_count == pytest.approx(50e6, rel=0.1)
 
@@ -142,7 +134,7 @@ def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
             victims.append(engine.pids[0])
             os.kill(victims[0], signal.SIGKILL)
 
-    cell = Cell(server=delay(2), load=closed(2))
+    cell = Cell(server=delay(4), load=closed(4))
     plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.2, duration_s=1.0, workers=workers)
     began = time.monotonic()
     trial = engine.measure(plan, triton.target, serve(triton, cell.server), kill_one)
@@ -153,7 +145,7 @@ def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
     assert "worker-lost" in {finding.code for finding in judge(trial)}
     assert verdict(judge(trial)) is Verdict.INVALID
     assert victims[0] not in engine.pids
-    after = measure(engine, triton, delay(2), closed(2), duration_s=0.3, workers=workers)
+    after = measure(engine, triton, delay(4), closed(4), duration_s=0.3, workers=workers)
     assert after.generator.lost_workers == 0
     assert len(after.samples.good()) > 0
 
@@ -162,12 +154,12 @@ def test_requests_that_reach_nobody_are_data_and_not_a_hang(
     engine: LocustEngine, triton: EmbeddedTriton
 ) -> None:
     """The control side answers, the address of gRPC requests does not."""
-    cell = Cell(server=delay(), load=closed(2, Protocol.GRPC))
+    cell = Cell(server=delay(4), load=closed(2, Protocol.GRPC))
     plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.1, duration_s=0.3)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = replace(triton.target, grpc_address=f"127.0.0.1:{unused.getsockname()[1]}")
-        trial = engine.measure(plan, nobody, serve(triton, delay()))
+        trial = engine.measure(plan, nobody, serve(triton, delay(4)))
     assert set(trial.samples.outcome.tolist()) == {Outcome.CONNECTION}
     assert verdict(judge(trial)) is Verdict.INVALID
 
@@ -185,6 +177,17 @@ def test_a_target_that_is_gone_is_an_error_and_not_a_trial(engine: LocustEngine)
         target = Target(f"http://127.0.0.1:{unused.getsockname()[1]}")
         with pytest.raises(Unreachable, match="connection refused"):
             engine.measure(plan, target, served)
+
+
+def test_arrivals_of_an_overload_are_unfinished_and_not_lost(
+    engine: LocustEngine, triton: EmbeddedTriton
+) -> None:
+    load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=400)  # five times what it can do
+    trial = measure(engine, triton, delay(4), load, drain_s=0.1)
+    unfinished = int((trial.samples.outcome == Outcome.UNFINISHED).sum())
+    assert trial.planned == len(trial.samples)
+    assert unfinished > 0.5 * len(trial.samples)
+    assert "saturated" in {finding.code for finding in judge(trial)}
 
 
 @given(users=st.integers(1, 500), workers=st.integers(1, 16), batch=st.integers(1, 8))

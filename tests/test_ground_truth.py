@@ -1,0 +1,116 @@
+"""What is measured on a real server whose truth is known is that truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from calibration import closed, measure, parameters, undisturbed
+
+from bench.cell import Arrival, Load, Protocol, ServerConfiguration
+from bench.embedded import EmbeddedTriton
+from bench.locust_engine import LocustEngine
+from bench.samples import Int64, Outcome
+from bench.stats import nearest_rank
+from bench.summary import summarize
+from bench.trial import Trial
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LocustEngine]:
+    with LocustEngine() as engine:
+        yield engine
+
+
+def delay(instances: int = 1, /, **values: object) -> ServerConfiguration:
+    return ServerConfiguration(model="delay", instances=instances, parameters=parameters(**values))
+
+
+def percentile_ms(trial: Trial, percent: float) -> float:
+    return nearest_rank(summarize(trial).latencies_ns, percent) / 1e6
+
+
+def period_ms(trial: Trial) -> float:
+    """Mean time from one answer to the next, which no edge of the window cuts."""
+    done_ns = np.sort(trial.samples.done_in(trial.window).done_ns)
+    return float(np.diff(done_ns).mean()) / 1e6
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_throughput_is_within_2_percent_and_the_median_within_2_ms(
+    engine: LocustEngine, triton: EmbeddedTriton, protocol: Protocol
+) -> None:
+    load = closed(1, protocol)
+    truth = pytest.approx(50, rel=0.02)
+    trial = undisturbed(
+        lambda: measure(engine, triton, delay(), load, duration_s=2.0), lambda t: period_ms(t) == truth
+    )
+    assert period_ms(trial) == truth
+    assert percentile_ms(trial, 50) == pytest.approx(50, abs=2)
+
+
+def test_two_slow_requests_in_a_hundred_are_in_p99_and_not_in_p95(
+    engine: LocustEngine, triton: EmbeddedTriton
+) -> None:
+    server = delay(2, delay_ms=4, slow_fraction=0.02, slow_factor=10)
+    trial = undisturbed(
+        lambda: measure(engine, triton, server, closed(2), duration_s=2.0),
+        lambda trial: percentile_ms(trial, 95) < 20,
+    )
+    assert percentile_ms(trial, 99) >= 40
+    assert percentile_ms(trial, 95) < 20
+
+
+@pytest.mark.parametrize("utilisation", [0.5, 0.8])
+def test_the_mean_wait_under_poisson_is_that_of_a_queue_with_these_arrivals(
+    engine: LocustEngine, triton: EmbeddedTriton, utilisation: float
+) -> None:
+    """Lindley's recursion over the very tape; that long tapes give M/D/1's mean is shown in virtual time."""
+    server = delay(1, delay_ms=20)
+    load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=utilisation / 0.02)
+    trial = undisturbed(
+        lambda: measure(engine, triton, server, load, duration_s=4.0, warmup_s=0.0),
+        lambda trial: waited_ms(trial) == pytest.approx(theory_ms(trial), rel=0.1),
+    )
+    assert (trial.samples.outcome == Outcome.OK).all()
+    assert alone_ns(trial) == pytest.approx(20e6, abs=2e6)
+    assert waited_ms(trial) == pytest.approx(theory_ms(trial), rel=0.1)
+
+
+def alone_ns(trial: Trial) -> int:
+    """The response time of a request with nobody ahead."""
+    return int(np.percentile(trial.samples.response_ns, 10))
+
+
+def waited_ms(trial: Trial) -> float:
+    return float((trial.samples.response_ns - alone_ns(trial)).mean()) / 1e6
+
+
+def theory_ms(trial: Trial) -> float:
+    return lindley_ms(trial.samples.intended_ns, alone_ns(trial))
+
+
+def lindley_ms(arrivals_ns: Int64, service_ns: int) -> float:
+    """Mean wait of a single server: W(n+1) = max(0, W(n) + S - gap)."""
+    waits = [0]
+    for gap in np.diff(arrivals_ns):
+        waits.append(max(0, waits[-1] + service_ns - int(gap)))
+    return float(np.mean(waits)) / 1e6
+
+
+def test_a_stall_is_in_the_open_loops_p99_and_not_in_the_closed_loops(
+    engine: LocustEngine, triton: EmbeddedTriton
+) -> None:
+    """The server stops once for 1.5 s. What was due meanwhile waited, though one user never sent it."""
+    stall = {"delay_ms": 3, "stall_after_s": 1, "stall_s": 1.5}
+    paced = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=120, arrival=Arrival.CONSTANT)
+    opened = measure(engine, triton, delay(1, **stall), paced, duration_s=4.5)
+    assert opened.planned == len(opened.samples)
+    assert percentile_ms(opened, 99) > 1000
+    again = delay(1, **stall, slow_factor=9)  # another configuration, so the model starts anew
+    looped = measure(engine, triton, again, closed(1), duration_s=4.5)
+    assert looped.samples.response_ns.max() > 1.4e9  # it did meet the stall, once
+    assert percentile_ms(looped, 99) < 500

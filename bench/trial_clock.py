@@ -12,7 +12,7 @@ from bench.stats import samples_needed
 from bench.trial import Live
 from bench.worker_process import WorkerProcess
 
-# A closed loop's window opens, and closes, once every user has had an answer, or after this long all the same.
+# A closed loop's window opens, and closes, once every user has had an answer, or after this long anyway.
 _SLOWEST_S = 60.0
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench import model_config
 from bench.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.checks import PRESSURE_PERCENT, mean_of
+from bench.checks import mean_of
 from bench.embedded import EmbeddedTriton
 from bench.locust_engine import LocustEngine
 from bench.machine import Sampler, host_sensors
@@ -21,6 +21,7 @@ from bench.serving import Serving
 from bench.trial import Plan, Served, Trial
 from bench.triton import Triton
 
+_CROWDED_PERCENT = 10.0  # of the time; server and load alone cost 2 to 5 on two cores
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 
@@ -77,6 +78,6 @@ def undisturbed(measure_once: Callable[[], Trial], is_exact: Callable[[Trial], b
         if is_exact(trial):
             return trial
     waited = mean_of(replace(trial, machine=sampler.series()), "cpu_pressure_some_percent") or 0.0
-    if waited > PRESSURE_PERCENT:
+    if waited > _CROWDED_PERCENT:
         pytest.skip(f"tasks waited for a CPU {waited:.0f} % of the time: nothing exact can be measured")
     return trial

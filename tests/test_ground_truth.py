@@ -73,7 +73,7 @@ def test_the_mean_wait_under_poisson_is_that_of_a_queue_with_these_arrivals(
     server = delay(1, delay_ms=20)
     load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=utilisation / 0.02)
     trial = undisturbed(
-        lambda: measure(engine, triton, server, load, duration_s=4.0, warmup_s=0.0),
+        lambda: measure(engine, triton, server, load, duration_s=3.0, warmup_s=0.0),
         lambda trial: waited_ms(trial) == pytest.approx(theory_ms(trial), rel=0.1),
     )
     assert (trial.samples.outcome == Outcome.OK).all()

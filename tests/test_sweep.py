@@ -1,7 +1,8 @@
-"""The sweep: every cell once a round, each configuration loaded once, failures named, nothing measured twice."""
+"""The sweep: each cell once a round, each configuration loaded once, failures named, nothing twice."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_everything_is_measured_in_the_order_of_the_rounds_each_configuration_lo
     assert lab.order == [(turn.cell.key, turn.repeat) for turn in SPEC.turns()]
     assert lab.serving.loaded == list(SPEC.configurations())
     servers = [plan.cell.server for plan in lab.engine.measured]
-    assert sum(a != b for a, b in zip(servers, servers[1:], strict=False)) == len(SPEC.configurations()) - 1
+    assert sum(a != b for a, b in itertools.pairwise(servers)) == len(SPEC.configurations()) - 1
 
 
 def test_what_is_measured_is_on_disk_with_its_machine_and_its_configuration(lab: Lab) -> None:

@@ -1,0 +1,93 @@
+"""`locust -f locustfiles/vit.py` works by itself: no `bench` command, no part of a sweep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.embedded import EmbeddedTriton
+from bench.triton import Triton
+
+LOCUSTFILE = Path(__file__).parents[1] / "locustfiles" / "vit.py"
+
+
+def locust(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def delay(triton: EmbeddedTriton) -> list[str]:
+    """Words that point Locust at the calibration model."""
+    control = Triton(triton.target)
+    control.load("delay")
+    control.close()
+    return ["-H", triton.target.http_url, "--grpc-host", triton.target.grpc_address or "", "--model", "delay"]
+
+
+def test_list_shows_both_users() -> None:
+    listed = locust("--list")
+    assert listed.returncode == 0
+    assert {"TritonHttpUser", "TritonGrpcUser"} <= set((listed.stdout + listed.stderr).split())
+
+
+def test_help_shows_the_arguments() -> None:
+    asked = locust("--help")
+    assert asked.returncode == 0
+    for flag in ("--model", "--batch", "--protocol", "--grpc-host", "--image"):
+        assert flag in asked.stdout
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("words", "users"),
+    [
+        (["--protocol", "http"], {"HTTP"}),
+        (["--protocol", "grpc"], {"GRPC"}),
+        (["--protocol", "both", "--batch", "8"], {"HTTP", "GRPC"}),
+        (["--protocol", "both", "--processes", "2"], {"HTTP", "GRPC"}),
+    ],
+)
+def test_a_headless_run_ends_by_itself_without_failures(
+    delay: list[str], words: list[str], users: set[str]
+) -> None:
+    ran = locust("--headless", "-u", "2", "-r", "2", "-t", "2s", *delay, *words)
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0, said
+    assert "Traceback" not in said
+    rows = [line.split() for line in said.splitlines() if line.startswith(("HTTP ", "GRPC "))]
+    assert {row[0] for row in rows} == users
+    final = {row[0]: row for row in rows}
+    for row in final.values():  # type, "delay batch N", requests, failures
+        assert row[1:3] == ["delay", "batch"]
+        assert int(row[4]) > 0
+        assert row[5].startswith("0(")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--batch", "0"], "--batch 0"),
+        (["--batch", "65"], "allowed: 1 to 64"),
+        (["--image", "big"], "--image big"),
+        (["--model", "resnet"], "resnet"),
+        (["--grpc-host", "nowhere"], "give host:port"),
+    ],
+)
+def test_wrong_use_ends_at_once_with_a_sentence(delay: list[str], words: list[str], says: str) -> None:
+    ran = locust("--headless", "-u", "1", "-t", "10s", *delay, *words)
+    assert ran.returncode != 0
+    assert says in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes", "2"]])
+def test_a_host_that_does_not_answer_ends_with_a_sentence(processes: list[str]) -> None:
+    ran = locust("--headless", "-u", "1", "-t", "10s", "-H", "http://127.0.0.1:9", *processes)
+    assert ran.returncode != 0
+    assert "Nothing answers at http://127.0.0.1:9 (connection refused)" in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr

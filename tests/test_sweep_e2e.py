@@ -1,0 +1,174 @@
+"""`bench sweep` as somebody runs it, down to what it leaves behind however it ends: nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from bench.run import RunFolder
+
+pytestmark = pytest.mark.e2e
+
+COLUMNS = ["protocol", "batch", "instances", "concurrency", "engine", "requests", "errors", "throughput_img_per_s", "throughput_req_per_s", "latency_p50_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "latency_mean_ms", "server_queue_ms", "server_compute_input_ms", "server_compute_infer_ms", "server_compute_output_ms", "executed_batch_mean", "verdict"]
+
+
+class Command:
+    """A `bench sweep` of its own, and all that it ever started."""
+
+    def __init__(self, out: Path, *words: str) -> None:
+        self.out = out
+        self._log = (out.parent / "stderr").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench", "sweep", "--model", "delay", "--out", str(out), *words],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            start_new_session=True,
+        )
+        self._family: set[psutil.Process] = set()
+
+    def until(self, happened: Callable[[], bool], timeout_s: float = 60) -> None:
+        """Waits, and keeps note of every process started meanwhile."""
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert time.monotonic() < deadline, self.said()
+            self._look()
+            time.sleep(0.05)
+        self._look()
+
+    def ended(self) -> int:
+        """Its exit code."""
+        self.until(lambda: self.process.poll() is not None)
+        return int(self.process.returncode)
+
+    def said(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def trials(self) -> int:
+        return len(list(self.out.glob("trials/*/*.json")))
+
+    @property
+    def names(self) -> set[str]:
+        """Of the programs that ran."""
+        return {name for member in self._family for name in _names(member)}
+
+    def left(self) -> list[str]:
+        """What is still there: processes, shared memory."""
+        alive = [str(p) for p in self._family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return alive + [str(file) for file in Path("/dev/shm").glob(f"*bench*{self.process.pid}*")]
+
+    def close(self) -> None:
+        for member in self._family:
+            if member.is_running():
+                member.kill()
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def _look(self) -> None:
+        try:
+            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return
+
+
+_seen_names: dict[psutil.Process, set[str]] = {}
+
+
+def _names(process: psutil.Process) -> set[str]:
+    try:
+        _seen_names.setdefault(process, set()).update(Path(word).name for word in process.cmdline()[:3])
+    except psutil.NoSuchProcess:
+        pass
+    return _seen_names.get(process, set())
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def begin(*words: str) -> Command:
+        started.append(Command(tmp_path / "run", *words))
+        return started[-1]
+
+    yield begin
+    for command in started:
+        command.close()
+
+
+def test_a_sweep_ends_with_a_table_and_a_report_and_leaves_nothing(start: Callable[..., Command]) -> None:
+    sweep = start(
+        *["--batch", "1", "--concurrency", "1", "--protocol", "http,grpc", "--quick", "--duration", "1s", "--warmup", "0.2s", "--json"]
+    )
+    assert sweep.ended() == 0, sweep.said()
+    table = pd.read_csv(sweep.out / "cells.csv")
+    assert set(COLUMNS) <= set(table.columns)
+    assert list(table["protocol"]) == ["http", "grpc"]
+    assert list(table["verdict"]) == ["VALID", "VALID"]
+    assert (table["throughput_img_per_s"] > 10).all()
+    assert (table["server_compute_infer_ms"] >= 50).all()
+    assert (table["executed_batch_mean"] == 1).all()
+    assert "<html" in (sweep.out / "report.html").read_text()[:500]
+    assert sweep.process.stdout is not None
+    assert [row["protocol"] for row in json.loads(sweep.process.stdout.read())] == ["http", "grpc"]
+    assert "report: " in sweep.said()
+    assert RunFolder.open(sweep.out).record.finished_at
+    assert sweep.left() == []
+
+
+def test_ctrl_c_ends_with_130_a_report_and_nothing_left_and_resume_goes_on(
+    start: Callable[..., Command],
+) -> None:
+    words = ["--batch", "1,2", "--concurrency", "1,2", "--quick", "--duration", "1s", "--warmup", "0.1s"]
+    sweep = start(*words)
+    sweep.until(lambda: sweep.trials() >= 1)
+    sweep.process.send_signal(signal.SIGINT)
+    assert sweep.ended() == 130, sweep.said()
+    assert sweep.left() == []
+    assert "Traceback" not in sweep.said()
+    table = pd.read_csv(sweep.out / "cells.csv")
+    measured = sweep.trials()
+    assert len(table) == 4
+    assert (table["verdict"] == "NOT RUN").sum() == 4 - measured > 0
+    assert (sweep.out / "report.html").exists()
+    folder = RunFolder.open(sweep.out)
+    assert len(list(folder.trials())) == measured
+    assert not folder.record.finished_at
+    rest = start(*words, "--resume")
+    assert rest.ended() == 0, rest.said()
+    assert rest.trials() == 4
+    assert folder.record.finished_at
+    assert rest.left() == []
+
+
+def test_ctrl_c_before_the_server_is_up_ends_with_130_and_nothing_left(
+    start: Callable[..., Command],
+) -> None:
+    sweep = start("--batch", "1", "--quick")
+    sweep.until(lambda: "starting tritonserver" in sweep.said())
+    sweep.process.send_signal(signal.SIGINT)
+    assert sweep.ended() == 130, sweep.said()
+    assert "Traceback" not in sweep.said()
+    assert sweep.left() == []
+
+
+def test_a_killed_sweep_leaves_no_server_no_stub_no_worker_and_no_shared_memory(
+    start: Callable[..., Command],
+) -> None:
+    sweep = start(*["--batch", "1", "--concurrency", "1", "--repeats", "3", "--duration", "2s", "--warmup", "0.1s"])
+    sweep.until(lambda: sweep.trials() >= 1)
+    running = sweep.names
+    assert {"tritonserver", "triton_python_backend_stub", "supervisor.py", "bench.locust_worker"} <= running
+    sweep.process.kill()
+    sweep.ended()
+    sweep.until(lambda: sweep.left() == [], timeout_s=20)
+    assert len(list(RunFolder.open(sweep.out).trials())) >= 1

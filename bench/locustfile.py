@@ -6,10 +6,12 @@ Nothing here needs `bench sweep`: web UI, headless, --processes and --master/--w
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
+import gevent
 from locust import events, stats
-from locust.runners import MasterRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from bench.address import target_of
 from bench.cell import Protocol, SharedMemory
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 def register() -> None:
     """Hook the arguments and the traffic into Locust; call once, from a locustfile."""
     events.init_command_line_parser.add_listener(_add_arguments)
+    events.init.add_listener(_refuse)
     events.test_start.add_listener(_prepare)
     # Locust rounds to whole milliseconds below 100 ms; three digits cost it nothing.
     stats.bucket_response_time = lambda milliseconds: float(f"{milliseconds:.3g}")
@@ -56,10 +59,26 @@ def _add_arguments(parser: Any, **_: Any) -> None:
     group.add_argument("--image", default="224x224", env_var="TRITON_IMAGE", help="Image size, HEIGHTxWIDTH")
 
 
+def _refuse(environment: Any, runner: Any, **_: Any) -> None:
+    """Without a web form nobody can mend a mistake: end before anything is spawned."""
+    options = environment.parsed_options
+    if not options.headless or isinstance(runner, WorkerRunner):
+        return
+    try:
+        _traffic(options, environment.host or DEFAULT_HOST, _wanted(options))
+    except (BenchError, ValueError) as error:
+        _log.error("%s", error)
+        sys.exit(getattr(error, "exit_code", EXIT_WRONG_USE))
+
+
+def _wanted(options: Any) -> list[Protocol]:
+    return list(Protocol) if options.protocol == "both" else [Protocol(options.protocol)]
+
+
 def _prepare(environment: Any, **_: Any) -> None:
     """Before each test run: who runs, and what they send."""
     options = environment.parsed_options
-    wanted = list(Protocol) if options.protocol == "both" else [Protocol(options.protocol)]
+    wanted = _wanted(options)
     TritonHttpUser.weight = int(Protocol.HTTP in wanted)
     TritonGrpcUser.weight = int(Protocol.GRPC in wanted)
     if isinstance(environment.runner, MasterRunner):
@@ -69,7 +88,8 @@ def _prepare(environment: Any, **_: Any) -> None:
     except (BenchError, ValueError) as error:
         _log.error("%s", error)
         environment.process_exit_code = getattr(error, "exit_code", EXIT_WRONG_USE)
-        environment.runner.quit()
+        runner = environment.runner
+        gevent.spawn(runner.quit if options.headless else runner.stop)  # not from within its own start
 
 
 def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:

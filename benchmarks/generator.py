@@ -34,9 +34,10 @@ ABOUT = (
     "an image. Every round measures each row with both, one right after the other, the first of them taking "
     "turns; a ratio is the geometric mean of the rounds' ratios, with its 95 % interval. Our users check the "
     "frame of every answer and the values of 1 %; perf_analyzer checks none. Client and server share the "
-    "machine's cores: a generator that takes less of them leaves the server more. The ceiling is the ratio "
-    "that a client without any cost would reach on this machine, if the server kept its pace: where it lies "
-    "below a goal, the server and not the client is what the row measures."
+    "machine's cores: a generator that takes less of them leaves the server more. The ceiling is an "
+    "estimate, not a measurement: the ratio if our client took no CPU and the server kept its pace (one "
+    "user: its CPU is taken out of each round trip; more: it is given to the server, as if all "
+    "cores were busy)."
 )
 
 Pair = dict[Engine, Measured]

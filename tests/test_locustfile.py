@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,11 @@ def test_list_shows_both_users() -> None:
     assert {"TritonHttpUser", "TritonGrpcUser"} <= set((listed.stdout + listed.stderr).split())
 
 
-def test_help_shows_the_arguments() -> None:
-    asked = locust("--help")
-    assert asked.returncode == 0
+def test_the_arguments_are_locusts_own() -> None:
+    """What the web form shows, and --help would, but that Locust 2.47 answers it before it reads the file."""
+    look = "from locust import argument_parser as a; import runpy, sys; runpy.run_path(sys.argv[1]); "
+    command = [sys.executable, "-c", f"{look} print(a.get_parser().format_help())", str(LOCUSTFILE)]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     for flag in ("--model", "--batch", "--protocol", "--grpc-host", "--image"):
         assert flag in asked.stdout
 
@@ -58,13 +61,10 @@ def test_a_headless_run_ends_by_itself_without_failures(
     said = ran.stdout + ran.stderr
     assert ran.returncode == 0, said
     assert "Traceback" not in said
-    rows = [line.split() for line in said.splitlines() if line.startswith(("HTTP ", "GRPC "))]
-    assert {row[0] for row in rows} == users
-    final = {row[0]: row for row in rows}
-    for row in final.values():  # type, "delay batch N", requests, failures
-        assert row[1:3] == ["delay", "batch"]
-        assert int(row[4]) > 0
-        assert row[5].startswith("0(")
+    found = re.findall(r"^(HTTP|GRPC) +delay batch \d+ +(\d+) +(\d+)\(", said, re.MULTILINE)
+    final = {user: (int(requests), int(failures)) for user, requests, failures in found}
+    assert set(final) == users
+    assert all(requests > 0 and failures == 0 for requests, failures in final.values())
 
 
 @pytest.mark.e2e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -18,7 +19,11 @@ from bench.run import RunFolder
 
 pytestmark = pytest.mark.e2e
 
-COLUMNS = ["protocol", "batch", "instances", "concurrency", "engine", "requests", "errors", "throughput_img_per_s", "throughput_req_per_s", "latency_p50_ms", "latency_p90_ms", "latency_p95_ms", "latency_p99_ms", "latency_mean_ms", "server_queue_ms", "server_compute_input_ms", "server_compute_infer_ms", "server_compute_output_ms", "executed_batch_mean", "verdict"]
+COLUMNS = """
+    protocol batch instances concurrency engine requests errors throughput_img_per_s throughput_req_per_s
+    latency_p50_ms latency_p90_ms latency_p95_ms latency_p99_ms latency_mean_ms server_queue_ms
+    server_compute_input_ms server_compute_infer_ms server_compute_output_ms executed_batch_mean verdict
+"""
 
 
 class Command:
@@ -56,10 +61,11 @@ class Command:
     def trials(self) -> int:
         return len(list(self.out.glob("trials/*/*.json")))
 
-    @property
-    def names(self) -> set[str]:
-        """Of the programs that ran."""
-        return {name for member in self._family for name in _names(member)}
+    def programs(self) -> set[str]:
+        """What it runs right now: the files and modules named on the command lines."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return {Path(word).name for member in self._family for word in member.cmdline()[:4]}
+        return set()
 
     def left(self) -> list[str]:
         """What is still there: processes, shared memory."""
@@ -81,17 +87,6 @@ class Command:
             return
 
 
-_seen_names: dict[psutil.Process, set[str]] = {}
-
-
-def _names(process: psutil.Process) -> set[str]:
-    try:
-        _seen_names.setdefault(process, set()).update(Path(word).name for word in process.cmdline()[:3])
-    except psutil.NoSuchProcess:
-        pass
-    return _seen_names.get(process, set())
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     started: list[Command] = []
@@ -111,7 +106,7 @@ def test_a_sweep_ends_with_a_table_and_a_report_and_leaves_nothing(start: Callab
     )
     assert sweep.ended() == 0, sweep.said()
     table = pd.read_csv(sweep.out / "cells.csv")
-    assert set(COLUMNS) <= set(table.columns)
+    assert set(COLUMNS.split()) <= set(table.columns)
     assert list(table["protocol"]) == ["http", "grpc"]
     assert list(table["verdict"]) == ["VALID", "VALID"]
     assert (table["throughput_img_per_s"] > 10).all()
@@ -166,8 +161,8 @@ def test_a_killed_sweep_leaves_no_server_no_stub_no_worker_and_no_shared_memory(
 ) -> None:
     sweep = start(*["--batch", "1", "--concurrency", "1", "--repeats", "3", "--duration", "2s", "--warmup", "0.1s"])
     sweep.until(lambda: sweep.trials() >= 1)
-    running = sweep.names
-    assert {"tritonserver", "triton_python_backend_stub", "supervisor.py", "bench.locust_worker"} <= running
+    wanted = {"tritonserver", "triton_python_backend_stub", "supervisor.py", "bench.locust_worker"}
+    assert wanted <= sweep.programs()
     sweep.process.kill()
     sweep.ended()
     sweep.until(lambda: sweep.left() == [], timeout_s=20)

@@ -60,9 +60,12 @@ def _add_arguments(parser: Any, **_: Any) -> None:
 
 
 def _refuse(environment: Any, runner: Any, **_: Any) -> None:
-    """Without a web form nobody can mend a mistake: end before anything is spawned."""
+    """Without a web form nobody can mend a mistake: end before anything is spawned.
+
+    A master cannot end here: workers that it forked and that are not connected yet would outlive it.
+    """
     options = environment.parsed_options
-    if not options.headless or isinstance(runner, WorkerRunner):
+    if not options.headless or isinstance(runner, MasterRunner | WorkerRunner):
         return
     try:
         _traffic(options, environment.host or DEFAULT_HOST, _wanted(options))
@@ -81,8 +84,8 @@ def _prepare(environment: Any, **_: Any) -> None:
     wanted = _wanted(options)
     TritonHttpUser.weight = int(Protocol.HTTP in wanted)
     TritonGrpcUser.weight = int(Protocol.GRPC in wanted)
-    if isinstance(environment.runner, MasterRunner):
-        return  # its workers call this too, and they are the ones that send
+    if isinstance(environment.runner, MasterRunner) and not options.processes:
+        return  # its workers call this too, and perhaps only they reach the target
     try:
         environment.triton = _traffic(options, environment.host or DEFAULT_HOST, wanted)
     except (BenchError, ValueError) as error:

@@ -176,11 +176,27 @@ def test_one_parameter_in_two_flags_is_a_mistake() -> None:
     assert "twice" in said
 
 
-_TEXT_FLAGS = (
-    "batch", "instances", "max_batch", "max_queue_delay", "concurrency", "rate", "arrival", "protocol",
-    "engine", "scenario", "shared_memory", "duration", "warmup", "repeats", "seed", "image", "check",
-    "timeout", "processes",
-)  # fmt: skip
+_TEXT_FLAGS = [
+    "batch",
+    "instances",
+    "max_batch",
+    "max_queue_delay",
+    "concurrency",
+    "rate",
+    "arrival",
+    "protocol",
+    "engine",
+    "scenario",
+    "shared_memory",
+    "duration",
+    "warmup",
+    "repeats",
+    "seed",
+    "image",
+    "check",
+    "timeout",
+    "processes",
+]
 
 
 @given(

@@ -17,13 +17,14 @@ from bench.stats import samples_needed
 from bench.units import Slo
 
 RAMP = 1.5
-PRECISION = 1.04  # bisection ends when the lowest missed rate is this close to the highest that held
-BACK_OFF = 0.98  # after a rate that did not confirm
+PRECISION = 1.02  # bisection ends when the lowest missed rate is this close to the highest that held
+BACK_OFF = 0.985  # after a rate that did not confirm
 MOST_PROBES = 40
 # In samples that the percentile needs at all (662 for p99): n in a probe that looks, and in one that
 # confirms, where fewer would prove only rates far below the capacity.
-LOOK, CONFIRM = 3, 12
+LOOK, CONFIRM = 4, 24
 CONFIRMATIONS = 2
+CONFIRM_FROM = 0.98  # of the rate that bisection ends at: on the edge itself it would be proved by luck only
 VOTES = 3  # near the edge one probe is a coin toss
 
 
@@ -70,10 +71,12 @@ class _Log:
         return probe.outcome is Holding.HOLDS or (probe.outcome is Holding.UNDECIDED and not proved)
 
     def majority(self, rate: float) -> bool:
-        """Best of three: two equal outcomes decide."""
+        """Best of three, unless the first already proves that it holds."""
         ayes = noes = 0
         while max(ayes, noes) <= VOTES // 2:
             ayes, noes = (ayes + 1, noes) if self.holds(rate) else (ayes, noes + 1)
+            if self.probes[-1].outcome is Holding.HOLDS and not noes:
+                return True
         return ayes > noes
 
     @property
@@ -88,7 +91,7 @@ def find_capacity(measure: Measure, start_per_s: float, most_per_s: float = math
     if held is None:
         return Capacity(None, None, missed, tuple(log.probes))
     held, missed = _bisect(log, held, missed)
-    confirmed = _confirm(log, held)
+    confirmed = _confirm(log, held if missed is None else held * CONFIRM_FROM)
     above = [p.rate_per_s for p in log.probes if p.outcome is Holding.MISSES]
     high = min((rate for rate in above if confirmed is not None and rate > confirmed), default=None)
     return Capacity(confirmed, confirmed, high, tuple(log.probes))
@@ -98,11 +101,11 @@ def _ramp(log: _Log, start: float, most: float) -> tuple[float | None, float | N
     """Up by half while it holds; down by half as often when even the start does not."""
     rate, held = start, None
     while not log.is_full:
-        if not log.holds(rate):
+        if not log.majority(rate):
             if held is not None or rate < start / 50:
                 return held, rate
             rate /= RAMP
-            if log.holds(rate):
+            if log.majority(rate):
                 return rate, rate * RAMP
             continue
         held = rate

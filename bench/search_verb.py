@@ -51,7 +51,7 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     flags = Flags()
     spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
     slo = flags.read("--slo", given["slo"], parse_slo, Slo())
-    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
+    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 120.0)
     remote = remote_target(given, flags)
     if remote is None:
         check_embedded(given, spec, flags)

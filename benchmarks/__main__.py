@@ -1,4 +1,4 @@
-"""`python -m benchmarks [generator|pacing|overhead]`: measure, print, write JSON and docs/results/."""
+"""`python -m benchmarks [NAME...]`: measure, print, write JSON and docs/results/."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import click
 import psutil
 from rich.console import Console
 
-from benchmarks import generator, overhead, pacing
+from benchmarks import generator, overhead, pacing, studies, truth
 from benchmarks.findings import Findings, publish
 
 Benchmark = Callable[[float, int, Callable[[str], None]], Findings]
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "truth": truth.run,
+    "studies": studies.run,
     "generator": generator.run,
     "pacing": pacing.run,
     "overhead": overhead.run,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench import model_config
 from bench.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.embedded import start
 from bench.opened import SHIPPED
@@ -29,6 +30,12 @@ class Rig:
     triton: Triton
     scratch: Path
     served: dict[str, Served]
+
+    def serve(self, server: ServerConfiguration) -> Served:
+        """The model loaded so; from its file, whatever was loaded before."""
+        base = model_config.read(SHIPPED / server.model / "config.pbtxt")
+        served = Serving(self.triton, server.model, base, is_ours=True).configure(server)
+        return refer(served, IMAGE, IMAGE, self.scratch)
 
     def triton_version(self) -> str:
         return str(self.triton.server().get("version", "unknown"))

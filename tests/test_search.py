@@ -11,26 +11,22 @@ from bench.slo import Holding, judge
 from bench.units import Slo, parse_slo
 
 
-def response_ns(
-    rate_per_s: float, service_ns: int, seconds: float, seed: int, servers: int = 1
-) -> np.ndarray:
-    """Sorted response times of a FIFO queue with `servers` servers and a fixed service time."""
-    free = [0] * servers
-    taken = []
-    for due in poisson(rate_per_s, seconds, seed).tolist():
-        k = free.index(min(free))
-        free[k] = max(free[k], due) + service_ns
-        taken.append(free[k] - due)
-    return np.sort(np.array(taken, dtype=np.int64))
+def response_ns(rate_per_s: float, service_ns: int, seconds: float, seed: int) -> np.ndarray:
+    """Sorted response times of one FIFO server with a fixed service time: work starts when it is due, or
+    when all work before it is done."""
+    due_ns = poisson(rate_per_s, seconds, seed)
+    ahead_ns = service_ns * np.arange(len(due_ns))
+    start_ns = np.maximum.accumulate(due_ns - ahead_ns) + ahead_ns
+    return np.sort(start_ns + service_ns - due_ns)
 
 
 def truth(slo: Slo, service_ns: int) -> float:
-    """The capacity of the simulated server, by bisection on long simulations (300,000 requests each)."""
+    """The capacity of the simulated server, by bisection on long simulations (a million requests each)."""
     ((percent, bound),) = slo.latencies
     low, high = 0.3e9 / service_ns, 1e9 / service_ns
-    for _ in range(10):
+    for _ in range(12):
         middle = (low + high) / 2
-        value = np.percentile(response_ns(middle, service_ns, 300_000 / middle, 99), percent)
+        value = np.percentile(response_ns(middle, service_ns, 1_000_000 / middle, 99), percent)
         low, high = (middle, high) if value <= bound else (low, middle)
     return high
 
@@ -47,12 +43,14 @@ def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
     return find_capacity(measure, 0.1e9 / service_ns)
 
 
-def test_twenty_searches_stay_within_the_slo_and_near_the_capacity() -> None:
-    slo, service_ns = parse_slo("p99=200ms"), 20_000_000
+@pytest.mark.parametrize(("asked", "service_ms"), [("p99=200ms", 20), ("p99=40ms", 5)])
+def test_twenty_searches_stay_within_the_slo_and_near_the_capacity(asked: str, service_ms: int) -> None:
+    slo, service_ns = parse_slo(asked), service_ms * 1_000_000
     capacity = truth(slo, service_ns)
     found = [search(slo, service_ns, seed).rate_per_s or 0 for seed in range(20)]
     assert max(found) <= capacity * 1.01  # the truth is known to a percent
-    assert np.median(found) >= 0.95 * capacity
+    assert sum(rate >= 0.95 * capacity for rate in found) >= 16
+    assert np.median(found) >= 0.96 * capacity
 
 
 def test_an_slo_below_the_service_time_has_no_capacity() -> None:

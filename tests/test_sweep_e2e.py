@@ -61,11 +61,13 @@ class Command:
     def trials(self) -> int:
         return len(list(self.out.glob("trials/*/*.json")))
 
-    def programs(self) -> set[str]:
-        """What it runs right now: the files and modules named on the command lines."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return {Path(word).name for member in self._family for word in member.cmdline()[:4]}
-        return set()
+    def commands(self) -> list[list[str]]:
+        """The command lines of what it runs right now."""
+        found = []
+        for member in self._family:
+            with contextlib.suppress(psutil.Error):
+                found.append(member.cmdline())
+        return found
 
     def left(self) -> list[str]:
         """What is still there: processes, shared memory."""
@@ -153,3 +155,12 @@ def test_ctrl_c_before_the_server_is_up_ends_with_130_and_nothing_left(
     assert sweep.ended() == 130, sweep.said()
     assert "Traceback" not in sweep.said()
     assert sweep.left() == []
+
+
+def test_a_killed_sweep_takes_its_server_and_its_load_along(start: Callable[..., Command]) -> None:
+    sweep = start("--batch", "1", "--quick", "--duration", "30s")
+    sweep.until(lambda: any("locust_worker" in " ".join(words) for words in sweep.commands()))
+    sweep.until(lambda: any("tritonserver" in words[0] for words in sweep.commands() if words))
+    sweep.process.kill()
+    sweep.process.wait()
+    sweep.until(lambda: sweep.left() == [], timeout_s=30)

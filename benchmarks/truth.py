@@ -1,0 +1,272 @@
+"""Is what is measured true? The real engines on a server whose throughput, waits and stalls are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import perf_analyzer
+from bench.capacity import md1_wait_s
+from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration
+from bench.locust_engine import LocustEngine
+from bench.perf_analyzer_setup import find
+from bench.samples import Int64
+from bench.stats import nearest_rank
+from bench.summary import judged, summarize
+from bench.trial import Plan, Trial
+from benchmarks.findings import Findings, Goal, Table, versions
+from benchmarks.rig import LABELS, Rig, rig
+
+DELAY_MS = 50.0
+WARMUP_S = 0.5
+THROUGHPUT_PERCENT, MEDIAN_MS = 2.0, 2.0  # goals
+AGREE_PERCENT, AGREE_MS = 3.0, 2.0
+WAIT_PERCENT = 10.0
+UTILISATIONS = (0.5, 0.8)
+QUEUE_MS = 5.0  # short, so that a minute holds thousands of arrivals
+QUEUE_WINDOWS = 6  # windows in a row; waits of neighbours are alike, so many are needed
+STALL_S, STALL_WINDOW_S, STALL_RATE_PER_S = 1.5, 30.0, 200
+
+ABOUT = (
+    "The calibration model `delay` sleeps a known time per execution, so its truth is known: k instances "
+    "serve k requests per delay, a lone request takes the delay, and under Poisson arrivals the mean wait is "
+    "that of an M/D/1 queue. Throughput is measured with two users an instance (always one waiting), the "
+    "median with one. Both engines take turns within each round. Service time of the queue is the measured "
+    "time between answers of the busy server; the wait is what the very arrivals of the tape would wait at "
+    "it (Lindley's recursion), and the formula's value for endless time stands beside. The stall: the server "
+    f"stops once for {STALL_S:g} s in {STALL_WINDOW_S:g} s."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A measured figure against the truth."""
+
+    what: str
+    truth: str
+    measured: str
+    off: str
+    allowed: str
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every measurement needs."""
+
+    server: Rig
+    engine: LocustEngine
+    seconds: float
+    rounds: int
+    say: Callable[[str], None]
+
+    def trial(
+        self,
+        load: Load,
+        server: ServerConfiguration,
+        *,
+        seconds: float | None = None,
+        seed: int = 1,
+        by: Engine = Engine.LOCUST,
+    ) -> Trial:
+        """One trial on `server`; without `seconds` as long as the benchmark was asked for."""
+        served = self.server.serve(server)
+        cell = Cell(server=server, load=load, engine=by)
+        build = partial(Plan, cell=cell, repeat=0, seed=seed, workers=1, warmup_s=WARMUP_S)
+        plan = build(duration_s=seconds or self.seconds)
+        if by is Engine.PERF_ANALYZER:
+            return perf_analyzer.measure(plan, self.server.target, served, find(), folder=self.server.scratch)
+        return self.engine.measure(plan, self.server.target, served)
+
+
+def delay(instances: int = 1, /, **values: float) -> ServerConfiguration:
+    parameters = tuple((name, f"{value:g}") for name, value in values.items())
+    return ServerConfiguration(model="delay", instances=instances, parameters=parameters)
+
+
+def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
+    with rig(("delay",)) as server, LocustEngine() as engine:
+        bench = Bench(server, engine, seconds, rounds, say)
+        throughput = list(_throughput(bench))
+        tables = {
+            "Throughput and median": throughput,
+            "Both engines": list(_engines(bench)),
+            "Slow requests": list(_slow(bench)),
+            "Waiting under Poisson arrivals": list(_queue(bench)),
+            "A stall": list(_stall(bench)),
+        }
+        triton = server.triton_version()
+    return Findings(
+        name="truth",
+        title="Truth: measured figures against a server whose figures are known",
+        about=ABOUT,
+        settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "delay, ms": DELAY_MS},
+        versions=versions(Triton=triton, perf_analyzer=find().version),
+        tables=tuple(_table(title, rows) for title, rows in tables.items()),
+        goals=tuple(_goal(title, rows) for title, rows in tables.items()),
+        figures={title: [asdict(row) for row in rows] for title, rows in tables.items()},
+    )
+
+
+def closed(users: int, protocol: Protocol = Protocol.HTTP) -> Load:
+    return Load(protocol=protocol, batch=1, concurrency=users)
+
+
+def per_s(trial: Trial) -> float:
+    return summarize(trial).throughput_req_per_s
+
+
+def percentile_ms(trial: Trial, percent: float) -> float:
+    return nearest_rank(summarize(trial).latencies_ns, percent) / 1e6
+
+
+def _throughput(bench: Bench) -> Iterator[Held]:
+    for protocol in Protocol:
+        for k in (1, 2, 4):
+            bench.say(f"{LABELS[protocol]}, {k} instances")
+            server = delay(k, delay_ms=DELAY_MS)
+            busy = [bench.trial(closed(2 * k, protocol), server) for _ in range(bench.rounds)]
+            yield _relative(
+                f"{LABELS[protocol]}, {k} instances: requests/s",
+                k * 1e3 / DELAY_MS,
+                [per_s(trial) for trial in busy],
+                THROUGHPUT_PERCENT,
+            )
+            alone = [bench.trial(closed(k, protocol), server) for _ in range(bench.rounds)]
+            medians = [percentile_ms(trial, 50) for trial in alone]
+            yield _absolute(f"{LABELS[protocol]}, {k} instances: p50, ms", DELAY_MS, medians, MEDIAN_MS)
+
+
+def _engines(bench: Bench) -> Iterator[Held]:
+    for protocol in Protocol:
+        server = delay(2, delay_ms=DELAY_MS)
+        found: dict[Engine, list[Trial]] = {engine: [] for engine in Engine}
+        for position in range(bench.rounds):
+            for engine in Engine:
+                bench.say(f"{LABELS[protocol]}, {engine}, round {position + 1}/{bench.rounds}")
+                found[engine].append(bench.trial(closed(2, protocol), server, by=engine))
+        ours, theirs = found[Engine.LOCUST], found[Engine.PERF_ANALYZER]
+        speeds = [per_s(trial) for trial in theirs]
+        yield _relative(
+            f"{LABELS[protocol]}: requests/s, locust against perf_analyzer",
+            float(np.mean(speeds)),
+            [per_s(trial) for trial in ours],
+            AGREE_PERCENT,
+        )
+        medians = [percentile_ms(trial, 50) for trial in ours]
+        other = float(np.mean([percentile_ms(trial, 50) for trial in theirs]))
+        yield _absolute(
+            f"{LABELS[protocol]}: p50, ms, locust against perf_analyzer", other, medians, AGREE_MS
+        )
+
+
+def _slow(bench: Bench) -> Iterator[Held]:
+    """2 % of executions take ten times as long: p95 is that of a fast one, p99 that of a slow one."""
+    bench.say("2 % slow requests")
+    server = delay(2, delay_ms=10, slow_fraction=0.02, slow_factor=10)
+    trials = [bench.trial(closed(2), server) for _ in range(bench.rounds)]
+    for percent, truth_ms in ((95.0, 10.0), (99.0, 100.0)):
+        measured = [percentile_ms(trial, percent) for trial in trials]
+        yield _absolute(f"p{percent:g}, ms", truth_ms, measured, MEDIAN_MS)
+
+
+def _queue(bench: Bench) -> Iterator[Held]:
+    bench.say("service time of the busy server")
+    server = delay(1, delay_ms=QUEUE_MS)
+    service_s = 1 / per_s(bench.trial(closed(2), server))
+    for utilisation in UTILISATIONS:
+        rate = utilisation / service_s
+        load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=rate, arrival=Arrival.POISSON)
+        waits, theory = [], []
+        for seed in range(1, bench.rounds + 1):
+            bench.say(f"utilisation {utilisation:g}, tape {seed}/{bench.rounds}")
+            seconds = QUEUE_WINDOWS * bench.seconds
+            trial = bench.trial(load, server, seconds=seconds, seed=seed)
+            waits.append(waited_ms(trial))
+            theory.append(tape_wait_ms(trial, service_s))
+        formula = md1_wait_s(rate, service_s) * 1e3
+        yield _relative(
+            f"utilisation {utilisation:g}: mean wait, ms ({rate:.0f}/s of {service_s * 1e3:.3f} ms; "
+            f"endless time: {formula:.2f})",
+            float(np.mean(theory)),
+            waits,
+            WAIT_PERCENT,
+        )
+
+
+def waited_ms(trial: Trial) -> float:
+    """Mean response time beyond that of a request with nobody ahead (the 5th percentile: there are many)."""
+    response_ns = judged(trial).response_ns
+    return float((response_ns - np.percentile(response_ns, 5)).mean()) / 1e6
+
+
+def tape_wait_ms(trial: Trial, service_s: float) -> float:
+    """Of the requests that were due in the window; those before it fill the queue."""
+    due_ns = np.sort(trial.samples.intended_ns)
+    waits = lindley_ns(due_ns, round(service_s * 1e9))
+    inside = (due_ns >= trial.window.start_ns) & (due_ns < trial.window.end_ns)
+    return float(waits[inside].mean()) / 1e6
+
+
+def lindley_ns(due_ns: Int64, service_ns: int) -> NDArray[np.float64]:
+    """Wait of each arrival at a single server: W(n+1) = max(0, W(n) + S - gap) (Lindley 1952)."""
+    waits = [0]
+    for gap in np.diff(due_ns).tolist():
+        waits.append(max(0, waits[-1] + service_ns - gap))
+    return np.array(waits, dtype=np.float64)
+
+
+def _stall(bench: Bench) -> Iterator[Held]:
+    """Whoever was due in the stall waited; a closed loop does not send, and so does not see it."""
+    stall = {"delay_ms": 2.0, "stall_after_s": 10.0, "stall_s": STALL_S}
+    bench.say("a stall, open loop")
+    paced = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=STALL_RATE_PER_S, arrival=Arrival.CONSTANT)
+    opened = bench.trial(paced, delay(1, **stall), seconds=STALL_WINDOW_S)
+    bench.say("a stall, closed loop")
+    again = delay(1, **stall, slow_factor=9)  # another configuration, so the model starts anew
+    looped = bench.trial(closed(1), again, seconds=STALL_WINDOW_S)
+    p99 = percentile_ms(opened, 99)
+    yield Held("open loop: p99, ms", "over 1000", f"{p99:.0f}", "", "over 1000", p99 > 1000)
+    p99 = percentile_ms(looped, 99)
+    yield Held("closed loop: p99, ms", "under 1000", f"{p99:.1f}", "", "under 1000", p99 < 1000)
+    kept = len(opened.samples)
+    yield Held(
+        "arrivals on the tape = requests kept", f"{opened.planned}", f"{kept}", "", "equal",
+        opened.planned == kept,
+    )  # fmt: skip
+
+
+def _relative(what: str, truth: float, measured: Sequence[float], percent: float) -> Held:
+    mean = float(np.mean(measured))
+    off = (mean / truth - 1) * 100
+    spread = f"{mean:.4g} ({min(measured):.4g}-{max(measured):.4g})"
+    return Held(what, f"{truth:.4g}", spread, f"{off:+.1f} %", f"{percent:g} %", abs(off) <= percent)
+
+
+def _absolute(what: str, truth: float, measured: Sequence[float], allowed: float) -> Held:
+    mean = float(np.mean(measured))
+    spread = f"{mean:.4g} ({min(measured):.4g}-{max(measured):.4g})"
+    off = mean - truth
+    return Held(what, f"{truth:.4g}", spread, f"{off:+.2f}", f"{allowed:g}", abs(off) <= allowed)
+
+
+def _table(title: str, rows: Sequence[Held]) -> Table:
+    columns = ("figure", "truth", "measured (of rounds: least-most)", "off", "allowed", "met")
+    return Table(
+        title,
+        columns,
+        tuple(
+            (row.what, row.truth, row.measured, row.off, row.allowed, "yes" if row.met else "no")
+            for row in rows
+        ),
+    )
+
+
+def _goal(title: str, rows: Sequence[Held]) -> Goal:
+    missed = [row for row in rows if not row.met]
+    figure = f"{len(rows) - len(missed)} of {len(rows)}"
+    return Goal(f"{title}: every figure within what is allowed", figure, "no" if missed else "yes")

@@ -40,11 +40,16 @@ class Expected:
 class Bounds:
     """The values that pass for right: `|a - b| <= absolute + relative * |b|`, as in `numpy.allclose`.
 
+    With `distance` also `|a - b| <= distance * |b|` in the L2 norm of all compared: half precision needs
+    wide bounds on single values, and a wrong tensor must not fit between them.
+
     A reference may cover only the first items of a batch; then only these are compared.
     Raises ValueError for a reference nothing can be compared with.
     """
 
-    def __init__(self, reference: NDArray[Any], relative: float, absolute: float) -> None:
+    def __init__(
+        self, reference: NDArray[Any], relative: float, absolute: float, distance: float | None = None
+    ) -> None:
         if reference.dtype.kind not in "biuf" or not np.isfinite(reference).all():
             raise ValueError("a reference holds values that are no finite numbers")
         # Bounds of float32 stay in float32: half the memory to walk while other users wait.
@@ -52,6 +57,7 @@ class Bounds:
         self._reference = np.atleast_1d(reference)
         exact = self._reference.astype(np.float64)
         slack = absolute + relative * np.abs(exact)
+        self._farthest = None if distance is None else distance * float(np.linalg.norm(exact))
         self._lower = (exact - slack).astype(kind)
         self._upper = (exact + slack).astype(kind)
 
@@ -62,7 +68,15 @@ class Bounds:
             return f"output {name!r} has shape {list(values.shape)}, and the reference {list(shape)}"
         values = values[: shape[0]]
         passes = (values >= self._lower) & (values <= self._upper)  # NaN is within no bounds
-        return "" if bool(passes.all()) else self._told(name, values, int(passes.sum()))
+        if not bool(passes.all()):
+            return self._told(name, values, int(passes.sum()))
+        return "" if self._farthest is None else self._too_far(name, values, self._farthest)
+
+    def _too_far(self, name: str, values: NDArray[Any], farthest: float) -> str:
+        away = float(np.linalg.norm(values - self._reference))
+        if away <= farthest:
+            return ""
+        return f"output {name!r} is {away:.3g} from the reference (L2), at most {farthest:.3g} is right"
 
     def _told(self, name: str, values: NDArray[Any], right: int) -> str:
         with np.errstate(invalid="ignore", over="ignore"):

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from bench import variants
 from bench.cell import ServerConfiguration
 from bench.errors import ModelLoadFailed
 
@@ -46,9 +47,13 @@ def variant(config: Mapping[str, Any], server: ServerConfiguration) -> dict[str,
     elif server.max_queue_delay_us is not None:
         batching = dict(changed.get("dynamic_batching") or {})
         changed["dynamic_batching"] = {**batching, "max_queue_delay_microseconds": server.max_queue_delay_us}
+    if server.preferred_batches:
+        batching = dict(changed.get("dynamic_batching") or {})
+        changed["dynamic_batching"] = {**batching, "preferred_batch_size": list(server.preferred_batches)}
     if server.parameters:
         chosen = {name: {"string_value": value} for name, value in server.parameters}
         changed["parameters"] = {**changed.get("parameters", {}), **chosen}
+        changed = variants.with_sections(changed)
     return changed
 
 
@@ -67,6 +72,7 @@ class ServedConfig:
     max_batch: int
     queue_delay_us: int | None  # None: no dynamic batching
     parameters: Mapping[str, str]
+    preferred_batches: tuple[int, ...] = ()
 
 
 def served(config: Mapping[str, Any]) -> ServedConfig:
@@ -78,6 +84,7 @@ def served(config: Mapping[str, Any]) -> ServedConfig:
         instances=sum(int(group.get("count", 1)) for group in groups),
         max_batch=int(config.get("max_batch_size", 0)),
         queue_delay_us=delay,
+        preferred_batches=tuple(int(size) for size in (batching or {}).get("preferred_batch_size", ())),
         parameters={name: str(entry.get("string_value", "")) for name, entry in parameters.items()},
     )
 

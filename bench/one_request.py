@@ -11,7 +11,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from bench import payload
+from bench import payload, pictures
 from bench.answer_frames import as_array, parse
 from bench.answers import Expected, wrong_frame
 from bench.cell import Protocol
@@ -30,7 +30,7 @@ def picture(text: str) -> Pixels:
             height, width = image_size(text)
         except ValueError:
             raise ValueError("no such picture; give a file, or HEIGHTxWIDTH of a seeded image") from None
-        seeded: Pixels = payload.images(0, 1, height, width)[0]
+        seeded: Pixels = pictures.images(0, 1, height, width)[0]
         return seeded
     from PIL import Image, UnidentifiedImageError
 
@@ -75,8 +75,13 @@ def _tensors(served: Served, image: Pixels) -> tuple[payload.Tensor, ...]:
 
 
 def _with_picture(tensor: payload.Tensor, image: Pixels, lead: tuple[int, ...]) -> payload.Tensor:
-    if tensor.name != "image" or tensor.datatype not in ("FP32", "UINT8"):
+    if tensor.name != "image" or tensor.datatype not in ("FP32", "UINT8", "BYTES"):
         return tensor
+    if tensor.datatype == "BYTES":
+        file = payload.length_prefixed([pictures.jpeg(image)])
+        return payload.Tensor(tensor.name, tensor.datatype, tensor.shape, file)
+    if len(tensor.shape) == len(lead) + 1:
+        return payload.padded(tensor.name, [pictures.jpeg(image)], bool(lead))
     data = image.astype(payload.DTYPES[tensor.datatype]).tobytes()
     return payload.Tensor(tensor.name, tensor.datatype, (*lead, *image.shape), data)
 

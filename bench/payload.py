@@ -6,7 +6,6 @@ and a reference computed elsewhere belongs to them.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.errors import WrongUse
+from bench.pictures import images, jpegs
 
 # Triton's datatypes of fixed size. BF16, which numpy lacks, is the upper half of a float32.
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -37,7 +36,6 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 IMAGE = "image"
 _FREE_AXIS = 16  # length of an axis the model leaves open
-_BLOCK = 32  # pixels of one colour: noise alone would make JPEG files of no natural size
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +68,6 @@ class Shared:
 _NOTHING_SHARED = Shared()
 
 
-def images(seed: int, count: int, height: int, width: int) -> NDArray[np.float32]:
-    """float32 [count, height, width, 3] of whole numbers 0..255, no two images equal (below 2^24).
-
-    Image i is the same whatever `count` is, so one reference serves every batch size.
-    """
-    return np.stack([_image(seed, number, height, width) for number in range(count)])
-
-
-def _image(seed: int, number: int, height: int, width: int) -> NDArray[np.float32]:
-    rng = np.random.default_rng([seed, number])
-    rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
-    blocks = rng.integers(16, 240, (rows, columns, 3), dtype=np.uint8)
-    pixels = blocks.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)[:height, :width]
-    pixels = pixels + rng.integers(0, 16, pixels.shape, dtype=np.uint8)
-    # Distinct by construction: the first pixel spells the image's number.
-    pixels[0, 0] = (number >> 16 & 255, number >> 8 & 255, number & 255)
-    return pixels.astype(np.float32)
-
-
 def for_model(
     metadata: Mapping[str, Any],
     max_batch_size: int,
@@ -100,8 +79,9 @@ def for_model(
 ) -> tuple[Tensor, ...]:
     """One request's inputs for the model whose Triton metadata (`GET /v2/models/M`) is given.
 
-    An input named `image` with a last axis of 3 gets images (encoded as JPEG when it is BYTES);
-    all others get seeded finite data. Raises WrongUse when the model cannot take that batch.
+    An input named `image` with a last axis of 3 gets images; JPEG files when it is BYTES, or UINT8 with one
+    axis (zeros after the shorter ones); all others get seeded finite data.
+    Raises WrongUse when the model cannot take that batch.
     """
     _check_batch(metadata, max_batch_size, batch)
     tensors = []
@@ -111,7 +91,11 @@ def for_model(
         lead = [batch] if max_batch_size else []
         axes = shape[len(lead) :]
         if name == IMAGE and datatype == "BYTES":
-            tensor = _encoded_images(lead + _closed(axes, 1), seed, image_height, image_width)
+            shape = lead + _closed(axes, 1)
+            files = jpegs(seed, prod(shape), image_height, image_width)
+            tensor = Tensor(name, datatype, tuple(shape), length_prefixed(files))
+        elif name == IMAGE and datatype == "UINT8" and axes == [-1]:
+            tensor = padded(name, jpegs(seed, batch, image_height, image_width), bool(lead))
         elif name == IMAGE and datatype in ("FP32", "UINT8") and len(axes) == 3 and axes[2] in (-1, 3):
             height = axes[0] if axes[0] > 0 else image_height
             width = axes[1] if axes[1] > 0 else image_width
@@ -139,15 +123,11 @@ def _closed(axes: Sequence[int], length: int) -> list[int]:
     return [axis if axis >= 0 else length for axis in axes]
 
 
-def _encoded_images(shape: Sequence[int], seed: int, height: int, width: int) -> Tensor:
-    from PIL import Image  # only for models that decode images themselves
-
-    files = []
-    for pixels in images(seed, prod(shape), height, width).astype(np.uint8):
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=90)
-        files.append(file.getvalue())
-    return Tensor(IMAGE, "BYTES", tuple(shape), length_prefixed(files))
+def padded(name: str, files: Sequence[bytes], has_batch_axis: bool) -> Tensor:
+    """Files of several lengths as one UINT8 tensor: a row each."""
+    longest = max(map(len, files))
+    shape = (len(files), longest) if has_batch_axis else (longest,)
+    return Tensor(name, "UINT8", shape, b"".join(file.ljust(longest, b"\0") for file in files))
 
 
 def _other(name: str, datatype: str, shape: Sequence[int], seed: list[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 A program of its own, since the client must not import torch:
 
-    python -m bench.reference WEIGHTS IMAGES.npy OUT.npy
+    python -m bench.reference WEIGHTS IMAGES.npy OUT.npz
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ _MODEL_FOLDER = Path(__file__).parents[1] / "model_repository" / "python_vit" / 
 
 
 def last_hidden_state(weights: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, H, W, 3] of whole numbers 0..255 -> [n, 197, hidden], in fp32, one image at a time.
+    """[n, H, W, 3] of whole numbers 0..255 -> [n, 197, hidden]."""
+    return outputs(weights, images)["last_hidden_state"]
+
+
+def outputs(weights: str, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """As `last_hidden_state`, one image at a time in fp32; and `pooler_output` [n, hidden] where the weights
+    have a pooler.
 
     Raises RuntimeError when the weights are not to be had.
     """
@@ -31,24 +37,35 @@ def last_hidden_state(weights: str, images: NDArray[np.float32]) -> NDArray[np.f
     model = _model(weights)
     known = (Path(weights) / "preprocessor_config.json").exists()
     processor = ViTImageProcessorPil.from_pretrained(weights) if known else ViTImageProcessorPil()
-    found = []
+    states, pooled = [], []
     with torch.inference_mode():
         for image in images:
             prepared = processor(
                 images=[image.astype(np.uint8)], return_tensors="pt", input_data_format="channels_last"
             )
-            found.append(model(**prepared).last_hidden_state[0].numpy())
-    return np.stack(found)
+            answer = model(**prepared)
+            states.append(answer.last_hidden_state[0].numpy())
+            pooled += [] if answer.pooler_output is None else [answer.pooler_output[0].numpy()]
+    found = {"last_hidden_state": np.stack(states)}
+    return {**found, "pooler_output": np.stack(pooled)} if pooled else found
 
 
 def _model(weights: str) -> Any:
     from transformers.models.vit import ViTModel
 
     if not weights.startswith("random:"):
-        return ViTModel.from_pretrained(weights, add_pooling_layer=False).eval()
+        return _loaded(ViTModel, weights)
     with tempfile.TemporaryDirectory() as folder:
         write_snapshot(weights, Path(folder))
-        return ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        return _loaded(ViTModel, folder)
+
+
+def _loaded(kind: Any, source: str) -> Any:
+    """With its pooler where the weights have one: transformers makes up what is missing."""
+    model, known = kind.from_pretrained(source, add_pooling_layer=True, output_loading_info=True)
+    if any("pooler" in name for name in known["missing_keys"]):
+        model = kind.from_pretrained(source, add_pooling_layer=False)
+    return model.eval()
 
 
 def write_snapshot(weights: str, folder: Path) -> None:
@@ -64,7 +81,8 @@ def write_snapshot(weights: str, folder: Path) -> None:
 
 def main() -> None:
     weights, images, out = sys.argv[1:]
-    np.save(out, last_hidden_state(weights, np.load(images)))
+    found = outputs(weights, np.load(images))
+    np.savez(out, **found)  # type: ignore[arg-type]  # numpy's stub takes every keyword for a flag
 
 
 if __name__ == "__main__":

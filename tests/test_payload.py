@@ -23,9 +23,9 @@ from bench.payload import (
     for_model,
     grpc_message,
     http_request,
-    images,
     length_prefixed,
 )
+from bench.pictures import images
 
 SIDES = st.integers(1, 40)
 

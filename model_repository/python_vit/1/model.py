@@ -4,87 +4,111 @@ Tensors come and go by DLPack: it copies less, and `pb_utils.Tensor(name, array)
 with zero bytes under numpy >= 2.
 """
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-# Before torch loads OpenMP. Its threads spin at every barrier; where the load shares the cores, one that
-# has lost its core makes the other spin for it: 0.22 s instead of 0.05 s an image, measured on two cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import host  # noqa: F401  # before torch
 
+# isort: split
 import torch
 import triton_python_backend_utils as pb_utils
-from preprocess import prepare
+from batch import Answers, Batch, unusable
+from network import Captured, Network, warm_up
+from settings import Settings
+from torch.utils.dlpack import to_dlpack
 from vit import build
 
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_GPU_THREADS = 4  # enough to gather requests into pinned memory
 
 
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        parameters = {name: entry["string_value"] for name, entry in config["parameters"].items()}
-        self._device = _device(args)
-        _share_cores(config, self._device)
-        self._dtype = _precision(parameters.get("precision", "fp32"), self._device)
-        vit = _refuse(build, parameters["weights"])
-        self._vit = vit.to(self._device, self._dtype)
-        self._most = max(1, int(config["max_batch_size"]))
-        self._check_output(config)
-        self._forward(torch.zeros(1, 224, 224, 3))  # first calls are slow; nobody should measure them
+        device = _device(args)
+        settings = _refuse(Settings.of, config, device.type)
+        self._device = device
+        _share_cores(settings.instances, device)
+        self._decoder = _decoder(settings)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with self._running():
+            _refuse(self._build, settings)
 
     def execute(self, requests):
-        inputs = [self._input(request) for request in requests]
-        good = [i for i, images in enumerate(inputs) if isinstance(images, torch.Tensor)]
-        answers = [
-            pb_utils.InferenceResponse([], pb_utils.TritonError(wrong)) if isinstance(wrong, str) else None
-            for wrong in inputs
-        ]
+        read = [self._read(request) for request in requests]
+        good = [i for i, images in enumerate(read) if isinstance(images, list)]
+        answers = [None if isinstance(images, list) else _failed(images) for images in read]
         if good:
-            states = self._forward_all([inputs[i] for i in good])
-            for i, state in zip(good, states, strict=True):
-                tensor = pb_utils.Tensor.from_dlpack("last_hidden_state", state)
-                answers[i] = pb_utils.InferenceResponse([tensor])
+            sizes = [sum(map(len, read[i])) for i in good]
+            outputs = self._run([images for i in good for images in read[i]])
+            bad = unusable(outputs, sizes)
+            parts = zip(*(output.split(sizes) for output in outputs), strict=True)
+            for i, is_bad, tensors in zip(good, bad, parts, strict=True):
+                answers[i] = _failed(_NOT_FINITE) if is_bad else self._answer(tensors)
         return answers
 
     def finalize(self):
-        self._vit = None
-        if self._device.type == "cuda":
+        self._network = self._batch = self._fetched = None
+        if self._decoder is not None:
+            self._decoder.close()
+        if self._stream is not None:
             torch.cuda.empty_cache()
 
-    def _input(self, request):
+    def _build(self, settings):
+        vit = build(settings.weights)
+        settings.check(vit)
+        network = Network(vit, settings.precision, settings.compile, settings.output, self._device)
+        self._batch = Batch(settings.most, settings.dtype, self._device)
+        self._fetched = Answers(settings.most, [network.shape(name) for name in network.names], self._device)
+        self._names, self._network = network.names, network
+        if self._stream is None:
+            warm_up(network, torch.zeros_like(self._batch.pixels[:2]))
+        elif settings.compile == "none":
+            warm_up(network, self._batch.pixels)
+        else:
+            self._network = Captured(network, self._batch.pixels, self._stream)
+
+    def _running(self):
+        """On this instance's stream, so that instances overlap their copies and passes."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.inference_mode())
+        if self._stream is not None:
+            stack.enter_context(torch.cuda.stream(self._stream))
+        return stack
+
+    def _run(self, images):
+        with self._running():
+            return self._fetched.fetch(self._network(self._batch.fill(images)))
+
+    def _read(self, request):
         """The request's images, or what is wrong with them: a bad image fails its own request only."""
-        tensor = pb_utils.get_input_tensor_by_name(request, "image")
-        images = torch.from_dlpack(tensor.to_dlpack())
+        images = torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, "image").to_dlpack())
+        if self._decoder is not None:
+            try:
+                return self._decoder.decode(images)
+            except ValueError as error:
+                return str(error)
         if images.ndim != 4 or images.shape[3] != 3:
             return f"image: give height x width x 3 (RGB, channels last); got {list(images.shape[1:])}"
         if 0 in images.shape:
             return f"image: an axis is empty; got {list(images.shape[1:])}"
-        if not torch.isfinite(images.sum()):  # one pass; any nan or inf survives the sum
-            return "image: a value is not finite; give 0 to 255"
-        return images
+        return [images]
 
-    def _forward_all(self, inputs):
-        """One pass for all; requests of several image sizes meet after resizing."""
-        with torch.inference_mode():
-            prepared = [prepare(images.to(self._device, non_blocking=True)) for images in inputs]
-            batch = prepared[0] if len(prepared) == 1 else torch.cat(prepared)
-            states = torch.cat([self._vit(part.to(self._dtype)) for part in batch.split(self._most)])
-            states = states.float().cpu()
-        return [part.contiguous() for part in states.split([len(images) for images in inputs])]
+    def _answer(self, tensors):
+        named = zip(self._names, tensors, strict=True)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor.from_dlpack(name, to_dlpack(tensor.contiguous())) for name, tensor in named]
+        )
 
-    def _forward(self, images):
-        return self._forward_all([images])
 
-    def _check_output(self, config):
-        hidden = int(config["output"][0]["dims"][-1])
-        if hidden not in (-1, self._vit.hidden):
-            raise pb_utils.TritonModelException(
-                f"the weights have a hidden size of {self._vit.hidden}, the configuration says {hidden}: "
-                f"set dims of last_hidden_state to [197, {self._vit.hidden}]"
-            )
+_NOT_FINITE = "image: a value is not finite; give 0 to 255"
+
+
+def _failed(reason):
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(reason))
 
 
 def _device(args):
@@ -93,24 +117,22 @@ def _device(args):
     return torch.device("cpu")
 
 
-def _share_cores(config, device):
+def _share_cores(instances, device):
     """On a CPU, instances that each use every core only wait for one another."""
-    instances = sum(int(group.get("count", 1)) for group in config["instance_group"])
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(max(1, cores // instances) if device.type == "cpu" else 1)
+    share = max(1, len(os.sched_getaffinity(0)) // instances)
+    torch.set_num_threads(share if device.type == "cpu" else min(share, _GPU_THREADS))
 
 
-def _precision(name, device):
-    if name not in PRECISIONS:
-        raise pb_utils.TritonModelException(f"precision {name!r} is unknown: {', '.join(PRECISIONS)}")
-    if name == "tf32" and device.type != "cuda":
-        raise pb_utils.TritonModelException("precision tf32 needs a GPU")
-    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-    return PRECISIONS[name]
+def _decoder(settings):
+    if settings.wire != "jpeg":
+        return None
+    from pictures import Decoder, threads_of  # Pillow, which nothing else here needs
+
+    return Decoder(threads_of(settings.instances))
 
 
 def _refuse(function, *arguments):
     try:
         return function(*arguments)
-    except RuntimeError as error:
+    except RuntimeError as error:  # torch.OutOfMemoryError too
         raise pb_utils.TritonModelException(str(error)) from error

@@ -14,14 +14,26 @@ _BITS = 32 - 8 - 2  # of Pillow's fixed-point coefficients
 
 def prepare(images):
     """[n, H, W, 3] of 0..255 -> [n, 224, 224, 3] float32 of -1..1."""
-    images = images.float()
-    if images.shape[1:3] != (SIDE, SIDE):
-        images = resize(images.round().clamp_(0, 255))
-    return images * (1 / 127.5) - 1  # (x / 255 - mean) / deviation, both 0.5
+    return normalised(squared(images))
+
+
+def normalised(images):
+    """(x / 255 - mean) / deviation, both 0.5."""
+    return images.float().mul_(1 / 127.5).sub_(1) if images.dtype == torch.uint8 else images * (1 / 127.5) - 1
+
+
+def squared(images):
+    """[n, H, W, 3] of 0..255 -> [n, 224, 224, 3], float32 or uint8. An image that is not finite stays so."""
+    if images.shape[1:3] == (SIDE, SIDE):
+        return images
+    if images.dtype == torch.uint8:
+        return resize(images)
+    poison = images.sum((1, 2, 3), keepdim=True).mul_(0)  # nan where any value is nan or inf
+    return resize(images.round().clamp_(0, 255)).add_(poison)
 
 
 def resize(images):
-    """[n, H, W, 3] of whole numbers 0..255, as floats -> [n, 224, 224, 3]."""
+    """[n, H, W, 3] of whole numbers 0..255, of any type -> float32 [n, 224, 224, 3]."""
     images = images.int()
     if _is_vertical_first(*images.shape[1:3]):
         return _across(_pass(images)).float()

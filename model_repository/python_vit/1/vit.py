@@ -54,7 +54,7 @@ class Layer(nn.Module):
 class Vit(nn.Module):
     """[n, 224, 224, 3] normalised, channels last -> [n, 197, hidden]."""
 
-    def __init__(self, config):
+    def __init__(self, config, *, has_pooler=False):
         super().__init__()
         hidden = config["hidden_size"]
         tokens = (IMAGE // PATCH) ** 2 + 1
@@ -64,6 +64,7 @@ class Vit(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, tokens, hidden))
         self.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
         self.norm = nn.LayerNorm(hidden, config.get("layer_norm_eps", 1e-12))
+        self.pooler = nn.Linear(hidden, hidden) if has_pooler else None
 
     def forward(self, images):
         n, side = images.shape[0], IMAGE // PATCH
@@ -74,6 +75,10 @@ class Vit(nn.Module):
             x = layer(x)
         return self.norm(x)
 
+    def pooled(self, states):
+        """[n, 197, hidden] -> [n, hidden], of the class token. Source: transformers' ViTPooler."""
+        return torch.tanh(self.pooler(states[:, 0]))
+
 
 def build(weights):
     """The network for a `weights` parameter, in fp32 on the CPU.
@@ -82,7 +87,7 @@ def build(weights):
     """
     config, state = random_weights(weights) if weights.startswith("random:") else snapshot(weights)
     with torch.device("meta"):
-        vit = Vit(config)
+        vit = Vit(config, has_pooler="pooler.dense.weight" in state)
     try:
         vit.load_state_dict(translate(state, config["num_hidden_layers"]), assign=True)
     except KeyError as error:
@@ -113,7 +118,7 @@ def _random(name, shape, seed):
 
 
 def shapes(config):
-    """name -> shape of every tensor of transformers' ViTModel, the pooler left out."""
+    """name -> shape of every tensor of transformers' ViTModel."""
     hidden, wide = config["hidden_size"], config["intermediate_size"]
     found = {
         "embeddings.cls_token": (1, 1, hidden),
@@ -122,6 +127,8 @@ def shapes(config):
         "embeddings.patch_embeddings.projection.bias": (hidden,),
         "layernorm.weight": (hidden,),
         "layernorm.bias": (hidden,),
+        "pooler.dense.weight": (hidden, hidden),
+        "pooler.dense.bias": (hidden,),
     }
     for i in range(config["num_hidden_layers"]):
         for name, (out, into) in {
@@ -207,6 +214,8 @@ def translate(state, layers):
         "norm.weight": state["layernorm.weight"],
         "norm.bias": state["layernorm.bias"],
     }
+    if "pooler.dense.weight" in state:
+        ours |= {f"pooler.{kind}": state[f"pooler.dense.{kind}"] for kind in ("weight", "bias")}
     names = {
         "projection": "attention.output.dense",
         "up": "intermediate.dense",

@@ -8,57 +8,60 @@ that hangs past its deadline is killed.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-import psutil
-
+from bench import units
 from bench.arrivals import tape_ns
 from bench.cell import Load
 from bench.checks import is_client_bound
 from bench.errors import ToolError
+from bench.findings import Finding, Severity
+from bench.fleet import control_of, ways
 from bench.lanes import Order
 from bench.machine import usable_cores
 from bench.samples import Samples, Window
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.trial_clock import TrialClock
 from bench.triton import Triton
-from bench.worker_process import WorkerProcess
+from bench.worker import Crew, Worker
+from bench.worker_process import WorkerProcesses
 
-START_TIMEOUT_S = 60.0
 PREPARE_TIMEOUT_S = 120.0
 _LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
 # Users of an open loop: a cap on requests in flight, which delays and never drops.
 MAX_IN_FLIGHT = 256
 _MAX_IN_FLIGHT_BYTES = 2 << 30
+_MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before throughput shows it
 
 
 class LocustEngine:
     """Use as a context manager; `measure` gives one trial."""
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, crew: Callable[[Path], Crew] = WorkerProcesses) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
         self._log = log or Path(self._scratch.name) / "locust.log"
-        self._workers: list[WorkerProcess] = []
+        self._make_crew = crew
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
 
     def __enter__(self) -> LocustEngine:
-        self._grow(1, wait=False)
+        self._crew = self._make_crew(self._log)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
+        self._crew.close()
         self._scratch.cleanup()
 
     @property
     def pids(self) -> tuple[int, ...]:
-        return tuple(worker.pid for worker in self._workers)
+        """Of the workers on this host."""
+        return self._crew.pids
 
     def measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None] = lambda _: None
@@ -80,18 +83,19 @@ class LocustEngine:
     def _measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
     ) -> Trial:
-        workers = self._ready(count)
+        workers = self._crew.ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
-        control = Triton(target)
+        control = control_of(target)
         try:
             for worker, order in zip(workers, orders, strict=True):
                 worker.live = {}
                 worker.say(prepare=order.to_json())
             for worker in workers:
                 worker.expect("prepared", PREPARE_TIMEOUT_S)
-            return self._run(plan, control, workers, orders, served, on_live)
+            trial = self._run(plan, control, workers, orders, served, on_live)
+            return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
         except BaseException:
-            self._discard()
+            self._crew.discard()
             raise
         finally:
             control.close()
@@ -100,7 +104,7 @@ class LocustEngine:
         self,
         plan: Plan,
         control: Triton,
-        workers: Sequence[WorkerProcess],
+        workers: Sequence[Worker],
         orders: Sequence[Order],
         served: Served,
         on_live: Callable[[Live], None],
@@ -112,21 +116,20 @@ class LocustEngine:
         users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
         clock.wait(plan.warmup_s, until=users)
         opened = control.statistics(plan.cell.server.model)
-        cpu_opened = [_cpu_s(worker.pid) for worker in workers]
+        cpu_opened = [worker.cpu_s() for worker in workers]
         opened_s = (opened.at_ns - start_ns) / 1e9
         # A window without an answer for each user would say nothing of a model this slow.
         clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
         if plan.longest_s is not None:
             clock.wait_until_tight(opened_s, opened_s + plan.longest_s)
         closed = control.statistics(plan.cell.server.model)
-        cpu_closed = [_cpu_s(worker.pid) for worker in workers]
+        cpu_closed = [worker.cpu_s() for worker in workers]
         window = Window(opened.at_ns, closed.at_ns)
         # A little ahead: no worker may have sent what is due after the end before it hears of it.
         stop_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
             worker.say(stop_at=stop_ns, drain_s=plan.drain_s)
         ends = [self._end(worker, order, plan.drain_s) for worker, order in zip(workers, orders, strict=True)]
-        self._workers = [worker for worker in self._workers if worker.alive]
         done = [end for end in ends if end is not None]
         samples = Samples.merge(samples for _, samples in done)
         return Trial(
@@ -137,45 +140,24 @@ class LocustEngine:
             generator=Generator(
                 workers=len(workers),
                 cpu_s=tuple(max(0.0, b - a) for a, b in zip(cpu_opened, cpu_closed, strict=True)),
-                max_rss_bytes=max((_rss_bytes(worker.pid) for worker in workers), default=0),
+                max_rss_bytes=max((worker.rss_bytes() for worker in workers), default=0),
                 lost_workers=len(workers) - len(done),
             ),
             counters=closed - opened,
             planned=_planned(orders, stop_ns - start_ns),
             values_checked=sum(end["values_checked"] for end, _ in done),
             reference=served.reference.origin if served.reference else "",
-            engine={"name": "locust"},
+            engine={"name": "locust", **_clocks(workers)},
         )
 
-    def _end(
-        self, worker: WorkerProcess, order: Order, drain_s: float
-    ) -> tuple[dict[str, Any], Samples] | None:
+    def _end(self, worker: Worker, order: Order, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
         """A worker's own account and samples; None when it was lost on the way."""
         try:
             end = worker.expect("done", drain_s + 30.0)
-            return end, Samples.load(Path(order.samples))
-        except (ToolError, OSError):
+            return end, worker.samples(order)
+        except (ToolError, OSError, ValueError, BadZipFile):  # lost on the way, or its samples were
             worker.kill()
             return None
-
-    def _ready(self, count: int) -> list[WorkerProcess]:
-        self._workers = [worker for worker in self._workers if worker.alive]
-        self._grow(count, wait=True)
-        return self._workers[:count]
-
-    def _grow(self, count: int, *, wait: bool) -> None:
-        while len(self._workers) < count:
-            self._workers.append(WorkerProcess(self._log))
-        for worker in self._workers[:count] if wait else ():
-            if not worker.greeted:
-                worker.expect("hello", START_TIMEOUT_S)
-                worker.greeted = True
-
-    def _discard(self) -> None:
-        """After a trial that broke off, no worker is in a known state."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
 
 
 def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:
@@ -185,9 +167,11 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
     tape_s = (
         plan.warmup_s + (plan.longest_s or plan.duration_s) + 5.0
     )  # the end is cut where the window really closed
+    addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
     base = Order(
-        http_url=target.http_url,
-        grpc_address=target.grpc_address or "",
+        http_url=addresses[0][0],
+        grpc_address=addresses[0][1],
+        spread_over=addresses[1:],
         headers=target.headers,
         model=plan.cell.server.model,
         model_version=plan.model_version,
@@ -231,16 +215,27 @@ def _planned(orders: Sequence[Order], span_ns: int) -> int | None:
     return int((tape_ns(order.arrival, order.rate_per_s, order.tape_s, order.seed) < span_ns).sum())
 
 
-def _cpu_s(pid: int) -> float:
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system)
+def findings_of(trial: Trial, workers: Sequence[Worker], asked: int) -> Iterator[Finding]:
+    """What only the engine knows: workers that never came back, clocks that are too uncertain."""
+    if len(workers) < asked:
+        yield Finding(
+            "workers-missing",
+            Severity.WARNING,
+            f"{len(workers)} of {asked} workers made the load.",
+            "One was lost in an earlier trial and has not come back.",
+            "Its users were shared out to the others; start another worker, or repeat the cell.",
+        )
+    worst_ns = max((w.clock.uncertainty_ns for w in workers if w.clock), default=0)
+    if worst_ns > _MOST_UNCERTAIN * trial.window.seconds * 1e9:
+        yield Finding(
+            "clock-uncertain",
+            Severity.WARNING,
+            f"A worker's clock is known to {units.duration(worst_ns)} only.",
+            "Messages between master and workers take long, or unequally long.",
+            "Latencies stand, each is of one clock; the window's edges are off by this. Lengthen --duration.",
+        )
 
 
-def _rss_bytes(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
+def _clocks(workers: Sequence[Worker]) -> dict[str, str]:
+    rows = [{"worker": worker.name, **worker.clock.described()} for worker in workers if worker.clock]
+    return {"clocks": json.dumps(rows)} if rows else {}

@@ -17,25 +17,29 @@ import gc
 import json
 import logging
 import os
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import gevent
 import locust  # patches the world; first, before sockets are made
 import numpy as np
+import psutil
 from gevent.event import Event
 from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
+from bench import __version__
 from bench.arrivals import share, tape_ns
 from bench.cell import Arrival
 from bench.lanes import LaneMaker, Order
 from bench.pacing import Alarm, Tape
-from bench.samples import Outcome
+from bench.samples import Outcome, Samples
 from bench.session import Session
 from bench.users import Traffic, user_class
 
@@ -43,21 +47,29 @@ _LIVE_EVERY_S = 0.25
 _CONNECT_TIMEOUT_S = 60.0
 
 
+Say = Callable[..., None]
+Deliver = Callable[[Order, Samples], None]
+
+
 class Worker:
-    """The process's one trial at a time."""
+    """The process's one trial at a time. `say` sends an event, `deliver` a trial's samples before `done`."""
 
-    def __init__(self, commands: Queue[dict[str, Any]], out: TextIO) -> None:
+    def __init__(self, commands: Queue[dict[str, Any]], say: Say, deliver: Deliver) -> None:
         self._commands = commands
-        self._out = out
-        self._makers: dict[str, LaneMaker] = {}
-
-    def say(self, **event: Any) -> None:
-        self._out.write(json.dumps(event) + "\n")
-        self._out.flush()
+        self.say = say
+        self._deliver = deliver
+        self._process = psutil.Process()
 
     def serve(self) -> None:
         """Trials, one after another, until the input ends."""
-        self.say(hello={"pid": os.getpid(), "locust": locust.__version__})
+        self.say(
+            hello={
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "locust": locust.__version__,
+                "bench": __version__,
+            }
+        )
         while True:
             command = self._commands.get()
             try:
@@ -78,7 +90,13 @@ class Worker:
             gc.collect()
             gc.freeze()
             gc.disable()  # a collection would stop every user of the process at once
-            self.say(prepared={"users": order.users, "request_bytes": maker.request_bytes})
+            self.say(
+                prepared={
+                    "users": order.users,
+                    "request_bytes": maker.request_bytes,
+                    **self._cost(),
+                }
+            )
             self._measure(runner, session, order)
         finally:
             gc.enable()
@@ -126,7 +144,7 @@ class Worker:
             now_ns = time.monotonic_ns()
             for due_ns in session.tape.untaken_before(session.end_ns):
                 recorder.add(due_ns, now_ns, now_ns, Outcome.UNFINISHED)
-        recorder.samples().save(Path(order.samples))
+        self._deliver(order, recorder.samples())
         self.say(
             done={
                 "errors": dict(recorder.errors),
@@ -145,8 +163,20 @@ class Worker:
             now = len(recorder)
             fresh = np.array(recorder.done_ns[told:now]) - np.array(recorder.intended_ns[told:now])
             p50, p99 = np.percentile(fresh, [50, 99]) if now > told else (0.0, 0.0)
-            self.say(live={"at_ns": time.monotonic_ns(), "requests": now, "p50_ns": p50, "p99_ns": p99})
+            self.say(
+                live={
+                    "requests": now,
+                    "p50_ns": float(p50),
+                    "p99_ns": float(p99),
+                    **self._cost(),
+                }
+            )
             told = now
+
+    def _cost(self) -> dict[str, Any]:
+        """For a parent on another host, which cannot look."""
+        rss_bytes = self._process.memory_info().rss
+        return {"at_ns": time.monotonic_ns(), "cpu_s": time.process_time(), "rss_bytes": rss_bytes}
 
 
 def _tape(order: Order, start_ns: int) -> Tape | None:
@@ -162,7 +192,15 @@ def main() -> None:
     # Anything else that prints (Locust, a warning) must not break the line protocol.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    gevent.spawn(Worker(commands, out).serve)
+
+    def say(**event: Any) -> None:
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
+    def deliver(order: Order, samples: Samples) -> None:
+        samples.save(Path(order.samples))
+
+    gevent.spawn(Worker(commands, say, deliver).serve)
     for line in FileObject(sys.stdin.fileno(), "r", closefd=False):
         commands.put(json.loads(line))
     os._exit(0)  # the other end is gone: nothing left is worth a clean exit

@@ -10,7 +10,7 @@ import numpy as np
 from bench.special import student_t_quantile
 from bench.stats import samples_needed
 from bench.trial import Live
-from bench.worker_process import WorkerProcess
+from bench.worker import Worker
 
 # A closed loop's window opens, and closes, once every user has had an answer, or after this long anyway.
 _SLOWEST_S = 60.0
@@ -19,9 +19,7 @@ _SLOWEST_S = 60.0
 class TrialClock:
     """Waits on the trial's time line, showing it as it goes by."""
 
-    def __init__(
-        self, start_ns: int, workers: Sequence[WorkerProcess], on_live: Callable[[Live], None]
-    ) -> None:
+    def __init__(self, start_ns: int, workers: Sequence[Worker], on_live: Callable[[Live], None]) -> None:
         self._start_ns, self._workers, self._on_live = start_ns, workers, on_live
         self._last = (start_ns, 0)
         self._marks: list[tuple[float, int]] = []

@@ -1,11 +1,10 @@
-"""One `bench.locust_worker` as its parent sees it: commands go in, events come out."""
+"""Workers as processes of this host, driven over pipes; they share our clock and our files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -13,11 +12,21 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ToolError
+import psutil
+
+from bench.clock_offset import ClockMap
+from bench.lanes import Order
+from bench.samples import Samples
+from bench.worker import Inbox
+
+START_TIMEOUT_S = 60.0
 
 
 class WorkerProcess:
     """One `bench.locust_worker` and the thread that reads it."""
+
+    clock: ClockMap | None = None
+    name = ""
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as sink:
@@ -29,10 +38,9 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C is the parent's to handle
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
-        self.log = log
         self.live: dict[str, Any] = {}
         self.greeted = False
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._inbox = Inbox(log, lambda: f"it ended with code {self._process.poll()}")
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
@@ -53,17 +61,25 @@ class WorkerProcess:
 
     def expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
         """The next event of that kind. Raises ToolError when it does not come."""
+        return self._inbox.expect(kind, timeout_s)
+
+    def samples(self, order: Order) -> Samples:
+        """Raises OSError where it left none."""
+        return Samples.load(Path(order.samples))
+
+    def cpu_s(self) -> float:
+        """Spent so far, user and system; 0 once it is gone."""
         try:
-            event = self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            raise ToolError(
-                f"A Locust worker gave no {kind!r} within {timeout_s:g} s. Its log: {self.log}."
-            ) from None
-        if kind not in event:
-            reason = event.get("error", {}).get("message", f"it ended with code {self._process.poll()}")
-            raise ToolError(f"A Locust worker failed: {reason}. Its log: {self.log}.")
-        body: dict[str, Any] = event[kind]
-        return body
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def rss_bytes(self) -> int:
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
 
     def kill(self) -> None:
         if self.alive:
@@ -82,8 +98,39 @@ class WorkerProcess:
                 if "live" in event:
                     self.live = event["live"]
                 else:
-                    self._events.put(event)
+                    self._inbox.put(event)
         except ValueError:
             pass  # closed, or cut in the middle of a line by a kill
         self._process.wait()
-        self._events.put({"ended": {}})
+        self._inbox.put({"ended": {}})
+
+
+class WorkerProcesses:
+    """As many as were ever asked for at once; the first is started ahead of being asked."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._workers = [WorkerProcess(log)]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(worker.pid for worker in self._workers if worker.alive)
+
+    def ready(self, count: int) -> list[WorkerProcess]:
+        """Raises ToolError when one does not start."""
+        self._workers = [worker for worker in self._workers if worker.alive]
+        while len(self._workers) < count:
+            self._workers.append(WorkerProcess(self._log))
+        for worker in self._workers[:count]:
+            if not worker.greeted:
+                worker.expect("hello", START_TIMEOUT_S)
+                worker.greeted = True
+        return self._workers[:count]
+
+    def discard(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    def close(self) -> None:
+        self.discard()

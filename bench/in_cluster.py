@@ -1,0 +1,158 @@
+"""`bench sweep --in-cluster`: applies the Jobs, follows the sweep, fetches its folder, and cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import load_jobs
+from bench.cluster import Cluster
+from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, ToolError
+from bench.load_jobs import REPORT_PORT, LoadJobs
+from bench.load_pod import unpack
+from bench.run import RunFolder
+from bench.spec import SweepSpec
+
+DEFAULT_IMAGE = "triton-bench"  # as manifests/locust/Dockerfile is built in docs/workers.md
+_START_TIMEOUT_S = 300.0
+_SILENT_S = 60.0  # how long the pod may be out of reach before the sweep counts as lost
+_INTERRUPT_S = 30.0
+_HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
+
+Reach = Callable[[Cluster, str], AbstractContextManager[str]]  # a pod's report server, as a URL
+Say = Callable[[str], None]
+
+
+@contextmanager
+def forwarded(cluster: Cluster, pod: str) -> Iterator[str]:
+    """Through the API server, as `kubectl port-forward`."""
+    from bench.port_forward import PortForward, dial_pod
+
+    with PortForward(dial_pod(cluster, pod), [REPORT_PORT]) as forward:
+        yield f"http://127.0.0.1:{forward.local[REPORT_PORT]}"
+
+
+def measured(
+    given: Mapping[str, Any], spec: SweepSpec, command: Sequence[str], path: Path, say: Say
+) -> RunFolder:
+    """The run folder that the sweep in the cluster left; nothing else of it is left there.
+
+    Raises ClusterError or ToolError; KeyboardInterrupt after what was measured has been fetched.
+    """
+    cluster = Cluster.connect(given.get("namespace"), given.get("context"))
+    jobs = LoadJobs(
+        name=f"bench-load-{secrets.token_hex(3)}",
+        namespace=cluster.namespace,
+        image=given.get("load_image") or DEFAULT_IMAGE,
+        workers=spec.workers,
+        arguments=load_jobs.arguments_of(command),
+    )
+    code = run(cluster, jobs, path, say)
+    if not (path / "run.json").exists() or code not in (EXIT_OK, EXIT_MISSED, EXIT_INCONCLUSIVE):
+        raise ToolError(f"The sweep in the cluster ended with code {code}: its words are above.")
+    return RunFolder.open(path)
+
+
+def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach = forwarded) -> int:
+    """The exit code of the sweep in the cluster; its folder lies at `path` then."""
+    try:
+        for manifest in load_jobs.manifests(jobs):
+            cluster.apply(manifest)
+        say(f"Jobs {jobs.name} and {jobs.name}-worker applied in namespace {cluster.namespace}.")
+        pod = _started(cluster, jobs)
+        with reach(cluster, pod) as url:
+            return _followed(url, path, say)
+    finally:
+        for kind, name in load_jobs.objects(jobs):
+            cluster.delete(kind, name)
+
+
+def _started(cluster: Cluster, jobs: LoadJobs) -> str:
+    """The name of the master's pod, once it is ready. Raises ClusterError with why it is not."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    why = "no pod was made: look at the Job's events"
+    while time.monotonic() < deadline:
+        for item in cluster.items("Pod", jobs.selector):
+            name, status = item["metadata"]["name"], item.get("status", {})
+            if _is_ready(status):
+                return str(name)
+            why, hopeless = _why_not(status)
+            if hopeless:
+                raise ClusterError(f"The load's pod {name} cannot start: {why}. Check --load-image.")
+        time.sleep(0.5)
+    raise ClusterError(f"The load's pod was not ready within {_START_TIMEOUT_S:g} s: {why}.")
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    conditions = status.get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _why_not(status: Mapping[str, Any]) -> tuple[str, bool]:
+    """In words, and whether waiting is of no use."""
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {})
+        waiting, ended = state.get("waiting", {}), state.get("terminated")
+        if ended:
+            return f"its container ended with code {ended.get('exitCode')}", True
+        if waiting:
+            said = ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+            return said, waiting.get("reason") in _HOPELESS
+    for one in status.get("conditions", ()):
+        if one["type"] == "PodScheduled" and one["status"] == "False":
+            return str(one.get("message", "it fits on no node")), False
+    return f"its phase is {status.get('phase', 'unknown')}", status.get("phase") == "Failed"
+
+
+def _followed(url: str, path: Path, say: Say) -> int:
+    try:
+        return _collected(url, path, say, _SILENT_S)
+    except KeyboardInterrupt:
+        say("Interrupted: fetching what was measured.")
+        with contextlib.suppress(OSError, ToolError):
+            _post(f"{url}/interrupt")
+            _collected(url, path, say, _INTERRUPT_S)
+        raise
+
+
+def _collected(url: str, path: Path, say: Say, silent_s: float) -> int:
+    """Until the sweep has ended and its folder is here. Raises ToolError when it is out of reach."""
+    begin, heard = 0, time.monotonic()
+    while True:
+        try:
+            told = json.loads(_get(f"{url}/status?from={begin}"))
+        except OSError as error:
+            if time.monotonic() - heard > silent_s:
+                raise ToolError(
+                    f"The sweep's pod has been out of reach for {silent_s:g} s ({error}): its Job is deleted."
+                ) from error
+            time.sleep(1)
+            continue
+        begin, heard = told["next"], time.monotonic()
+        if told["said"].strip():
+            say(told["said"].rstrip("\n"))
+        if told["exit_code"] is not None:
+            unpack(_get(f"{url}/run.tar.gz"), path)
+            _post(f"{url}/collected")
+            return int(told["exit_code"])
+        time.sleep(1)
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def _post(url: str) -> None:
+    request = urllib.request.Request(url, method="POST", data=b"")
+    with urllib.request.urlopen(request, timeout=10):
+        pass

@@ -1,0 +1,207 @@
+"""The load's Jobs: what is applied, and a whole sweep through them on a real API server."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube import ApiServer, api_server  # noqa: F401  # a fixture
+from load_kubelet import kubelet
+
+from bench import in_cluster, load_jobs
+from bench.cluster import Cluster
+from bench.embedded import EmbeddedTriton
+from bench.errors import ClusterError
+from bench.load_jobs import LOAD, LoadJobs, arguments_of, manifests
+from bench.load_pod import packed, unpack
+from bench.run import RunFolder
+from bench.triton import Triton
+
+JOBS = LoadJobs(
+    name="bench-load",
+    namespace="default",
+    image="triton-bench",
+    workers=8,
+    arguments=("--url", "http://vit-predict-origin.default.svc.cluster.local", "--batch", "1,8"),
+)
+SHIPPED = Path(__file__).parents[1] / "manifests" / "locust" / "load.yaml"
+
+
+def by_kind(jobs: LoadJobs, kind: str, name: str) -> dict[str, Any]:
+    return next(i for i in manifests(jobs) if (i["kind"], i["metadata"]["name"]) == (kind, name))
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("--in-cluster --workers 8 --url http://a", ["--url", "http://a"]),
+        ("--workers=8 --in-cluster --batch=1,8", ["--batch=1,8"]),
+        ("--name x --out y --force --json --quick --load-image i", ["--quick"]),
+        ("--namespace a --context b --rate 5/s", ["--rate", "5/s"]),
+        ("--slo p99=1s --workers", ["--slo", "p99=1s"]),
+    ],
+)
+def test_the_sweep_in_the_cluster_is_asked_all_but_where_it_runs(words: str, kept: list[str]) -> None:
+    assert arguments_of(["bench", "sweep", *words.split()]) == tuple(kept)
+
+
+def test_there_is_a_pod_for_each_worker_and_one_for_the_sweep() -> None:
+    workers, master = by_kind(JOBS, "Job", "bench-load-worker"), by_kind(JOBS, "Job", "bench-load")
+    assert workers["spec"]["parallelism"] == workers["spec"]["completions"] == 8
+    assert "8" in master["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert master["spec"]["backoffLimit"] == 0
+
+
+def test_every_object_and_every_pod_carries_the_loads_label() -> None:
+    for item in manifests(JOBS):
+        assert item["metadata"]["labels"][LOAD] == "bench-load"
+        if item["kind"] == "Job":
+            assert item["spec"]["template"]["metadata"]["labels"][LOAD] == "bench-load"
+
+
+def test_the_service_finds_the_master_and_the_workers_look_for_the_service() -> None:
+    service, master = by_kind(JOBS, "Service", "bench-load"), by_kind(JOBS, "Job", "bench-load")
+    labels = master["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    worker = by_kind(JOBS, "Job", "bench-load-worker")["spec"]["template"]["spec"]["containers"][0]
+    assert worker["command"][-1] == f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+
+
+def test_the_shipped_file_is_what_the_code_applies() -> None:
+    assert list(yaml.safe_load_all(SHIPPED.read_text())) == list(manifests(JOBS))
+
+
+def test_a_folder_arrives_as_it_left(tmp_path: Path) -> None:
+    (tmp_path / "a" / "trials").mkdir(parents=True)
+    (tmp_path / "a" / "trials" / "1.npz").write_bytes(b"\0" * 1000)
+    (tmp_path / "a" / "run.json").write_text("{}")
+    unpack(packed(tmp_path / "a"), tmp_path / "b")
+    assert (tmp_path / "b" / "trials" / "1.npz").read_bytes() == b"\0" * 1000
+    unpack(packed(tmp_path / "none"), tmp_path / "c")
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../evil"))
+    with pytest.raises(tarfile.TarError):
+        unpack(buffer.getvalue(), tmp_path / "in")
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.fixture
+def cluster(api_server: ApiServer) -> Any:  # noqa: F811  # the fixture's name
+    with api_server.namespace() as cluster:
+        yield cluster
+
+
+def named(cluster: Cluster, *arguments: str, workers: int = 2) -> LoadJobs:
+    return LoadJobs(
+        name="bench-load-1", namespace=cluster.namespace, image="x", workers=workers, arguments=arguments
+    )
+
+
+def asked(triton: EmbeddedTriton) -> list[str]:
+    """Arguments of a short sweep of the calibration model."""
+    control, target = Triton(triton.target), triton.target
+    control.load("delay")
+    control.close()
+    words = f"--url {target.http_url} --grpc-url {target.grpc_address} --metrics-url {target.metrics_url}"
+    load = "--model delay --batch 1 --quick --duration 1s --warmup 0.2s"
+    return [*words.split(), *load.split()]
+
+
+def left(cluster: Cluster) -> list[str]:
+    kinds = ("Job", "Service", "ConfigMap")
+    return [item["metadata"]["name"] for kind in kinds for item in cluster.items(kind, LOAD)]
+
+
+def test_the_api_server_takes_every_object_with_no_field_that_it_does_not_know(cluster: Cluster) -> None:
+    """Server-side apply refuses a field that no schema declares."""
+    for item in manifests(named(cluster)):
+        kind, name = item["kind"], item["metadata"]["name"]
+        taken = cluster.dry_run(item)
+        assert (taken["kind"], taken["metadata"]["name"]) == (kind, name)
+
+
+@pytest.mark.e2e
+def test_a_sweep_in_the_cluster_gives_the_same_folder_and_leaves_nothing(
+    cluster: Cluster, triton: EmbeddedTriton, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with kubelet(cluster, tmp_path / "node") as node:
+        jobs = named(cluster, *asked(triton), "--concurrency", "2")
+        code = in_cluster.run(cluster, jobs, tmp_path / "run", said.append, node.reach)
+        assert code == 0, said
+        deadline = time.monotonic() + 20
+        while node.alive() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert node.alive() == []
+    folder = RunFolder.open(tmp_path / "run")
+    (trial,) = folder.trials()
+    assert trial.generator.workers == 2
+    assert len(trial.samples.good()) > 10
+    assert (tmp_path / "run" / "report.html").exists()
+    assert any("[1/1]" in line for line in said)
+    assert left(cluster) == []
+
+
+@pytest.mark.e2e
+def test_ctrl_c_fetches_what_was_measured_and_leaves_nothing(
+    cluster: Cluster, triton: EmbeddedTriton, tmp_path: Path
+) -> None:
+    interrupted: list[str] = []
+
+    def interrupt(said: str) -> None:
+        if "[2/2]" in said and not interrupted:
+            interrupted.append(said)
+            raise KeyboardInterrupt
+
+    with kubelet(cluster, tmp_path / "node") as node:
+        jobs = named(cluster, *asked(triton), "--concurrency", "1,2", workers=1)
+        with pytest.raises(KeyboardInterrupt):
+            in_cluster.run(cluster, jobs, tmp_path / "run", interrupt, node.reach)
+    assert interrupted
+    assert len(list(RunFolder.open(tmp_path / "run").trials())) >= 1
+    assert left(cluster) == []
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "CreateContainerConfigError"])
+def test_a_pod_that_cannot_start_ends_it_with_the_reason(
+    cluster: Cluster, tmp_path: Path, reason: str
+) -> None:
+    failing = {"reason": reason, "message": "no such image"}
+    with kubelet(cluster, tmp_path / "node", failing) as node:
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=f"{reason}: no such image"):
+            in_cluster.run(cluster, named(cluster), tmp_path / "run", lambda _: None, node.reach)
+        assert time.monotonic() - began < 15
+    assert left(cluster) == []
+
+
+def test_what_was_applied_goes_even_when_applying_breaks_off(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(in_cluster, "_started", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        in_cluster.run(cluster, named(cluster), tmp_path / "run", lambda _: None)
+    assert left(cluster) == []
+
+
+def write_shipped() -> None:
+    """`python tests/test_load_jobs.py` after a change of the code."""
+    SHIPPED.write_text(yaml.safe_dump_all(load_jobs.manifests(JOBS), sort_keys=False, width=110))
+
+
+if __name__ == "__main__":
+    write_shipped()

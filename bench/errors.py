@@ -8,7 +8,8 @@
     │   ├── Unreachable           cannot connect
     │   ├── ServerStartFailed     an embedded tritonserver did not come up
     │   ├── ModelLoadFailed       the model, or the configuration asked for, did not load
-    │   └── DeployFailed          a cluster refused, or never got ready
+    │   ├── ClusterError          an API server that does not answer, or refuses
+    │   └── DeployFailed          what was applied never got ready
     ├── ToolError             4   Locust, perf_analyzer, or what they need
     └── RunFolderError        2   a run folder that cannot be written or read
 
@@ -70,8 +71,16 @@ class ModelLoadFailed(TargetError):
     """The model, or the configuration asked for, did not load."""
 
 
+class ClusterError(TargetError):
+    """An API server that does not answer, or refuses; `status` is HTTP's, 0 without an answer."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 class DeployFailed(TargetError):
-    """A cluster refused a manifest, or the service never got ready."""
+    """What was applied to a cluster never got ready."""
 
 
 class ToolError(BenchError):

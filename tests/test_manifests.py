@@ -1,0 +1,125 @@
+"""The files in manifests/ are what `bench deploy` applies, and a real API server takes each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube import CRDS, ApiServer, api_server  # noqa: F401  (a fixture)
+
+from bench.cluster import Cluster
+from bench.platforms import DeploymentSpec, Platform, manifests, template_of
+from bench.pods import REVISION
+
+FOLDER = Path(__file__).parents[1] / "manifests"
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml")
+CASES = [(path, index) for path in FILES for index in range(len(list(yaml.safe_load_all(path.read_text()))))]
+
+
+def objects(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def stripped(item: dict[str, Any]) -> dict[str, Any]:
+    item["metadata"].pop("namespace", None)
+    template_of(item)["labels"].pop(REVISION, None)
+    return item
+
+
+@pytest.mark.parametrize("platform", list(Platform))
+def test_files_are_what_bench_deploy_applies(platform: Platform) -> None:
+    sets = (("runtime", "triton-python"),) if platform is Platform.MLSERVICE else ()
+    spec = DeploymentSpec(
+        platform=platform, name="vit-base-patch16-224", namespace="x", run_label="manual", gpu=1,
+        image="example.com/triton-vit:26.07-1", sets=sets,
+    )  # fmt: skip
+    rendered = [stripped(item) for item in manifests(spec)]
+    folder = FOLDER / platform.value
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert [item for name in listed for item in objects(folder / name)] == rendered
+
+
+def test_each_kustomization_lists_all_files_beside_it() -> None:
+    for path in FOLDER.rglob("kustomization.yaml"):
+        beside = {file.name for file in path.parent.glob("*.yaml")} - {path.name}
+        assert set(yaml.safe_load(path.read_text())["resources"]) == beside
+
+
+@pytest.fixture(scope="module")
+def cluster(api_server: ApiServer) -> Iterator[Cluster]:  # noqa: F811
+    with api_server.namespace() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def definitions(cluster: Cluster) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = cluster.call("GET", "/openapi/v2")["definitions"]
+    return found
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("path", "index"), CASES, ids=lambda c: c.parent.name if isinstance(c, Path) else c)
+def test_the_server_takes_every_manifest_and_knows_every_field(
+    cluster: Cluster, definitions: Mapping[str, Any], path: Path, index: int
+) -> None:
+    item = objects(path)[index]
+    item["metadata"].pop("namespace", None)  # ours is the test's
+    taken = cluster.dry_run(item)
+    assert taken["kind"] == item["kind"]
+    assert not list(unknown(item, schema_of(item, definitions), definitions, ""))
+
+
+@pytest.mark.cluster
+def test_an_unknown_field_is_found(definitions: Mapping[str, Any]) -> None:
+    wrong = objects(FOLDER / "deployment" / "deployment.yaml")[0]
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Always"
+    found = list(unknown(wrong, schema_of(wrong, definitions), definitions, ""))
+    assert found == ["spec.template.spec.containers[0].imagePolicy"]
+    service = objects(FOLDER / "mlservice" / "mlservice.yaml")[0]
+    service["spec"]["releases"][0]["predictor"]["template"]["spec"]["volumen"] = []
+    found = list(unknown(service, schema_of(service, definitions), definitions, ""))
+    assert found == ["spec.releases[0].predictor.template.spec.volumen"]
+
+
+def schema_of(item: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path in CRDS.glob("*.yaml"):
+        for crd in yaml.safe_load_all(path.read_text()):
+            if crd["spec"]["names"]["kind"] == item["kind"]:
+                schema: Mapping[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+                return schema
+    group, _, version = item["apiVersion"].rpartition("/")
+    wanted = {"group": group, "version": version, "kind": item["kind"]}
+    return next(d for d in definitions.values() if wanted in d.get("x-kubernetes-group-version-kind", ()))
+
+
+def unknown(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any], at: str) -> Iterator[str]:
+    """Paths of fields that no schema names. What a CRD leaves open inside a pod is read as a pod."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema = _as_core(definitions, at)
+    if isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from unknown(one, schema.get("items", {}), definitions, f"{at}[{index}]")
+    if not isinstance(value, dict):
+        return
+    known, rest = schema.get("properties", {}), schema.get("additionalProperties")
+    for name, one in value.items():
+        path = f"{at}.{name}" if at else name
+        if name in known and path != "metadata":
+            yield from unknown(one, known[name], definitions, path)
+        elif name not in known and rest is None and (known or path.count(".") < 2):
+            yield path
+
+
+def _as_core(definitions: Mapping[str, Any], at: str) -> Mapping[str, Any]:
+    last = at.rpartition(".")[2].partition("[")[0]
+    core = {
+        "spec": "core.v1.PodSpec", "containers": "core.v1.Container", "volumes": "core.v1.Volume",
+        "volumeMounts": "core.v1.VolumeMount", "env": "core.v1.EnvVar",
+        "deploymentStrategy": "apps.v1.DeploymentStrategy",
+    }[last]  # fmt: skip
+    return definitions[f"io.k8s.api.{core}"]

@@ -1,0 +1,201 @@
+"""`bench sweep` on a cluster, as somebody runs it: a real API server, a played cluster, real Tritons."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from controller import Controller
+from kube import ApiServer, api_server  # noqa: F401  (a fixture)
+
+from bench.cli import bench
+from bench.cluster import Cluster
+from bench.embedded import EmbeddedTriton, start
+from bench.errors import WrongUse
+from bench.platforms import KIND, DeploymentSpec, Platform
+from bench.rollout import deploy, found
+from bench.run import RunFolder
+from bench.trial import Target
+from bench.triton import Triton
+
+MODEL = "null_small"
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
+QUICK = ["--quick", "--duration", "0.4s", "--warmup", "0.1s", "--concurrency", "2"]
+
+
+@dataclass
+class Predictor:
+    """A real server as a pod. With explicit model control, as the shipped manifests start it."""
+
+    server: EmbeddedTriton
+
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        target = self.server.target
+        urls = (target.http_url, target.grpc_address or "", target.metrics_url or "")
+        http, grpc, metrics = (int(url.removesuffix("/metrics").rpartition(":")[2]) for url in urls)
+        return http, grpc, metrics
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+@dataclass
+class Lab:
+    """A namespace, its controller, and the command run against it."""
+
+    cluster: Cluster
+    controller: Controller
+    kubeconfig: Path
+    folder: Path
+
+    def sweep(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "bench", "sweep", "--model", MODEL, "--out", str(self.out)]
+        namespace = ["--namespace", self.cluster.namespace]
+        return subprocess.Popen(
+            [*command, *namespace, *QUICK, *words],
+            stderr=self.log.open("w"),
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            start_new_session=True,
+        )
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "stderr"
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def left(self) -> list[str]:
+        kinds = (*KIND.values(), "MLServiceRuntime", "Service", "Pod")
+        return [f"{kind} {item['metadata']['name']}" for kind in kinds for item in self.cluster.items(kind)]
+
+    def until(self, happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 60
+        while not happened():
+            assert time.monotonic() < deadline, self.said()
+            assert process.poll() is None, self.said()
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:  # noqa: F811
+    count = iter(range(100))
+
+    def serve() -> Predictor:
+        return Predictor(start(REPOSITORY, log=tmp_path / f"pod-{next(count)}.log", models=[MODEL]))
+
+    with api_server.namespace() as cluster, Controller(cluster, serve) as controller:
+        yield Lab(cluster, controller, api_server.kubeconfig, tmp_path)
+        assert not controller.errors
+
+
+DEPLOY = ("--deploy", "--triton-image", "example/triton:1")
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+def test_deploy_measures_over_both_protocols_and_leaves_nothing(lab: Lab) -> None:
+    axes = ("--batch", "1,8", "--instances", "1,2", "--protocol", "http,grpc", "--check", "0")
+    process = lab.sweep(*DEPLOY, *axes)
+    assert process.wait(120) in (0, 3), lab.said()
+    table = pd.read_csv(lab.out / "cells.csv")
+    assert sorted(zip(table["protocol"], table["batch"], table["instances"], strict=True)) == [
+        (protocol, batch, instances)
+        for protocol in ("grpc", "http")
+        for batch in (1, 8)
+        for instances in (1, 2)
+    ]
+    assert (table["throughput_img_per_s"] > 10).all(), lab.said()
+    assert (table["executed_batch_mean"] == table["batch"]).all()
+    record = RunFolder.open(lab.out).record
+    assert record.target.startswith("mlservice made for the run from example/triton:1, client outside")
+    assert lab.left() == []
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+def test_an_mlservice_is_scaled_measured_both_ways_and_taken_back(lab: Lab) -> None:
+    spec = DeploymentSpec(
+        platform=Platform.MLSERVICE, name="vit", namespace=lab.cluster.namespace, image="example/triton:1",
+        run_label="vit", sets=(("model", MODEL),),
+    )  # fmt: skip
+    deploy(lab.cluster, spec, lambda _: None, 30)
+    words = "--mlservice vit --batch 1 --instances 2 --replicas 1,2 --via platform,pod --check 0"
+    process = lab.sweep(*words.split(" "))
+    assert process.wait(120) in (0, 3), lab.said()
+    table = pd.read_csv(lab.out / "cells.csv")
+    assert sorted(zip(table["replicas"], table["via"], strict=True)) == [
+        (1, "platform"), (1, "pod"), (2, "platform"), (2, "pod"),
+    ]  # fmt: skip
+    assert (table["throughput_img_per_s"] > 10).all(), lab.said()
+    assert "Knative may hold the GPUs of both" in " ".join(lab.said().split())
+    trials = [t for t in RunFolder.open(lab.out).trials() if t.cell.server.replicas == 2]
+    for trial in trials:
+        assert trial.counters is not None
+        assert len(trial.counters.pods) == 2
+        assert all(pod.inference_count > 0 for pod in trial.counters.pods.values())
+    service = found(lab.cluster, Platform.MLSERVICE, "vit")
+    assert len(service.pods) == 1
+    control = Triton(Target(f"http://127.0.0.1:{service.pods[0].http_port}"))
+    assert sum(int(group["count"]) for group in control.config(MODEL)["instance_group"]) == 1
+    control.close()
+
+
+MOMENTS: dict[str, Callable[[Lab], bool]] = {
+    "with one object applied": lambda lab: "applied" in lab.said(),
+    "while pods come": lambda lab: bool(lab.cluster.items("Pod")),
+    "while the model is loaded": lambda lab: "loading" in lab.said(),
+    "while it measures": lambda lab: len(list(lab.out.glob("trials/*/*.json"))) >= 1,
+    "while it is taken down": lambda lab: "removed" in lab.said(),
+}
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_any_moment_leaves_nothing(lab: Lab, moment: str) -> None:
+    process = lab.sweep(*DEPLOY, "--batch", "1,2", "--check", "0")
+    lab.until(lambda: MOMENTS[moment](lab), process)
+    process.send_signal(signal.SIGINT)
+    expected = (0, 3) if moment == "while it is taken down" else (130,)
+    assert process.wait(60) in expected, lab.said()
+    assert "Traceback" not in lab.said()
+    assert lab.left() == []
+
+
+@pytest.mark.parametrize(
+    ("says", "words", "mistakes"),
+    [
+        ("--replicas needs a cluster", "--replicas 2", ["--replicas 2: goes with --mlservice"]),
+        ("a service has an address", "--mlservice a --url b", ["--url b: goes without --mlservice"]),
+        ("one of two", "--mlservice a --deploy --triton-image i", ["--deploy : makes a service"]),
+        (
+            "all at once",
+            "--deploy --via x --gpu y --platform z",
+            ["--via x", "--gpu y", "--platform z: allowed: mlservice, kserve", "--triton-image ''"],
+        ),
+        ("flags of a deployment", "--mlservice a --queue q", ["--queue q: goes with --deploy"]),
+        ("one address only", "--mlservice a --shared-memory system", ["needs the server on this host"]),
+    ],
+)
+def test_mistakes_are_found_before_any_cluster_is_asked(says: str, words: str, mistakes: list[str]) -> None:
+    result = CliRunner().invoke(bench, ["sweep", *words.split(" ")])
+    assert isinstance(result.exception, WrongUse), says
+    for mistake in mistakes:
+        assert any(mistake in found for found in result.exception.mistakes), result.exception.mistakes

@@ -8,7 +8,7 @@
     cpu_busy_percent           of all cores
     server_cpu_cores           tritonserver and its stubs, where they run on this host
     client_cpu_cores           the load generator
-    gpuN_*                     from NVML, see `bench.gpu`
+    gpuN_*                     from NVML, see `bench.gpu`; of a server elsewhere `bench.gpu_metrics`
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ Series = dict[str, tuple[tuple[int, float], ...]]
 Sensor = Callable[[], Mapping[str, float]]
 
 SAMPLE_EVERY_S = 0.25
+_CHILDREN_EVERY_S = 1.0  # a server has dozens of threads, each to be asked for its children
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -50,8 +52,19 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A sensor with a pace of its own."""
+
+    sensor: Sensor
+    every_s: float
+
+    def __call__(self) -> Mapping[str, float]:
+        return self.sensor()
+
+
 class Sampler:
-    """Reads all sensors a few times a second, in a thread, until it is stopped."""
+    """Reads each sensor at its pace, in a thread, until it is stopped."""
 
     def __init__(self, sensors: Iterable[Sensor], every_s: float = SAMPLE_EVERY_S) -> None:
         self._sensors = tuple(sensors)
@@ -72,13 +85,22 @@ class Sampler:
         return {name: tuple(rows) for name, rows in self._rows.items()}
 
     def _loop(self) -> None:
+        """Each reading carries the moment it was there; paces are kept, readings missed are left out."""
+        due_s = [time.monotonic()] * len(self._sensors)
         while True:
-            at_ns = time.monotonic_ns()
-            for sensor in self._sensors:
-                for name, value in sensor().items():
-                    self._rows.setdefault(name, []).append((at_ns, value))
-            if self._stop.wait(self._every_s):
+            for i, sensor in enumerate(self._sensors):
+                every_s = sensor.every_s if isinstance(sensor, Paced) else self._every_s
+                if time.monotonic() >= due_s[i]:
+                    self._read(sensor)
+                    due_s[i] = max(due_s[i] + every_s, time.monotonic())
+            if self._stop.wait(max(0.0, min(due_s, default=time.monotonic() + 1) - time.monotonic())):
                 return
+
+    def _read(self, sensor: Sensor) -> None:
+        values = sensor()
+        at_ns = time.monotonic_ns()
+        for name, value in values.items():
+            self._rows.setdefault(name, []).append((at_ns, value))
 
 
 class _Counted:
@@ -93,8 +115,8 @@ class _Counted:
         if value is None:
             return {}
         last, self._last = self._last, (now, value)
-        if last is None or now <= last[0]:
-            return {}
+        if last is None or now <= last[0] or value < last[1]:
+            return {}  # the first, or one of several processes has ended
         return {self._name: (value - last[1]) / ((now - last[0]) / 1e9) * self._scale}
 
 
@@ -108,17 +130,27 @@ def host_sensors() -> list[Sensor]:
 
 def process_sensor(name: str, pids: Callable[[], Iterable[int]]) -> Sensor:
     """CPU of processes and all their descendants, in cores."""
-    return _Counted(name, lambda: _tree_cpu_s(pids()), 1.0)
+    tree = _Tree(pids)
+    return _Counted(name, tree.cpu_s, 1.0)
 
 
-def _tree_cpu_s(pids: Iterable[int]) -> float | None:
-    """Seconds of CPU of all trees together; falls when a process ends, which one reading shows."""
-    total, seen = 0.0, False
-    for pid in pids:
-        for member in (pid, *_descendants(pid)):
-            seconds = _process_cpu_s(member)
-            total, seen = total + (seconds or 0.0), seen or seconds is not None
-    return total if seen else None
+class _Tree:
+    """Processes and what they started; looked for once a second, or when `pids` change."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._roots: tuple[int, ...] = ()
+        self._members: tuple[int, ...] = ()
+        self._next_s = 0.0
+
+    def cpu_s(self) -> float | None:
+        """Seconds of CPU of all together; falls when a process ends. None: none is there."""
+        roots, now = tuple(self._pids()), time.monotonic()
+        if roots != self._roots or now >= self._next_s:
+            self._roots, self._next_s = roots, now + _CHILDREN_EVERY_S
+            self._members = tuple(member for pid in roots for member in (pid, *_descendants(pid)))
+        found = [seconds for pid in self._members if (seconds := _process_cpu_s(pid)) is not None]
+        return sum(found) if found else None
 
 
 def _descendants(pid: int) -> list[int]:

@@ -12,6 +12,15 @@ _PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use"
 # An error as Python names it, up to its end: a line's, or where Triton writes the traceback as "\n\nAt:\n".
 _PYTHON_ERROR = r"(?P<a>(?:TritonModelException|Exception|\w+Error): (?:(?!\\n|\"\n)[^\n])+)"
 
+# What CUDA, cuBLAS and torch say when a card's memory does not do, and when the card does not.
+CUDA_MEMORY = r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|NVML_ERROR_MEMORY"
+_MEMORY_TOLD = r"CUDA out of memory\. (?P<a>(?:(?!\\n)[^\n\"])*?is free)"
+CUDA_FAULT = (
+    r"(?P<a>CUDA error: (?!out of memory|no CUDA-capable)(?:(?!\\n)[^\n\"])+|CUDNN_STATUS_EXECUTION_FAILED"
+    r"|CUBLAS_STATUS_EXECUTION_FAILED|GPU is lost|NVRM: Xid[^\n\"]+|fallen off the bus"
+    r"|uncorrectable (?:NVLink |ECC )?error[^\n\"]*)"
+)
+
 # The first that matches names the cause; groups fill the sentence.
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
@@ -45,7 +54,22 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         r"ImportError: (?P<a>(?:(?!\\n)[^\n\"])+)",
         "The model's imports failed ({a}): repair the server's Python environment.",
     ),
-    (r"CUDA out of memory", "The GPU's memory is full: fewer instances, or a smaller max batch."),
+    (
+        _MEMORY_TOLD,
+        "The GPU's memory is full ({a}): fewer instances, a smaller max batch, or bf16.",
+    ),
+    (CUDA_MEMORY, "The GPU's memory is full: fewer instances, a smaller max batch, or bf16."),
+    (
+        r"(?P<a>no CUDA-capable device is detected|No CUDA GPUs are available|Found no NVIDIA driver"
+        r"|all CUDA-capable devices are busy or unavailable|invalid device ordinal)",
+        "The server finds no GPU it can use ({a}): look whether nvidia-smi lists the card there, and with "
+        "which driver.",
+    ),
+    (
+        CUDA_FAULT,
+        "The GPU failed or disappeared ({a}): look for Xid lines in the kernel's log (dmesg) on the server; "
+        "Xid 79 means the card fell off the bus.",
+    ),
     (
         r"has kind KIND_GPU but no GPUs are available",
         "The model's instance_group asks for a GPU and the server has none: KIND_CPU or KIND_AUTO serve it.",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 
 from bench import gpu, machine
-from bench.machine import Sampler, host_sensors, process_sensor
+from bench.machine import Paced, Sampler, host_sensors, process_sensor
 
 
 def test_the_machine_is_described_in_words() -> None:
@@ -83,3 +83,19 @@ def test_a_process_that_is_gone_gives_nothing() -> None:
 def test_a_machine_without_a_gpu_has_no_gpu_series() -> None:
     assert len(gpu.sensors()) == gpu.count()
     assert bool(gpu.describe()) == bool(gpu.count())
+
+
+def test_each_sensor_is_read_at_its_own_pace() -> None:
+    fast, slow = Paced(lambda: {"fast": 1.0}, 0.02), Paced(lambda: {"slow": 1.0}, 60)
+    with Sampler([fast, slow]) as sampler:
+        time.sleep(0.3)
+    series = sampler.series()
+    assert len(series["slow"]) == 1
+    assert len(series["fast"]) >= 4
+
+
+def test_processes_that_end_leave_no_negative_reading() -> None:
+    """As when perf_analyzer ends among the clients: what it had used is gone from the sum."""
+    used = iter([1.0, 2.0, 0.5, 0.6])
+    sensor = machine._Counted("cores", lambda: next(used), 1.0)
+    assert [bool(sensor()) for _ in range(4)] == [False, True, False, True]

@@ -1,0 +1,289 @@
+"""The configuration that serves most within an SLO, found with far fewer measurements than the grid.
+
+Pure: `tune` is given a function that measures one point once, and never sees a server or a clock. It goes
+along one axis at a time from the middle (coordinate search), and at each configuration only to the load
+that matters: where the SLO is missed, more load misses it too, and less serves less. Then it tries
+several changes at once that each cost little, since axes interact. Rivals too close to tell apart are
+measured again; at the end the winner and the runner-up are repeated in turn until intervals part them, or
+say that they are equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from bench.decide import Holds
+from bench.stats import Interval, geometric, paired_ratio
+from bench.tune_log import (
+    Configuration,
+    Log,
+    Point,
+    Reading,
+    Space,
+    Step,
+    Stop,
+    Tuned,
+    is_spent,
+    least_budget,
+)
+
+__all__ = [
+    "Configuration",
+    "Interval",
+    "Point",
+    "Reading",
+    "Space",
+    "Step",
+    "Stop",
+    "Tuned",
+    "default_budget",
+    "tune",
+]
+
+Measure = Callable[[Point], Reading]
+
+SHARE = 0.25  # of the grid's cells: the budget unless another is given
+REPEATS, MOST_REPEATS = 3, 5  # of each of the two finalists; no point has more
+TIE = 0.02  # configurations this near to each other are equal: then fewer instances win
+RISE = 1.02  # more users that bring less than this find a saturated server
+SLACK = 1.10  # by which less load may serve more: contention, and noise
+SEVERAL = (2, 3)  # changes at once
+LEAST_PROMISE = 0.5  # of several changes, by what each did alone
+
+
+def default_budget(space: Space) -> int:
+    """Measurements: a quarter of the grid's, and enough to look along each axis of a small one."""
+    return max(least_budget(space), math.floor(SHARE * space.cells))
+
+
+def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None = None) -> Tuned:
+    """`measure`: one trial of a point; it may raise Stop. `bound_s`: of the SLO's highest percentile."""
+    log = Log(space, measure, bound_s, default_budget(space) if budget is None else budget)
+    reserve = min(2 * REPEATS, log.budget // 3)
+    with is_spent(log, reserve):
+        _start(log)
+        _walk(log)
+    with is_spent(log, 0):
+        _prove(log)
+        _confirm(log)
+    return _result(log)
+
+
+def _start(log: Log) -> None:
+    """The middle of every axis, at its best load; once more, to see how much repeats differ."""
+    log.stage = "start"
+    middle = tuple(values[len(values) // 2] for _, values in log.space.axes)
+    _load(log, middle, len(log.space.levels) // 2)
+    best = log.best()
+    if best is not None:
+        _again(log, best)
+    else:  # nothing held from the middle down: the quickest corner
+        _load(log, tuple(values[0] for _, values in log.space.axes), 0)
+
+
+def _again(log: Log, point: Point) -> None:
+    """One repeat more of a point that held; when it holds no longer, the next load below it too."""
+    log.measure_again(point)
+    if log.holds(point) is Holds.NO and point.level > 0:
+        log.fits(Point(point.configuration, point.level - 1))
+
+
+def _walk(log: Log) -> None:
+    """Along the axes until none gives more; then across; again while that gives more."""
+    while True:
+        log.stage = "axes"
+        while sum(_line(log, axis) for axis in range(len(log.space.axes))):
+            pass
+        log.stage = "together"
+        if not _across(log):
+            return
+
+
+def _line(log: Log, axis: int) -> bool:
+    """Every other value of one axis from the best so far. Whether there is a better one."""
+    before = log.best()
+    here = before.configuration if before else log.points[-1].configuration
+    # The nearest first: their loads are the likeliest to be the same.
+    values = log.space.axes[axis][1]
+    at = values.index(here[axis])
+    for value in sorted(values, key=lambda v: abs(values.index(v) - at)):
+        _try(log, (*here[:axis], value, *here[axis + 1 :]))
+    return _race(log, before)
+
+
+def _across(log: Log) -> bool:
+    """Several changes at once, the most promising first."""
+    before = log.best()
+    if before is None:
+        return False
+    for _, configuration in _together(log, before):
+        _try(log, configuration)
+        if log.best() != before and _race(log, before):
+            return True
+    return False
+
+
+def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
+    """Configurations two or three changes away and not tried, by the product of what each did alone."""
+    top, here = log.mean(best), best.configuration
+    found = []
+    for other in log.space.configurations():
+        changed = [axis for axis, value in enumerate(other) if value != here[axis]]
+        if len(changed) not in SEVERAL or log.is_tried(other):
+            continue
+        alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
+        promise = math.prod(log.potential(one) / top for one in alone)
+        if promise >= LEAST_PROMISE:
+            found.append((promise, other))
+    return sorted(found, key=lambda pair: pair[0], reverse=True)
+
+
+def _race(log: Log, before: Point | None) -> bool:
+    """Whether another configuration is best now; where it is a close thing, both are measured once more."""
+    leader = log.best()
+    if leader is None or before is None or leader.configuration == before.configuration:
+        return before is None and leader is not None
+    low, high = log.ratio(before, leader)
+    if low <= 1 <= high:
+        for point in (leader, before):
+            if log.count(point) < MOST_REPEATS:
+                _again(log, point)
+    leader = log.best()
+    return leader is not None and leader.configuration != before.configuration
+
+
+def _try(log: Log, configuration: Configuration) -> None:
+    best = log.best()
+    if log.is_tried(configuration):
+        return
+    if best is None:
+        _load(log, configuration, log.lowest_tried())
+    elif log.space.is_open_loop:
+        _rate(log, configuration, best)
+    else:
+        _load(log, configuration, best.level)
+
+
+def _load(log: Log, configuration: Configuration, level: int) -> None:
+    """The load that serves most within the SLO, looked for from `level`; given up once it cannot win."""
+    while not log.fits(Point(configuration, level)):
+        target = log.lower(Point(configuration, level), SLACK)
+        if target is None:
+            return
+        level = target
+    while level + 1 < len(log.space.levels) and log.may_reach_best(Point(configuration, level)):
+        below, level = Point(configuration, level), level + 1
+        above = Point(configuration, level)
+        if log.is_known(above) or not log.fits(above):
+            return
+        if log.mean(above) < RISE * log.mean(below):
+            return
+
+
+def _rate(log: Log, configuration: Configuration, best: Point) -> None:
+    """In an open loop what is served is what is asked: only rates above the best's matter, or the best's own
+    where fewer instances would do."""
+    space = log.space
+    fewer = space.instances(configuration) < space.instances(best.configuration)
+    enough = space.offered(best) * (1 - TIE if fewer else 1 + TIE)
+    levels = [n for n in range(len(space.levels)) if space.offered(Point(configuration, n)) >= enough]
+    for level in levels:
+        if not log.fits(Point(configuration, level)):
+            return
+
+
+def _prove(log: Log) -> None:
+    """What is proved goes before what only seems to hold, so the likely best is measured until it is
+    proved, or has had its repeats; then the next load below it."""
+    log.stage = "prove"
+    while (point := _unproved(log)) is not None:
+        _again(log, point)
+        if log.count(point) >= REPEATS and log.holds(point) is Holds.LIKELY and point.level > 0:
+            log.fits(Point(point.configuration, point.level - 1))
+
+
+def _unproved(log: Log) -> Point | None:
+    """The best of those that seem to hold, beyond what is proved, and not repeated enough yet."""
+    ranked = log.ranked(lambda point: log.mean(point))
+    proved = max((log.mean(p) for p in ranked if log.holds(p) is Holds.YES), default=0.0)
+    likely = [p for p in ranked if log.holds(p) is Holds.LIKELY and log.mean(p) > (1 + TIE) * proved]
+    return next((p for p in likely if log.count(p) < REPEATS), None)
+
+
+def _confirm(log: Log) -> None:
+    """Winner and runner-up in turn."""
+    log.stage = "confirm"
+    while True:
+        finalists = _finalists(log)
+        if not finalists:
+            return
+        fewest = min(log.count(point) for point in finalists)
+        if fewest >= MOST_REPEATS or (fewest >= REPEATS and _parted(log, finalists)):
+            return
+        for point in finalists:
+            if log.count(point) == fewest or REPEATS <= log.count(point) < MOST_REPEATS:
+                _again(log, point)
+
+
+def _parted(log: Log, finalists: list[Point]) -> bool:
+    if len(finalists) < 2:
+        return True
+    low, high = log.ratio(*finalists)
+    return not low <= 1 <= high or (low > 1 - TIE and high < 1 + TIE)
+
+
+def _finalists(log: Log) -> list[Point]:
+    """The best point of the best two configurations, as `decide` ranks them; of equals, fewer instances."""
+    ranked = log.ranked(lambda point: (log.holds(point) is Holds.YES, log.mean(point)))
+    proved = [point for point in ranked if log.holds(point) is Holds.YES] or ranked
+    firsts = list({point.configuration: point for point in reversed(proved)}.values())[::-1]
+    best = _of_equals(log, firsts)
+    return [] if best is None else [best, *(p for p in firsts if p.configuration != best.configuration)][:2]
+
+
+def _of_equals(log: Log, ranked: list[Point]) -> Point | None:
+    near = [p for p in ranked if log.mean(p) >= (1 - TIE) * log.mean(ranked[0])]
+    return min(near, key=lambda p: (log.space.instances(p.configuration), ranked.index(p)), default=None)
+
+
+def _result(log: Log) -> Tuned:
+    best, runner_up = (*_finalists(log), None, None)[:2]
+    return Tuned(
+        best=best,
+        runner_up=runner_up,
+        throughput=_interval(log, best),
+        runner_up_throughput=_interval(log, runner_up),
+        apart=_apart(log, best, runner_up),
+        proved=best is not None and log.holds(best) is Holds.YES,
+        steps=tuple(log.steps),
+        cells=log.space.cells,
+        untried=tuple(c for c in log.space.configurations() if not log.is_tried(c)),
+        edges=_edges(log.space, best),
+        out_of_budget=log.ran_out,
+    )
+
+
+def _interval(log: Log, point: Point | None) -> Interval | None:
+    return None if point is None else geometric(log.throughputs(point))
+
+
+def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:
+    """Winner over runner-up, over the last repeats of both: those that were interleaved."""
+    if best is None or runner_up is None:
+        return None
+    pairs = min(log.count(best), log.count(runner_up))
+    return paired_ratio(log.throughputs(runner_up)[-pairs:], log.throughputs(best)[-pairs:])
+
+
+def _edges(space: Space, best: Point | None) -> tuple[str, ...]:
+    """Axes of numbers on whose last value the best lies: beyond it may be more."""
+    if best is None:
+        return ()
+    pairs: Iterable[tuple[tuple[str, tuple[object, ...]], object]] = zip(
+        space.axes, best.configuration, strict=True
+    )
+    found = [name for (name, values), value in pairs if len(values) > 1 and value == values[-1]
+             and isinstance(value, int)]  # fmt: skip
+    load = ["load"] if len(space.levels) > 1 and best.level == len(space.levels) - 1 else []
+    return (*found, *load)

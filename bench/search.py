@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from bench.slo import Holding
 from bench.stats import samples_needed
@@ -20,12 +21,17 @@ RAMP = 1.5
 PRECISION = 1.02  # bisection ends when the lowest missed rate is this close to the highest that held
 BACK_OFF = 0.985  # after a rate that did not confirm
 MOST_PROBES = 40
-# In samples that the percentile needs at all (662 for p99): n in a probe that looks, and in one that
-# confirms, where fewer would prove only rates far below the capacity.
-LOOK, CONFIRM = 4, 24
 CONFIRMATIONS = 2
 CONFIRM_FROM = 0.98  # of the rate that bisection ends at: on the edge itself it would be proved by luck only
 VOTES = 3  # near the edge one probe is a coin toss
+
+
+class Effort(IntEnum):
+    """How many times the samples that the percentile needs at all (662 for p99) a probe should have."""
+
+    RAMP = 1  # far from the edge; steps by half forgive a wrong turn
+    LOOK = 4
+    CONFIRM = 24  # fewer would prove only rates far below the capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Capacity:
         return self.rate_per_s is not None
 
 
-Measure = Callable[[float, bool], Probe]  # a rate, and whether to confirm it: longer, and proved
+Measure = Callable[[float, Effort], Probe]
 
 
 @dataclass(slots=True)
@@ -65,16 +71,17 @@ class _Log:
     measure: Measure
     probes: list[Probe] = field(default_factory=list)
 
-    def holds(self, rate: float, *, proved: bool = False) -> bool:
-        probe = self.measure(round_rate(rate), proved)
+    def holds(self, rate: float, effort: Effort) -> bool:
+        probe = self.measure(round_rate(rate), effort)
         self.probes.append(probe)
-        return probe.outcome is Holding.HOLDS or (probe.outcome is Holding.UNDECIDED and not proved)
+        undecided = probe.outcome is Holding.UNDECIDED and effort is not Effort.CONFIRM
+        return probe.outcome is Holding.HOLDS or undecided
 
-    def majority(self, rate: float) -> bool:
+    def majority(self, rate: float, effort: Effort) -> bool:
         """Best of three, unless the first already proves that it holds."""
         ayes = noes = 0
         while max(ayes, noes) <= VOTES // 2:
-            ayes, noes = (ayes + 1, noes) if self.holds(rate) else (ayes, noes + 1)
+            ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
             if self.probes[-1].outcome is Holding.HOLDS and not noes:
                 return True
         return ayes > noes
@@ -101,11 +108,11 @@ def _ramp(log: _Log, start: float, most: float) -> tuple[float | None, float | N
     """Up by half while it holds; down by half as often when even the start does not."""
     rate, held = start, None
     while not log.is_full:
-        if not log.majority(rate):
+        if not log.majority(rate, Effort.RAMP):
             if held is not None or rate < start / 50:
                 return held, rate
             rate /= RAMP
-            if log.majority(rate):
+            if log.majority(rate, Effort.RAMP):
                 return rate, rate * RAMP
             continue
         held = rate
@@ -119,7 +126,7 @@ def _bisect(log: _Log, held: float, missed: float | None) -> tuple[float, float 
     """In log space, each step by majority."""
     while missed is not None and missed / held > PRECISION and not log.is_full:
         middle = math.sqrt(held * missed)
-        held, missed = (middle, missed) if log.majority(middle) else (held, middle)
+        held, missed = (middle, missed) if log.majority(middle, Effort.LOOK) else (held, middle)
     return held, missed
 
 
@@ -127,7 +134,7 @@ def _confirm(log: _Log, rate: float) -> float | None:
     """The highest rate, from here down, that is proved to hold twice: requests of one probe queue
     behind each other, so they prove less than as many independent ones would."""
     while not log.is_full:
-        if all(log.holds(rate, proved=True) for _ in range(CONFIRMATIONS)):
+        if all(log.holds(rate, Effort.CONFIRM) for _ in range(CONFIRMATIONS)):
             return round_rate(rate)
         rate *= BACK_OFF
     return None
@@ -138,9 +145,9 @@ def round_rate(rate: float) -> float:
     return float(f"{rate:.4g}")
 
 
-def samples_wanted(slo: Slo, *, confirm: bool) -> int:
+def samples_wanted(slo: Slo, effort: Effort) -> int:
     """Requests a probe should have, for the strictest percentile."""
-    return (CONFIRM if confirm else LOOK) * max(samples_needed(percent) for percent, _ in slo.latencies)
+    return effort * max(samples_needed(percent) for percent, _ in slo.latencies)
 
 
 def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import search
 from bench.cell import Cell, Load, ServerConfiguration
+from bench.conclusion import TALK, publish
 from bench.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK
 from bench.flags import Flags, sweep_spec
 from bench.locust_engine import LocustEngine
@@ -24,19 +25,17 @@ from bench.oracle import refer
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, write_json
 from bench.samples import Outcome
-from bench.search import Capacity, Probe
+from bench.search import Capacity, Effort, Probe
+from bench.sensing import sensors
 from bench.slo import judge
 from bench.spec import SweepSpec, Turn
 from bench.summary import judged
 from bench.sweep import Sweep, utc_now
 from bench.sweep_verb import (
-    TALK,
     check_embedded,
     check_remote,
-    conclude,
     new_folder,
     out_folder,
-    sensors,
 )
 from bench.trial import Served, Trial
 from bench.units import Slo, parse_slo, significant
@@ -51,7 +50,7 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     flags = Flags()
     spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
     slo = flags.read("--slo", given["slo"], parse_slo, Slo())
-    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 120.0)
+    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
     remote = remote_target(given, flags)
     if remote is None:
         check_embedded(given, spec, flags)
@@ -89,7 +88,7 @@ def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
     write_json(hunt.folder.path / "search.json", search.table(found))
     if not interrupted:
         hunt.folder.write_record(replace(hunt.folder.record, finished_at=utc_now()))
-    conclude(hunt.folder, as_json=False)
+    publish(hunt.folder, as_json=as_json)
     if as_json:
         print(json.dumps(search.table(found), indent=1))
     out = TALK if as_json else Console(highlight=False)
@@ -145,16 +144,16 @@ class Hunt:
         trial = self._trial(closed, served, self.spec.duration_s)
         per_s = len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
         start = search.round_rate(max(_START * per_s, 0.1))
-        return search.find_capacity(lambda rate, confirm: self._probe(cell, served, rate, confirm), start)
+        return search.find_capacity(lambda rate, effort: self._probe(cell, served, rate, effort), start)
 
-    def _probe(self, cell: Cell, served: Served, rate: float, confirm: bool) -> Probe:
+    def _probe(self, cell: Cell, served: Served, rate: float, effort: Effort) -> Probe:
         load = Load(
             protocol=cell.load.protocol,
             batch=cell.load.batch,
             rate_per_s=rate,
             shared_memory=cell.load.shared_memory,
         )
-        wanted_s = search.samples_wanted(self.slo, confirm=confirm) / rate
+        wanted_s = search.samples_wanted(self.slo, effort) / rate
         trial = self._trial(
             replace(cell, load=load), served, min(max(wanted_s, _LEAST_PROBE_S), self.longest_s)
         )

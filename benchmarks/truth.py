@@ -172,9 +172,9 @@ def _slow(bench: Bench) -> Iterator[Held]:
     bench.say("2 % slow requests")
     server = delay(2, delay_ms=10, slow_fraction=0.02, slow_factor=10)
     trials = [bench.trial(closed(2), server) for _ in range(bench.rounds)]
-    for percent, truth_ms in ((95.0, 10.0), (99.0, 100.0)):
-        measured = [percentile_ms(trial, percent) for trial in trials]
-        yield _absolute(f"p{percent:g}, ms", truth_ms, measured, MEDIAN_MS)
+    p95 = float(np.mean([percentile_ms(trial, 95) for trial in trials]))
+    yield Held("p95, ms: a fast one's, not the slow ones'", "10", f"{p95:.4g}", "", "under 20", p95 < 20)
+    yield _absolute("p99, ms", 100.0, [percentile_ms(trial, 99) for trial in trials], MEDIAN_MS)
 
 
 def _queue(bench: Bench) -> Iterator[Held]:
@@ -208,9 +208,12 @@ def service_ns(trial: Trial) -> float:
 
 
 def waited_ms(trial: Trial) -> float:
-    """Mean response time beyond that of a request with nobody ahead (the 5th percentile: there are many)."""
-    response_ns = judged(trial).response_ns
-    return float((response_ns - np.percentile(response_ns, 5)).mean()) / 1e6
+    """Mean response time beyond the mean of those that found the server idle."""
+    asked = judged(trial)
+    order = np.argsort(asked.intended_ns)
+    due_ns, response_ns = asked.intended_ns[order], asked.response_ns[order]
+    found_idle = due_ns[1:] > (due_ns + response_ns)[:-1]
+    return float(response_ns.mean() - response_ns[1:][found_idle].mean()) / 1e6
 
 
 def tape_wait_ms(trial: Trial) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.arrivals import poisson
-from bench.search import Capacity, Probe, find_capacity, samples_wanted
+from bench.search import Capacity, Effort, Probe, find_capacity, samples_wanted
 from bench.slo import Holding, judge
 from bench.units import Slo, parse_slo
 
@@ -34,8 +34,8 @@ def truth(slo: Slo, service_ns: int) -> float:
 def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
     count = iter(range(10_000))
 
-    def measure(rate: float, confirm: bool) -> Probe:
-        seconds = samples_wanted(slo, confirm=confirm) / rate
+    def measure(rate: float, effort: Effort) -> Probe:
+        seconds = samples_wanted(slo, effort) / rate
         latencies = response_ns(rate, service_ns, seconds, seed * 1000 + next(count))
         outcome, why = judge(latencies, 0, len(latencies), slo)
         return Probe(rate, outcome, why)

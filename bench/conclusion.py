@@ -1,0 +1,24 @@
+"""What every measured run ends with: cells.csv, report.html, the table, and the folder's index."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from bench import cells, index, page, terminal
+from bench.cell_row import CellRow
+from bench.run import RunFolder
+
+REPORTS = "reports"  # where runs go without --out; an index of them is kept there
+TALK = Console(stderr=True, highlight=False)
+
+
+def publish(folder: RunFolder, *, as_json: bool) -> list[CellRow]:
+    """Writes all of it from the folder's trials. `as_json`: stdout is left to what the verb prints there."""
+    rows = cells.rows(folder)
+    cells.write_csv(rows, folder.path / "cells.csv")
+    report_path = page.write(folder)
+    terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
+    if folder.path.parent.name == REPORTS:
+        index.write(folder.path.parent)
+    TALK.print(f"report: {report_path}", soft_wrap=True)
+    return rows

@@ -23,7 +23,9 @@ class CellRow:
     model: str
     protocol: str
     batch: int
-    instances: int | None
+    replicas: int | None  # pods; None: not on a cluster, or as found
+    instances: int | None  # on each
+    via: str | None  # platform, pod: the way to a service on a cluster
     concurrency: int | None
     rate_per_s: float | None
     arrival: str | None
@@ -31,6 +33,10 @@ class CellRow:
     engine: str
     max_batch: int | None
     max_queue_delay_us: int | None
+    precision: str | None  # as served; this and the next three: None for a model without variants
+    compile: str | None
+    wire: str | None
+    output: str | None
     repeats: int
     requests: int
     errors: int
@@ -67,10 +73,18 @@ class CellRow:
     gpu_utilisation_percent: float | None  # mean over GPUs
     gpu_memory_used_bytes: float | None  # sum
     gpu_power_w: float | None  # sum
+    gpu_sm_clock_mhz: float | None  # mean over GPUs, as the next one
+    gpu_temperature_c: float | None
     gpu_energy_j_per_img: float | None
+    gpu_img_per_s_per_w: float | None
     goodput_img_per_s: float | None
     slo_met: bool | None
-    efficiency: float | None
+    efficiency: float | None  # served over bare: the same network at that batch without a server
+    bare_img_per_s: float | None
+    roofline_img_per_s: float | None  # at most, by the device's peak rates
+    wire_in_bytes_per_s: float | None  # of tensors; 0: they travel in shared memory
+    wire_out_bytes_per_s: float | None
+    wall: str | None  # what ends the throughput, inferred: compute, wire, client, queue, load
     agreement: str | None  # of the two engines: agree, differ, unclear
     agreement_throughput_ratio: float | None  # perf_analyzer over locust, as the next ones
     agreement_throughput_ratio_low: float | None
@@ -87,6 +101,7 @@ class CellRow:
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
     reason: str = ""  # why it was not measured
+    wall_reason: str = ""  # `wall` in a sentence
 
     @property
     def is_open_loop(self) -> bool:
@@ -107,8 +122,10 @@ class CellRow:
             self.rate_per_s,
             self.arrival,
             self.shared_memory,
+            self.via,
         )
-        return (*load, self.instances, self.max_batch, self.max_queue_delay_us, str(self.parameters))
+        pods = (self.replicas, self.instances)
+        return (*load, *pods, self.max_batch, self.max_queue_delay_us, str(self.parameters))
 
     def latency_ms(self, percent: float) -> float | None:
         """The pooled percentile; None with too few samples."""
@@ -125,6 +142,7 @@ VIEWS_ONLY = (
     "repeat_latencies_ms",
     "batches",
     "reason",
+    "wall_reason",
 )
 COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)
 
@@ -139,6 +157,7 @@ def load_text(row: CellRow) -> str:
 def name_of(row: CellRow) -> str:
     """2 instances, batch 8, precision bf16: what to configure, without the load."""
     count = "" if row.instances is None else f"{row.instances} instance{'' if row.instances == 1 else 's'}"
+    pods = "" if row.replicas is None else f"{row.replicas} replica{'' if row.replicas == 1 else 's'}"
     return ", ".join(
-        [*([count] if count else []), f"batch {row.batch}", *(f"{k} {v}" for k, v in row.parameters.items())]
+        [*filter(None, (pods, count)), f"batch {row.batch}", *(f"{k} {v}" for k, v in row.parameters.items())]
     )

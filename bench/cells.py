@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench import ceiling
 from bench.agreement import with_agreement
 from bench.cell_row import COLUMNS, CellRow
 from bench.fold import absent, row
 from bench.run import RunFolder, RunRecord
 from bench.trial import Trial
+from bench.variants import AXES
+from bench.wall import explained
 
 __all__ = ["CellRow", "by_cell", "complete", "frame", "rows", "write_csv"]
 
@@ -20,7 +23,8 @@ __all__ = ["CellRow", "by_cell", "complete", "frame", "rows", "write_csv"]
 def rows(folder: RunFolder) -> list[CellRow]:
     """A row for every cell that was asked for, in the order of the axes; measured or not."""
     record = folder.record
-    return complete([row(trials, record) for trials in by_cell(folder.trials())], record)
+    measured = complete([row(trials, record) for trials in by_cell(folder.trials())], record)
+    return explained(measured, ceiling.read(folder.path))
 
 
 def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
@@ -46,8 +50,8 @@ def by_cell(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
 
 
 def frame(table: Sequence[CellRow]) -> pd.DataFrame:
-    """Column order of CellRow; parameters of the server follow as columns of their own."""
-    parameters = sorted({name for entry in table for name in entry.parameters})
+    """Column order of CellRow; other parameters of the server follow as columns of their own."""
+    parameters = sorted({name for entry in table for name in entry.parameters if name not in AXES})
     # A model's parameter may be called as one of our columns is.
     named = {name: f"parameter_{name}" if name in COLUMNS else name for name in parameters}
     data = [

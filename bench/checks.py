@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bench import load_checks, server_checks, units
+from bench import gpu_checks, load_checks, pod_checks, server_checks, units
 from bench.cell import Engine
 from bench.findings import Finding, Severity
 from bench.samples import Outcome
@@ -198,9 +198,11 @@ CHECKS: tuple[Check, ...] = (
     _client_bound,
     *load_checks.CHECKS,
     *server_checks.CHECKS,
+    *pod_checks.CHECKS,
     _unsteady,
     _cpu,
     _gpu,
+    *gpu_checks.CHECKS,
     _too_few,
     _not_compared,
 )

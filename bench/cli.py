@@ -11,7 +11,15 @@ from typing import Any, TypeVar
 import click
 
 from bench import __version__
+from bench.cli_against import against_options, explicit_flags, is_compared
+from bench.cli_ceiling import ceiling, ceiling_option
+from bench.cli_cluster import deploy, undeploy
+from bench.cli_fleet import fleet_options
+from bench.cli_tune import tune_command
+from bench.cli_variants import variant_options
+from bench.cli_worker import worker, worker_options
 from bench.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.late import verb
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,12 +90,19 @@ def bench() -> None:
     "bench sweep --batch 1,8,32",
     "bench sweep --batch 1,8 --instances 1,2 --concurrency 1,4,16 --protocol http,grpc --repeats 5",
     "bench sweep --rate 5/s,10/s --slo p99=500ms --repeats 3",
+    "bench sweep --precision fp32,bf16 --wire fp32,uint8 --output pooler_output --batch 1,8",
     "bench sweep --url 127.0.0.1:8000 --model my_model --batch 1,8 --dry-run",
+    "bench sweep --workers 8 --in-cluster --url http://vit.my-namespace --load-image registry/triton-bench",
+    "bench sweep --mlservice vit --batch 1,8 --replicas 1,2 --via platform,pod",
+    "bench sweep --deploy --triton-image registry/triton-vit:1 --gpu 1 --batch 1,8 --instances 1,2",
+    "bench sweep --against reports/main --fail-if 'p99>+5%'",
+    "bench sweep --batch 8 --variant old= --variant new=precision=bf16,instances=2 --repeats 5",
 ))  # fmt: skip
 @click.option("--batch", default="1,8,32", help="Images a request.")
 @click.option("--instances", help="Model instances, changed live.  [default: as the model's file says]")
 @click.option("--max-batch", help="Triton's max_batch_size, changed live.")
 @click.option("--max-queue-delay", help="Dynamic batcher: off, 0, 1ms...  [default: as the file says]")
+@variant_options
 @click.option("--parameter", multiple=True, metavar="NAME=A,B", help="Model parameter as a further axis.")
 @click.option("--concurrency", help="Requests always in flight (closed loop).  [default: 4]")
 @click.option("--rate", help="Arrivals a second (open loop): 50/s,100/s.")
@@ -99,6 +114,7 @@ def bench() -> None:
 @click.option("--engine", default="locust", help="locust, perf_analyzer, or both.")
 @click.option("--shared-memory", default="none", help="none, system, cuda: how tensors reach the server.")
 @target_options
+@fleet_options
 @embedded_options
 @payload_options
 @click.option("--duration", default="5s", help="Of one trial's window; auto: until its interval is tight.")
@@ -110,7 +126,10 @@ def bench() -> None:
 )
 @click.option("--check", default="1%", help="Share of answers whose values are compared with a reference.")
 @click.option("--processes", default="auto", help="Load-generating processes.")
+@worker_options
 @click.option("--perf-analyzer", type=click.Path(path_type=Path), help="The perf_analyzer binary to use.")
+@ceiling_option
+@against_options
 @click.option("--name", help="Of the run.  [default: model and time]")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: reports/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run that is in the folder.")
@@ -119,9 +138,9 @@ def bench() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON on stdout.")
 def sweep(**given: Any) -> None:
     """Measure every combination of batch, instances, load and protocol, and write a report."""
-    from bench.sweep_verb import sweep as run
-
-    sys.exit(run(given, _command_line()))
+    if is_compared(given):
+        sys.exit(verb("against_verb", "run")(given, _command_line(), explicit_flags()))
+    sys.exit(verb("sweep_verb", "sweep")(given, _command_line()))
 
 
 @bench.command(epilog=_examples(
@@ -132,6 +151,7 @@ def sweep(**given: Any) -> None:
 @click.option("--instances", help="Model instances, changed live.  [default: as the model's file says]")
 @click.option("--max-batch", help="Triton's max_batch_size, changed live.")
 @click.option("--max-queue-delay", help="Dynamic batcher: off, 0, 1ms...  [default: as the file says]")
+@variant_options
 @click.option("--parameter", multiple=True, metavar="NAME=A,B", help="Model parameter as a further axis.")
 @click.option("--protocol", default="http", help="http, grpc, or both.")
 @click.option("--shared-memory", default="none", help="none or system.")
@@ -150,10 +170,8 @@ def sweep(**given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON on stdout.")
 def search(**given: Any) -> None:
     """Find the highest Poisson arrival rate that holds an SLO; every probe is in the report."""
-    from bench.search_verb import run
-
     fixed = {"duration": "2s", "rate": None, "arrival": "poisson", "engine": "locust", "resume": False}
-    sys.exit(run({**fixed, **given}, _command_line()))
+    sys.exit(verb("search_verb", "run")({**fixed, **given}, _command_line()))
 
 
 @bench.command(epilog=_examples("bench serve", "bench serve --vit base --http-port 8000"))
@@ -165,9 +183,7 @@ def search(**given: Any) -> None:
 @click.option("--log", type=click.Path(path_type=Path), help="The server's log.  [default: a scratch file]")
 def serve(**given: Any) -> None:
     """Start a Triton on this machine, load the model, and keep it until Ctrl-C."""
-    from bench.verbs import serve as run
-
-    sys.exit(run(given))
+    sys.exit(verb("verbs", "serve")(given))
 
 
 @bench.command(epilog=_examples(
@@ -181,9 +197,7 @@ def serve(**given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print outputs' shapes and the time as JSON.")
 def infer(**given: Any) -> None:
     """Send one request and print the tensor that comes back, its shape, and the time."""
-    from bench.verbs import infer as run
-
-    sys.exit(run(given))
+    sys.exit(verb("verbs", "infer")(given))
 
 
 @bench.command(
@@ -196,9 +210,7 @@ def infer(**given: Any) -> None:
 @click.option("--format", "form", type=click.Choice(["html", "md", "table", "json"]), default="html")
 def report(runs: Sequence[Path], out: Path | None, form: str) -> None:
     """Rebuild a report from runs alone; several are laid over each other, a folder of runs is indexed."""
-    from bench.verbs import report as run
-
-    sys.exit(run(runs, out, form))
+    sys.exit(verb("verbs", "report")(runs, out, form))
 
 
 @bench.command(epilog=_examples(
@@ -214,9 +226,7 @@ def report(runs: Sequence[Path], out: Path | None, form: str) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write there instead of stdout.")
 def compare(**given: Any) -> None:
     """Judge a run against a baseline: regression, no change, or inconclusive."""
-    from bench.verbs import compare as run
-
-    sys.exit(run(given))
+    sys.exit(verb("verbs", "compare")(given))
 
 
 @bench.command(epilog=_examples("bench doctor", "bench doctor --json"))
@@ -225,9 +235,14 @@ def compare(**given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def doctor(tritonserver: Path | None, perf_analyzer: Path | None, as_json: bool) -> None:
     """What this machine can do, and what to do about the rest."""
-    from bench.doctor import run
+    sys.exit(verb("doctor", "run")(tritonserver, perf_analyzer, as_json=as_json))
 
-    sys.exit(run(tritonserver, perf_analyzer, as_json=as_json))
+
+bench.add_command(worker)
+bench.add_command(deploy)
+bench.add_command(undeploy)
+bench.add_command(ceiling)
+bench.add_command(tune_command(target_options, embedded_options, payload_options))
 
 
 @bench.group()
@@ -239,9 +254,7 @@ def setup() -> None:
 @click.option("--quiet", is_flag=True, help="Say nothing when it is there already.")
 def setup_perf_analyzer(quiet: bool) -> None:
     """A perf_analyzer that runs on this machine's C library, in the user's cache."""
-    from bench.verbs import setup_perf_analyzer as run
-
-    sys.exit(run(quiet=quiet))
+    sys.exit(verb("verbs", "setup_perf_analyzer")(quiet=quiet))
 
 
 def _command_line() -> tuple[str, ...]:

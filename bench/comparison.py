@@ -6,7 +6,7 @@ two groups. The interval decides, and Hodges-Lehmann's estimate stands beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.agreement import values_of
@@ -30,6 +30,8 @@ from bench.stats import (
 
 # Of the machine, what makes numbers of two runs mean different things.
 _MACHINE = ("cpu", "cores", "architecture")
+_OURS = ("variant", "turns")  # how variants are told apart is seen in what they set
+_SETTINGS = ("replicas", "instances", "max_batch", "max_queue_delay_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +90,37 @@ class Comparison:
 
 
 def compare(
-    base: RunFolder, new: RunFolder, gates: Sequence[Gate] = (), *, force: bool = False, paired: bool = False
+    base: RunFolder,
+    new: RunFolder,
+    gates: Sequence[Gate] = (),
+    *,
+    force: bool = False,
+    paired: bool = False,
+    variants: bool = False,
 ) -> Comparison:
-    """Judge `new` against `base`. `paired`: their trials took turns, repeat by repeat.
+    """Judge `new` against `base`. `paired`: their trials took turns, repeat by repeat. `variants`: they are
+    meant to differ in what of the server each has one value of. Runs that took turns are both.
 
     Raises WrongUse when machines or models differ, unless `force`.
     """
-    mistakes = unlike(base.record, new.record)
+    turns = took_turns(base.record, new.record)
+    mistakes = [] if turns else unlike(base.record, new.record)
     if mistakes and not force:
         raise WrongUse([*mistakes, "--anyway compares them all the same; the ratios then mix both changes."])
-    return compare_rows(base.record, rows(base), new.record, rows(new), gates or DEFAULT_GATES, paired=paired)
+    return compare_rows(
+        base.record,
+        rows(base),
+        new.record,
+        rows(new),
+        gates or DEFAULT_GATES,
+        paired=paired or turns,
+        variants=variants or turns,
+    )
+
+
+def took_turns(base: RunRecord, new: RunRecord) -> bool:
+    """Whether one command measured both, round by round."""
+    return bool(base.spec.get("turns")) and base.spec["turns"] == new.spec.get("turns")
 
 
 def compare_rows(
@@ -108,10 +131,13 @@ def compare_rows(
     gates: Sequence[Gate],
     *,
     paired: bool = False,
+    variants: bool = False,
 ) -> Comparison:
     """The same on rows; cells are matched by their parameters, whatever the model is called."""
-    before = {_key(row): row for row in base_rows}
-    after = {_key(row): row for row in new_rows}
+    base_rows, new_rows = list(base_rows), list(new_rows)
+    apart = _apart(base_rows, new_rows) if variants else frozenset()
+    before = {_key(row, apart): row for row in base_rows}
+    after = {_key(row, apart): row for row in new_rows}
     cells = tuple(
         CellComparison(
             before[key], row, tuple(_result(gate, before[key], row, paired=paired) for gate in gates)
@@ -161,7 +187,7 @@ def differences(base: RunRecord, new: RunRecord) -> tuple[tuple[str, str, str], 
     found = []
     for part in ("machine", "versions", "spec"):
         a, b = getattr(base, part), getattr(new, part)
-        names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+        names = [name for name in {**a, **b} if a.get(name) != b.get(name) and name not in _OURS]
         found += [(f"{part}: {name}", str(a.get(name, "")), str(b.get(name, ""))) for name in names]
     for part in ("target", "weights", "slo"):
         if getattr(base, part) != getattr(new, part):
@@ -180,8 +206,25 @@ def _models(record: RunRecord) -> str:
     )
 
 
-def _key(row: CellRow) -> tuple[object, ...]:
-    return (row.engine, *row.axes)
+def _key(row: CellRow, apart: Collection[str] = ()) -> tuple[object, ...]:
+    """What a cell is matched by; `apart`: settings of the server that are left out of it."""
+    server = sorted((name, value) for name, value in _server(row).items() if name not in apart)
+    return (row.engine, row.protocol, row.via, row.batch, row.concurrency, row.rate_per_s, row.arrival,
+            row.shared_memory, *server)  # fmt: skip
+
+
+def _server(row: CellRow) -> dict[str, object]:
+    """Settings by name; what was left as it is has no entry."""
+    known = {name: getattr(row, name) for name in _SETTINGS}
+    return {name: v for name, v in {**known, **dict(row.parameters)}.items() if v is not None}
+
+
+def _apart(*tables: Sequence[CellRow]) -> frozenset[str]:
+    """Settings that have one value in each table, if not the same in both: what sets variants apart."""
+    names = {name for table in tables for row in table for name in _server(row)}
+    return frozenset(
+        name for name in names if all(len({_server(row).get(name) for row in table}) == 1 for table in tables)
+    )
 
 
 def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:

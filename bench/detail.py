@@ -23,7 +23,7 @@ from bench.trial import Trial
 MOST_BINS = 60
 # The tail's steps, as 1 / (1 - p): 1 is the median of nothing, 100 is p99, 1000 is p99.9.
 STEPS = tuple(m * 10**e for e in range(6) for m in (1, 1.5, 2, 3, 5, 7))
-_NOT_SHOWN = ("throttle_reasons", "energy_j", "processes", "memory_clock_mhz")
+_NOT_SHOWN = ("throttle_reasons", "energy_j", "processes")
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]

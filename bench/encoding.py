@@ -68,7 +68,9 @@ def label(row: CellRow) -> str:
     instances = [] if row.instances is None else [f"{row.instances} inst"]
     extra = [f"{name} {value}" for name, value in row.parameters.items()]
     extra += [] if row.shared_memory == "none" else [f"{row.shared_memory} shm"]
-    return " · ".join([f"b{row.batch}", *instances, row.protocol, load_text(row), *extra])
+    extra += [] if row.via is None else [f"via {row.via}"]
+    pods = [] if row.replicas is None else [f"{row.replicas} pods"]
+    return " · ".join([f"b{row.batch}", *pods, *instances, row.protocol, load_text(row), *extra])
 
 
 def measured(entries: Iterable[Entry]) -> list[Entry]:
@@ -83,8 +85,10 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
         return (
             entry.run,
             row.batch,
+            row.replicas or 0,
             row.instances or 0,
             row.protocol,
+            row.via or "",
             row.is_open_loop,
             row.level,
             row.engine,
@@ -97,6 +101,7 @@ def server(entry: Entry) -> tuple[Any, ...]:
     """What a line's points share whatever it runs along, instances and batch left out."""
     row = entry.row
     return (entry.run, row.engine, row.model, row.protocol, row.shared_memory, row.is_open_loop,
+            row.replicas or 0, row.via or "",
             row.max_batch or 0, row.max_queue_delay_us or 0, str(row.parameters))  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from bench import units
-from bench.cell import Arrival, Engine, Protocol, SharedMemory
+from bench.cell import Arrival, Engine, Protocol, SharedMemory, Via
 from bench.errors import WrongUse
 from bench.spec import DEFAULT_REPEATS, QUICK_REPEATS, Scenario, SweepSpec
+from bench.variants import AXES
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -21,6 +22,7 @@ OFFLINE_CONCURRENCY = "16"  # keeps several instances busy; LoadGen hands over e
 MAX_BATCH = 4096
 MAX_USERS = 10_000
 MAX_INSTANCES = 256
+MAX_REPLICAS = 64
 
 
 @dataclass(slots=True)
@@ -108,6 +110,31 @@ def variants(texts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(axes)
 
 
+def _preferred(given: Mapping[str, Any], flags: Flags) -> tuple[int, ...]:
+    """Sizes that the dynamic batcher goes for; without one there is nothing to prefer."""
+    text = given.get("preferred_batch")
+    if not text:
+        return ()
+    if "off" in str(given.get("max_queue_delay") or ""):
+        flags.wrong("--preferred-batch", text, "needs the dynamic batcher: leave out --max-queue-delay off")
+    nothing: tuple[int, ...] = ()
+    return tuple(sorted(flags.read("--preferred-batch", text, integers(1, MAX_BATCH), nothing)))
+
+
+def _parameters(given: Mapping[str, Any], flags: Flags) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """--precision and the like, which only take what the ViT knows, then those of --parameter."""
+    texts = given["parameter"]
+    none: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    plain = flags.read("--parameter", " ".join(texts), lambda _: variants(texts), none)
+    known = {name: str(given[name]) for name in AXES if given.get(name)}
+    for name in sorted(known.keys() & dict(plain).keys()):
+        flags.wrong("--parameter", name, f"is given twice: --{name} says it too")
+    nothing: tuple[StrEnum, ...] = ()
+    read = {name: flags.read(f"--{name}", text, choices(AXES[name]), nothing) for name, text in known.items()}
+    named = tuple((name, tuple(map(str, values))) for name, values in read.items() if values)
+    return (*named, *((name, values) for name, values in plain if name not in known))
+
+
 def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     """The spec as far as the flags alone tell; mistakes are left in `flags`."""
     read = flags.read
@@ -123,12 +150,12 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     spec = SweepSpec(
         model=given["model"],
         batches=read("--batch", given["batch"], integers(1, MAX_BATCH), (1,)),
+        replicas=_optional(flags, "--replicas", given.get("replicas"), integers(1, MAX_REPLICAS)),
         instances=_optional(flags, "--instances", given.get("instances"), integers(1, MAX_INSTANCES)),
         max_batches=_optional(flags, "--max-batch", given.get("max_batch"), integers(1, MAX_BATCH)),
         queue_delays_us=_optional(flags, "--max-queue-delay", given.get("max_queue_delay"), _delays_us),
-        parameters=read(
-            "--parameter", " ".join(given["parameter"]), lambda _: variants(given["parameter"]), ()
-        ),
+        preferred_batches=_preferred(given, flags),
+        parameters=_parameters(given, flags),
         concurrencies=read("--concurrency", concurrency, integers(1, MAX_USERS), ()) if concurrency else (),
         rates_per_s=read("--rate", given["rate"], units.parse_rates, ()) if has_rate else (),
         arrival=flags.one("--arrival", given["arrival"], choices(Arrival), Arrival.POISSON),
@@ -137,6 +164,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         shared_memory=read(
             "--shared-memory", given["shared_memory"], choices(SharedMemory), (SharedMemory.NONE,)
         ),
+        vias=read("--via", given["via"], choices(Via), ()) if given.get("via") else (None,),
         duration_s=5.0 if is_auto else read("--duration", given["duration"], _positive_duration, 5.0),
         auto_duration=is_auto,
         scenario=Scenario(given["scenario"]) if given.get("scenario") else None,
@@ -148,6 +176,9 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         check_fraction=read("--check", str(given["check"]), fraction, 0.01),
         timeout_s=read("--timeout", given["timeout"], _positive_duration, 60.0),
         processes=read("--processes", given["processes"], _processes, 0),
+        workers=flags.one("--workers", str(given["workers"]), integers(1, 1000), 0)
+        if given.get("workers")
+        else 0,
     )
     if SharedMemory.CUDA in spec.shared_memory and Engine.LOCUST in spec.engines:
         flags.wrong("--shared-memory", "cuda", "only --engine perf_analyzer does that; allowed: none, system")
@@ -185,6 +216,8 @@ def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int |
     if not limits:
         return
     limit = max(1, min(limits))  # a model without a batch axis still takes one item
+    if max(spec.preferred_batches, default=0) > limit:
+        flags.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
     over = [batch for batch in spec.batches if batch > limit]
     if over:
         flags.wrong(

@@ -7,12 +7,12 @@ repeats. What has no number is None.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from bench.cell import Cell
+from bench import gpu_means, traffic, variants
+from bench.cell import Cell, SharedMemory
 from bench.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.checks import judge, mean_of
 from bench.findings import Finding, Severity, verdict
@@ -22,7 +22,7 @@ from bench.slo import Holding
 from bench.slo import judge as judge_slo
 from bench.stats import Interval, estimate_under, geometric, percentile
 from bench.summary import ServerTimes, TrialSummary, server_times, summarize
-from bench.trial import Counters, Trial
+from bench.trial import Counters, Trial, total
 from bench.units import Slo, parse_slo
 
 # A quiet machine repeats a cell within a few percent.
@@ -38,6 +38,7 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
     judged = [finding for trial in trials for finding in judge(trial)]
     remarks = merged([*judged, *_drift([s.throughput_img_per_s for s in summaries], record)])
     errors = sum(s.errors for s in summaries)
+    counters = _sum([trial.counters for trial in trials])
     known: dict[str, Any] = {
         **identity(trials[0].cell, record),
         "repeats": len(trials),
@@ -46,16 +47,17 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
         **_throughput(summaries, trials[0].cell),
         **_latency(summaries, pooled),
         **_service(summaries, trials[0].cell),
-        **_server(server_times(_sum([t.counters for t in trials]))),
-        "batches": _batches(trials),
+        **_server(server_times(counters)),
+        "batches": counters.batches if counters else {},
         **_machine(trials),
         "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
         "slo_met": _slo_met(pooled, summaries, slo),
         "verdict": str(verdict(remarks)),
         "findings": codes(remarks),
     }
-    if known["gpu_power_w"] and known["throughput_img_per_s"]:
-        known["gpu_energy_j_per_img"] = known["gpu_power_w"] / known["throughput_img_per_s"]
+    images_per_s = known.get("throughput_img_per_s")
+    known |= gpu_means.columns(trials, images_per_s)
+    known |= _traffic(trials[0].cell, record, images_per_s)
     return CellRow(**{**dict.fromkeys(COLUMNS), **known}, remarks=remarks)
 
 
@@ -79,7 +81,9 @@ def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
         "model": server.model,
         "protocol": str(load.protocol),
         "batch": load.batch,
+        "replicas": server.replicas,
         "instances": instances,
+        "via": None if load.via is None else str(load.via),
         "concurrency": load.concurrency,
         "rate_per_s": load.rate_per_s,
         "arrival": str(load.arrival) if load.is_open_loop else None,
@@ -87,6 +91,7 @@ def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
         "engine": str(cell.engine),
         "max_batch": int(max_batch) if max_batch is not None else None,
         "max_queue_delay_us": server.max_queue_delay_us,
+        **variants.columns(served, server.parameters),
         "parameters": dict(server.parameters),
     }
 
@@ -186,42 +191,29 @@ def _server(times: ServerTimes | None) -> dict[str, Any]:
 
 def _sum(counters: Sequence[Counters | None]) -> Counters | None:
     known = [c for c in counters if c is not None]
-    if not known:
-        return None
-    names = [entry.name for entry in fields(Counters) if entry.name != "batches"]
-    return Counters(**{name: sum(getattr(c, name) for c in known) for name in names})
-
-
-def _batches(trials: Sequence[Trial]) -> dict[int, tuple[int, int]]:
-    total: dict[int, tuple[int, int]] = {}
-    for trial in trials:
-        for size, (count, ns) in (trial.counters.batches if trial.counters else {}).items():
-            before = total.get(size, (0, 0))
-            total[size] = (before[0] + count, before[1] + ns)
-    return dict(sorted(total.items()))
+    return total(known) if known else None
 
 
 def _machine(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Means inside the window, over repeats; of several GPUs the mean or the sum, as the name says."""
+    """Means inside the window, over repeats."""
     plain = ("server_cpu_cores", "cpu_busy_percent", "cpu_pressure_some_percent", "cpu_steal_percent")
-    busy = _gpus(trials, "utilisation_percent")
-    memory, power = _gpus(trials, "memory_used_bytes"), _gpus(trials, "power_w")
     return {
         "client_cpu_cores": float(np.mean([sum(t.generator.cpu_s) / t.window.seconds for t in trials])),
         **{name: _mean([mean_of(trial, name) for trial in trials]) for name in plain},
-        "gpu_utilisation_percent": float(np.mean(busy)) if busy else None,
-        "gpu_memory_used_bytes": sum(memory) if memory else None,
-        "gpu_power_w": sum(power) if power else None,
     }
 
 
-def _gpus(trials: Sequence[Trial], reading: str) -> list[float]:
-    """The mean of a reading, one number a GPU."""
-    names = {
-        n for trial in trials for n in trial.machine if n.startswith("gpu") and n.partition("_")[2] == reading
+def _traffic(cell: Cell, record: RunRecord, images_per_s: float | None) -> dict[str, float | None]:
+    """Bytes of tensors a second, from their shapes; none over the wire where they lie in shared memory."""
+    served = record.served.get(cell.server.key, {})
+    height, width = (int(record.spec.get(f"image_{axis}", 224)) for axis in ("height", "width"))
+    over_wire = 0 if cell.load.shared_memory is not SharedMemory.NONE else 1
+    return {
+        f"wire_{way}_bytes_per_s": None
+        if size is None or images_per_s is None
+        else over_wire * size * images_per_s
+        for way, size in zip(("in", "out"), traffic.image_bytes(served, height, width), strict=True)
     }
-    means = [_mean([mean_of(trial, name) for trial in trials]) for name in sorted(names)]
-    return [mean for mean in means if mean is not None]
 
 
 def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:

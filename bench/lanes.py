@@ -28,6 +28,7 @@ class Order:
 
     http_url: str
     grpc_address: str
+    spread_over: tuple[tuple[str, str], ...] = ()  # further such pairs; users take turns over all
     model: str
     metadata: Mapping[str, Any]
     max_batch: int
@@ -61,6 +62,7 @@ class Order:
             **{
                 **data,
                 "headers": tuple((name, value) for name, value in data["headers"]),
+                "spread_over": tuple((http, grpc) for http, grpc in data["spread_over"]),
                 "reference": Reference(**reference) if reference else None,
                 "protocol": Protocol(data["protocol"]),
                 "shared_memory": SharedMemory(data["shared_memory"]),
@@ -88,7 +90,10 @@ class ValueCheck:
         self._turn = 0
         with np.load(reference.path) as archive:
             self._items = {
-                name: [Bounds(item, reference.relative, reference.absolute) for item in archive[name][:batch]]
+                name: [
+                    Bounds(item, reference.relative, reference.absolute, reference.distance)
+                    for item in archive[name][:batch]
+                ]
                 for name in archive.files
             }
 
@@ -171,9 +176,10 @@ class LaneMaker:
 
     def connect(self, _protocol: Protocol) -> Lane:
         """The next user's lane, connected; a connection that fails tries again at its first request."""
-        slot = self._segment.slot(next(self._users) % self._order.users) if self._segment else None
+        user = next(self._users)
+        slot = self._segment.slot(user % self._order.users) if self._segment else None
         request = self._build(slot.shared) if slot else self._request
-        connection = self._connection()
+        connection = self._connection(*self._address(user))
         connection.connect()
         return Lane(connection, request, self._check, self._values, slot)
 
@@ -186,19 +192,25 @@ class LaneMaker:
         target = Target(self._order.http_url, headers=self._order.headers)
         return SharedSegment(target, self._tensors, expected, self._order.users)
 
-    def _connection(self) -> Connection:
+    def _address(self, user: int) -> tuple[str, str]:
+        """HTTP and gRPC of one user's server; all workers' users together take turns."""
+        order = self._order
+        addresses = ((order.http_url, order.grpc_address), *order.spread_over)
+        return addresses[(order.worker + user * order.workers) % len(addresses)]
+
+    def _connection(self, http_url: str, grpc_address: str) -> Connection:
         order = self._order
         if order.protocol is Protocol.HTTP:
-            return HttpConnection(order.http_url, timeout_s=order.timeout_s)
-        if urlsplit(order.http_url).scheme == "https":
+            return HttpConnection(http_url, timeout_s=order.timeout_s)
+        if urlsplit(http_url).scheme == "https":
             from bench.grpc_channel import GrpcioConnection, prepare_gevent  # heavy, and only TLS needs it
 
             prepare_gevent(order.users)
             channel: Connection = GrpcioConnection(
-                order.grpc_address, timeout_s=order.timeout_s, metadata=order.headers, secure=True
+                grpc_address, timeout_s=order.timeout_s, metadata=order.headers, secure=True
             )
             return channel
-        return GrpcConnection(order.grpc_address, timeout_s=order.timeout_s, metadata=order.headers)
+        return GrpcConnection(grpc_address, timeout_s=order.timeout_s, metadata=order.headers)
 
     def _build(self, shared: payload.Shared) -> bytes:
         order = self._order

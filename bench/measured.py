@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from bench.cell_row import CellRow
 from bench.run import RunRecord
 from bench.units import bytes_text
 
@@ -95,43 +94,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and not any(isinstance(one, list) for one in value):
         return ", ".join("as served" if one is None else str(one) for one in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def repeat_command(row: CellRow, record: RunRecord) -> str:
-    """The command that measures one cell again, as it was measured here."""
-    spec = record.spec
-    words = ["bench", "sweep", "--model", row.model, "--batch", str(row.batch), "--protocol", row.protocol]
-    words += ["--instances", str(row.instances)] if row.instances is not None else []
-    if row.rate_per_s is not None:
-        words += ["--rate", f"{row.rate_per_s:g}/s", "--arrival", str(row.arrival)]
-    else:
-        words += ["--concurrency", str(row.concurrency)]
-    for name, value in row.parameters.items():
-        words += ["--parameter", f"{name}={value}"]
-    words += ["--engine", row.engine] if row.engine != "locust" else []
-    words += ["--shared-memory", row.shared_memory] if row.shared_memory != "none" else []
-    words += [f"--{name}={spec[key]:g}s" for name, key in (("duration", "duration_s"), ("warmup", "warmup_s"))
-              if key in spec]  # fmt: skip
-    words += ["--repeats", str(spec["repeats"])] if "repeats" in spec else []
-    return shlex.join([*words, "--seed", str(record.seed), *_target(record)])
-
-
-def _target(record: RunRecord) -> list[str]:
-    """The flags of the run's own command that say what was measured, and how big its images were."""
-    kept = (
-        "--url",
-        "--grpc-url",
-        "--metrics-url",
-        "--vit",
-        "--weights",
-        "--image",
-        "--slo",
-        "--model-repository",
-    )
-    words: list[str] = []
-    given = list(record.command)
-    for position, word in enumerate(given):
-        name, inline, _ = word.partition("=")
-        if name in kept:
-            words += [word] if inline else given[position : position + 2]
-    return words

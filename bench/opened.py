@@ -116,6 +116,6 @@ def with_weights(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
     chosen = ServerConfiguration(model=model, parameters=(("weights", weights.parameter),))
     config = model_config.variant(config, chosen)
     for output in config.get("output", ()):
-        if output.get("name") == "last_hidden_state":
+        if output.get("name") in ("last_hidden_state", "pooler_output"):
             output["dims"] = [*output["dims"][:-1], weights.hidden]
     return config

@@ -159,15 +159,37 @@ function compacted(traces, layout, rows) {
     { ...layout, shapes, height: used.length * 21 + 66, margin: { l: 52, r: 14, t: 48, b: 10 }, yaxis: { ...layout.yaxis, tickvals: used.map((_, i) => i), ticktext, range: [used.length - 0.4, -0.6], autorange: false, tickfont: { size: narrow() ? 9.5 : 11.5 } } }];
 }
 
+/* Opening draws what is in sight first, and the rest one chart at a time while nothing else is to do. */
+const waiting = new Map();
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) if (isIntersecting && waiting.has(target)) drawNow(target);
+}, { rootMargin: "200px" });
+function drawNow(element) {
+  const draw = waiting.get(element);
+  waiting.delete(element);
+  sight.unobserve(element);
+  draw();
+}
+function drawAll() { for (const element of [...waiting.keys()]) drawNow(element); }
+function drawRest() {
+  const next = waiting.keys().next();
+  if (next.done) { document.documentElement.dataset.ready = "1"; return; }
+  drawNow(next.value);
+  setTimeout(drawRest, 0);
+}
+
 function plot(element, traces, layout) {
   element.style.height = `${layout.height}px`; // a plot that follows its width takes its height from here
   const config = { displayModeBar: false, responsive: true, doubleClick: "reset" };
-  const ready = Plotly.react(element, traces, layout, config);
-  if (!element.dataset.listens) {
+  const draw = () => {
+    Plotly.react(element, traces, layout, config);
+    if (element.dataset.listens) return;
     element.dataset.listens = "1";
     element.on?.("plotly_click", (event) => { const index = event.points[0].customdata; if (index !== undefined && index !== null) openCell(index); });
-  }
-  return ready;
+  };
+  if (element.dataset.listens || element.closest("dialog") || document.documentElement.dataset.ready) { draw(); return; }
+  waiting.set(element, draw);
+  sight.observe(element);
 }
 
 function drawFigure(holder) {
@@ -233,4 +255,4 @@ const system = window.matchMedia("(prefers-color-scheme: dark)");
 setTheme(system.matches);
 system.addEventListener("change", (event) => { setTheme(event.matches); refresh(); });
 $("theme").addEventListener("click", () => { setTheme(document.documentElement.dataset.theme !== "dark"); refresh(); });
-window.addEventListener("beforeprint", () => { setTheme(false); refresh(); document.querySelectorAll("details").forEach((d) => { d.open = true; }); });
+window.addEventListener("beforeprint", () => { setTheme(false); refresh(); drawAll(); document.querySelectorAll("details").forEach((d) => { d.open = true; }); });

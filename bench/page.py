@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench import figures, figures_by_cell
+from bench import ceiling, figures, figures_by_cell
 from bench.capacity import KNEE
 from bench.cell_row import PERCENTS, CellRow
 from bench.cells import by_cell, complete, frame
@@ -24,12 +24,16 @@ from bench.decide import WIDE
 from bench.detail import MOST_BINS, detail, median_trial
 from bench.encoding import Entry, Keys
 from bench.fold import row
-from bench.measured import measured_html, repeat_command
+from bench.headline import headline
+from bench.measured import measured_html
+from bench.repeat import repeat_command
 from bench.run import RunFolder, RunRecord
 from bench.searched import search_html
 from bench.stats import LEAST_REPEATS, samples_needed
 from bench.trial import Trial
+from bench.tuned import tuned_html
 from bench.units import parse_slo
+from bench.wall import explained
 
 # Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
 MOST_SERIES = 60
@@ -68,7 +72,7 @@ def render(folders: Sequence[RunFolder]) -> str:
             "heading": escape(records[-1].name),
             "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1]),
             "css": _asset("page.css"),
-            "search": "".join(search_html(folder) for _, folder in reversed(runs)),
+            "search": "".join(search_html(folder) + tuned_html(folder) for _, folder in reversed(runs)),
             "measured": "".join(measured_html(record) for record in reversed(records)),
             "data": embed(_data(records, entries, details)),
             "plotly": _asset("plotly-cartesian.min.js"),
@@ -96,7 +100,7 @@ def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[
         found = row(trials, record)
         measured.append(found)
         details[found.cell] = _detail(trials, shown, every=every)
-    return complete(measured, record), details
+    return explained(complete(measured, record), ceiling.read(folder.path)), details
 
 
 def _detail(trials: Sequence[Trial], shown: int, *, every: bool) -> Json:
@@ -121,6 +125,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
         "limit": _limit(records[-1].slo),
         "knee": KNEE,
         "wide": WIDE,
+        "headline": headline([e.row for e in entries if e.run == len(records) - 1], records[-1]),
         "trust": _trust([e.row for e in entries if e.run == len(records) - 1]),
         "keys": {
             "instances": [[i, keys.colour(i)] for i in keys.instances],

@@ -36,7 +36,7 @@ function intervalOf(row) {
 
 function drawCard() {
   const d = decide(state.percent, state.bound);
-  const items = [], root = document.documentElement.dataset;
+  const items = DATA.headline ? [["", [DATA.headline]]] : [], root = document.documentElement.dataset;
   root.bound = state.bound ?? ""; root.best = d.best?.cell ?? "";
   if (!d.best) {
     const most = Math.max(0, ...d.by.unknown.map((row) => row.latency_n)), needed = DATA.needed[DATA.percents.indexOf(state.percent)];
@@ -148,7 +148,7 @@ const METRICS = [
   { name: "latency", lead: () => `The lowest p${state.percent} of each, over all loads and protocols.`, of: (row) => latency(row, state.percent), up: false, unit: "ms" },
   { name: "GPU utilisation", lead: () => "The highest GPU utilisation of each.", of: (row) => row.gpu_utilisation_percent, up: true, unit: "%" },
   { name: "J/image", lead: () => "The least energy of the GPU an image.", of: (row) => row.gpu_energy_j_per_img, up: false, unit: "J" },
-  { name: "efficiency", lead: () => "Share of the hardware’s peak.", of: (row) => row.efficiency && 100 * row.efficiency, up: true, unit: "%" },
+  { name: "efficiency", lead: () => "What is served, of what the same network reaches at that batch without a server.", of: (row) => row.efficiency && 100 * row.efficiency, up: true, unit: "%" },
 ].filter((metric, i) => i < 1 || ROWS.some((row) => metric.of(row) !== null && metric.of(row) !== undefined));
 
 function place(rows, metric) {

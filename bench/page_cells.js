@@ -59,7 +59,7 @@ const PANELS = [
 ];
 function panelsOf(lines, closed) {
   const gpus = [...new Set(Object.keys(lines).map((name) => name.match(/^gpu\d+/)?.[0]).filter(Boolean))];
-  const rest = gpus.flatMap((gpu) => [["utilisation_percent", "utilisation, %"], ["power_w", "power, W"], ["sm_clock_mhz", "SM clock, MHz"], ["temperature_c", "temperature, °C"]]
+  const rest = gpus.flatMap((gpu) => [["utilisation_percent", "utilisation, %"], ["power_w", "power, W"], ["sm_clock_mhz", "SM clock, MHz"], ["memory_clock_mhz", "memory clock, MHz"], ["temperature_c", "temperature, °C"]]
     .map(([name, title]) => [`${gpu.toUpperCase()} ${title}`, [[`${gpu}_${name}`, title, "solid"]]]));
   return [...PANELS, ...rest].map(([title, wanted]) => [title, wanted.filter(([name]) => !(closed && name === "asked_per_s") && lines[name]?.some((v) => v !== null && (v !== 0 || name !== "errors_per_s")))]).filter(([, wanted]) => wanted.length);
 }
@@ -91,7 +91,10 @@ function facts(row) {
     ...DATA.percents.map((percent) => [`p${percent}`, p(percent)]), ["requests", `${count(row.requests)} in ${plural(row.repeats, "repeat")}, ${plural(row.errors, "error")}`],
     ["send lateness p99", row.lateness_p99_ms === null ? null : ms(row.lateness_p99_ms)], ["goodput", row.goodput_img_per_s === null ? null : `${sig(row.goodput_img_per_s)} img/s within ${DATA.runs[row.run].slo}`],
     ["mean executed batch", sig(row.executed_batch_mean)], ["client CPU", row.client_cpu_cores === null ? null : `${sig(row.client_cpu_cores, 2)} cores`],
-    ["server CPU", row.server_cpu_cores === null ? null : `${sig(row.server_cpu_cores, 2)} cores`], ["GPU", row.gpu_utilisation_percent === null ? null : `${sig(row.gpu_utilisation_percent)} %, ${sig(row.gpu_power_w)} W`]];
+    ["server CPU", row.server_cpu_cores === null ? null : `${sig(row.server_cpu_cores, 2)} cores`], ["GPU", row.gpu_utilisation_percent === null && row.gpu_power_w === null ? null : [[row.gpu_utilisation_percent, "%"], [row.gpu_power_w, "W"], [row.gpu_sm_clock_mhz, "MHz"], [row.gpu_temperature_c, "°C"], [row.gpu_energy_j_per_img, "J/image"], [row.gpu_img_per_s_per_w, "img/s/W"]].filter(([value]) => value !== null).map(([value, unit]) => `${sig(value)} ${unit}`).join(", ")],
+    ["tensors on the wire", row.wire_in_bytes_per_s === null && row.wire_out_bytes_per_s === null ? null : [[row.wire_in_bytes_per_s, "in"], [row.wire_out_bytes_per_s, "out"]].filter(([bytes]) => bytes !== null).map(([bytes, way]) => `${sig(bytes / 1e6)} MB/s ${way}`).join(", ")],
+    ["bare model", row.bare_img_per_s === null ? null : `${sig(row.bare_img_per_s)} img/s; served ${sig(100 * row.efficiency)} % of it${row.roofline_img_per_s === null ? "" : `; roofline ${sig(row.roofline_img_per_s)} img/s, ${sig((100 * row.bare_img_per_s) / row.roofline_img_per_s)} % reached by the bare model`}`],
+    ["limited by (inferred)", row.wall_reason]];
 }
 
 /* The address names the cell, so that a link to it opens it. */
@@ -186,4 +189,5 @@ drawReading();
 refresh();
 drawContents();
 followHash();
-document.documentElement.dataset.ready = "1";
+document.documentElement.dataset.shown = "1";
+setTimeout(drawRest, 150); // after what is in sight was painted

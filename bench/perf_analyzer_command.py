@@ -18,6 +18,7 @@ from bench.answers import Expected
 from bench.arrivals import tape_ns
 from bench.cell import Protocol, SharedMemory
 from bench.errors import TargetError
+from bench.fleet import only_way
 from bench.oracle import PAYLOAD_SEED
 from bench.samples import Int64
 from bench.trial import Plan, Served, Target
@@ -62,6 +63,7 @@ def command(
     Raises TargetError without a gRPC address, WrongUse for outputs whose size is not fixed.
     """
     load = plan.cell.load
+    target = only_way(target, load)
     words = [str(binary), "-m", plan.cell.server.model]
     words += ["-x", plan.model_version] if plan.model_version else []
     words += ["-i", load.protocol.value, "-u", _address(target, load.protocol)]

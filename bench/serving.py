@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench import model_config
+from bench import model_config, variants
 from bench.cell import ServerConfiguration
 from bench.errors import ModelLoadFailed
 from bench.trial import Served
@@ -79,11 +79,12 @@ def mismatches(asked: ServerConfiguration, config: Mapping[str, Any]) -> tuple[s
             ("instances", asked.instances, served.instances),
             ("max batch", asked.max_batch, served.max_batch),
             ("queue delay in us (-1: off)", asked.max_queue_delay_us, _delay_us(served)),
+            ("preferred batches", asked.preferred_batches or None, served.preferred_batches),
             *((name, value, served.parameters.get(name)) for name, value in asked.parameters),
         )
         if want is not None and want != have
     ]
-    return tuple(found)
+    return (*found, *variants.mismatches(config))
 
 
 def _delay_us(served: model_config.ServedConfig) -> int:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
+from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory, Via
 
 QUICK_REPEATS = 1
 DEFAULT_REPEATS = 3
@@ -45,9 +45,11 @@ class SweepSpec:
 
     model: str
     batches: tuple[int, ...]
+    replicas: tuple[int | None, ...] = (None,)
     instances: tuple[int | None, ...] = (None,)
     max_batches: tuple[int | None, ...] = (None,)
     queue_delays_us: tuple[int | None, ...] = (None,)
+    preferred_batches: tuple[int, ...] = ()  # one setting for all, no axis
     parameters: tuple[tuple[str, tuple[str, ...]], ...] = ()
     concurrencies: tuple[int, ...] = ()
     rates_per_s: tuple[float, ...] = ()
@@ -55,6 +57,7 @@ class SweepSpec:
     protocols: tuple[Protocol, ...] = (Protocol.HTTP,)
     engines: tuple[Engine, ...] = (Engine.LOCUST,)
     shared_memory: tuple[SharedMemory, ...] = (SharedMemory.NONE,)
+    vias: tuple[Via | None, ...] = (None,)
     duration_s: float = 5.0
     auto_duration: bool = False
     scenario: Scenario | None = None
@@ -66,6 +69,7 @@ class SweepSpec:
     check_fraction: float = 0.01
     timeout_s: float = 60.0
     processes: int = 0  # 0: as many as the load needs
+    workers: int = 0  # of Locust's master, instead of processes; 0: none
 
     @property
     def is_quick(self) -> bool:
@@ -75,16 +79,18 @@ class SweepSpec:
         """Each is loaded once."""
         names = [name for name, _ in self.parameters]
         values = [values for _, values in self.parameters]
-        axes = itertools.product(self.instances, self.max_batches, self.queue_delays_us)
+        axes = itertools.product(self.replicas, self.instances, self.max_batches, self.queue_delays_us)
         return tuple(
             ServerConfiguration(
                 model=self.model,
+                replicas=replicas,
                 instances=instances,
                 max_batch=max_batch,
                 max_queue_delay_us=delay,
+                preferred_batches=self.preferred_batches,
                 parameters=tuple(zip(names, chosen, strict=True)),
             )
-            for instances, max_batch, delay in axes
+            for replicas, instances, max_batch, delay in axes
             for chosen in itertools.product(*values)
         )
 
@@ -92,9 +98,9 @@ class SweepSpec:
         levels: list[dict[str, float | int]] = [{"concurrency": c} for c in self.concurrencies]
         levels += [{"rate_per_s": r} for r in self.rates_per_s]
         return tuple(
-            Load(protocol=protocol, batch=batch, shared_memory=memory, arrival=self.arrival, **level)  # type: ignore[arg-type]  # either key of `levels`
-            for protocol, memory, batch, level in itertools.product(
-                self.protocols, self.shared_memory, self.batches, levels
+            Load(protocol=protocol, batch=batch, shared_memory=memory, via=via, arrival=self.arrival, **level)  # type: ignore[arg-type]  # either key of `levels`
+            for protocol, via, memory, batch, level in itertools.product(
+                self.protocols, self.vias, self.shared_memory, self.batches, levels
             )
         )
 
@@ -150,6 +156,8 @@ def columns(cell: Cell) -> Mapping[str, str]:
         "instances": "as served" if cell.server.instances is None else str(cell.server.instances),
         "load": level,
         "engine": cell.engine,
+        **({} if cell.server.replicas is None else {"replicas": str(cell.server.replicas)}),
+        **({} if load.via is None else {"via": str(load.via)}),
         **dict(cell.server.parameters),
     }
 
@@ -159,6 +167,7 @@ def describe(cell: Cell) -> str:
     said = columns(cell)
     count = said["instances"]
     instances = f"{count} instance{'' if count == '1' else 's'}" if count != "as served" else "as served"
-    extra: Sequence[str] = [f"{k} {v}" for k, v in cell.server.parameters]
+    extra = [f"{k} {said[k]}" for k in ("replicas", "via") if k in said]
+    extra += [f"{k} {v}" for k, v in cell.server.parameters]
     engine = [] if cell.engine is Engine.LOCUST else [cell.engine.value]
     return ", ".join([f"batch {said['batch']}", instances, said["protocol"], said["load"], *extra, *engine])

@@ -50,25 +50,39 @@ class Sweep:
         Raises Unreachable when the target is gone; what was measured stays.
         """
         for server in self.spec.configurations():
-            if all(self._is_done(turn) for turns in self.spec.rounds(server) for turn in turns):
+            if self.is_measured(server):
                 continue
             try:
-                self._measure_configuration(server)
+                served = self.configure(server)
             except ModelLoadFailed as error:
-                self._fail(tuple(c for c in self.spec.cells() if c.server == server), str(error))
-        self.folder.write_record(replace(self.folder.record, finished_at=utc_now()))
+                self.fail_to_load(server, error)
+                continue
+            for turns in self.spec.rounds(server):
+                self.measure_round(turns, served)
+        self.finish()
 
-    def _measure_configuration(self, server: ServerConfiguration) -> None:
+    def is_measured(self, server: ServerConfiguration) -> bool:
+        return all(self._is_done(turn) for turns in self.spec.rounds(server) for turn in turns)
+
+    def configure(self, server: ServerConfiguration) -> Served:
+        """Loaded, read back, written down, and with its reference answers. Raises ModelLoadFailed."""
         self.progress.configuring(server)
         served = self.serving.configure(server)
         record = self.folder.record
         configs = {**record.served, server.key: dict(served.config)}
         self.folder.write_record(replace(record, served=configs))
-        served = self.refer(served)
-        for turns in self.spec.rounds(server):
-            for turn in turns:
-                if not self._is_done(turn):
-                    self._measure(turn, served)
+        return self.refer(served)
+
+    def fail_to_load(self, server: ServerConfiguration, error: ModelLoadFailed) -> None:
+        self._fail(tuple(c for c in self.spec.cells() if c.server == server), str(error))
+
+    def measure_round(self, turns: tuple[Turn, ...], served: Served) -> None:
+        for turn in turns:
+            if not self._is_done(turn):
+                self._measure(turn, served)
+
+    def finish(self) -> None:
+        self.folder.write_record(replace(self.folder.record, finished_at=utc_now()))
 
     def _measure(self, turn: Turn, served: Served) -> None:
         done, total = self._count()
@@ -76,7 +90,10 @@ class Sweep:
         try:
             with Sampler(self.sensors()) as sampler:
                 trial = self.engines[turn.cell.engine](
-                    self.plan(turn), self.target, served, lambda live: self.progress.live(turn, live)
+                    self.plan(turn),
+                    served.target or self.target,
+                    served,
+                    lambda live: self.progress.live(turn, live),
                 )
         except (ToolError, TargetError) as error:
             if isinstance(error, Unreachable) or not self.serving.triton.live():
@@ -99,7 +116,7 @@ class Sweep:
             image_width=spec.image_width,
             timeout_s=spec.timeout_s,
             check_fraction=spec.check_fraction,
-            workers=spec.processes,
+            workers=spec.workers or spec.processes,
         )
 
     def _is_done(self, turn: Turn) -> bool:

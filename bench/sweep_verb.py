@@ -10,16 +10,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bench import __version__, gpu, index, machine, model_config, page, perf_analyzer, terminal, units
-from bench import cells as cells_table
+from bench import (
+    ceiling_verb,
+    gpu,
+    in_cluster,
+    machine,
+    model_config,
+    perf_analyzer,
+    units,
+    versions,
+)
 from bench.cell import Cell, Engine, Protocol
 from bench.cell_row import CellRow
+from bench.cluster_target import opened_at, place_of
+from bench.conclusion import REPORTS, TALK, publish
+from bench.crew import crew_of
 from bench.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
@@ -29,29 +37,20 @@ from bench.errors import (
     WrongUse,
 )
 from bench.flags import Flags, check_against, sweep_spec
+from bench.fleet import no_grpc
 from bench.locust_engine import LocustEngine
-from bench.opened import Opened, models_of, opened, remote_target, repository_of
+from bench.opened import Opened, models_of, repository_of
 from bench.oracle import refer
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, RunRecord, refuse_foreign
+from bench.sensing import sensors
 from bench.spec import SweepSpec, describe
 from bench.sweep import Measure, OnLive, Sweep, utc_now
 from bench.trial import Plan, Served, Target, Trial
+from bench.variant_rules import Host, refuse_variants
 
-REPORTS = "reports"  # where runs go without --out; an index of them is kept there
-TALK = Console(stderr=True, highlight=False)
-_PACKAGES = (
-    "locust",
-    "tritonclient",
-    "gevent",
-    "numpy",
-    "torch",
-    "transformers",
-    "plotly",
-    "nvidia-pytriton",
-)
 _LOAD_S = 3.0  # of a model, for estimates
 
 
@@ -59,22 +58,29 @@ def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
     """`bench sweep`. All mistakes are raised before anything starts."""
     flags = Flags()
     spec = sweep_spec(given, flags)
-    slo = _slo(given, flags)
-    remote = remote_target(given, flags)
+    slo, crew = slo_of(given, flags), crew_of(given, spec, flags)
+    remote = place_of(given, spec, flags)
     if remote is None:
         check_embedded(given, spec, flags)
+    ceiling_verb.check(given, remote, flags)
     flags.check()
     if given["dry_run"]:
         return _dry_run(spec)
     path = out_folder(given, spec.model)
+    if given.get("in_cluster"):
+        folder = in_cluster.measured(given, spec, command, path, partial(TALK.print, markup=False))
+        return conclude(folder, as_json=given["as_json"])
     tool = find(given.get("perf_analyzer")) if Engine.PERF_ANALYZER in spec.engines else None
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
+        bare = ceiling_verb.before_sweep(given, spec, progress.say)
+        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
         if remote is not None:
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, slo, planned=spec.cells())
-        return _run(spec, target, folder, Path(scratch), progress, tool, stack, as_json=given["as_json"])
+        ceiling_verb.keep(bare, folder)
+        locust = stack.enter_context(LocustEngine(folder.path / "locust.log", crew))
+        return _run(spec, target, folder, Path(scratch), progress, tool, locust, as_json=given["as_json"])
 
 
 def _run(
@@ -84,18 +90,16 @@ def _run(
     scratch: Path,
     progress: ConsoleProgress,
     tool: PerfAnalyzer | None,
-    stack: ExitStack,
+    locust: LocustEngine,
     *,
     as_json: bool,
 ) -> int:
-    locust = LocustEngine(log=folder.path / "locust.log")
-    stack.enter_context(locust)
     experiment = Sweep(
         spec=spec,
         serving=target.serving,
         target=target.target,
         folder=folder,
-        engines=_engines(locust, tool, scratch),
+        engines=engines_of(locust, tool, scratch),
         sensors=lambda: sensors(target, locust),
         refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
         progress=progress,
@@ -111,7 +115,7 @@ def _run(
     return conclude(folder, as_json=as_json)
 
 
-def _engines(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -> dict[Engine, Measure]:
+def engines_of(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -> dict[Engine, Measure]:
     engines: dict[Engine, Measure] = {Engine.LOCUST: locust.measure}
     if tool is not None:
         engines[Engine.PERF_ANALYZER] = partial(_measure_with, tool, scratch)
@@ -124,26 +128,11 @@ def _measure_with(
     return perf_analyzer.measure(plan, target, served, tool, folder=folder, on_live=on_live)
 
 
-def sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
-    found = [*machine.host_sensors(), *gpu.sensors()]
-    if target.target.pid is not None:
-        server_pid = target.target.pid
-        found.append(machine.process_sensor("server_cpu_cores", lambda: [server_pid]))
-    found.append(machine.process_sensor("client_cpu_cores", lambda: locust.pids))
-    return found
-
-
 def conclude(folder: RunFolder, *, as_json: bool) -> int:
-    """cells.csv, report.html, the table; and the exit code the cells deserve."""
-    rows = cells_table.rows(folder)
-    cells_table.write_csv(rows, folder.path / "cells.csv")
-    report_path = page.write(folder)
+    """Everything a run ends with, and the exit code its cells deserve."""
+    rows = publish(folder, as_json=as_json)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
-    terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
-    if folder.path.parent.name == REPORTS:
-        index.write(folder.path.parent)
-    TALK.print(f"report: {report_path}", soft_wrap=True)
     return exit_code(rows, folder.record.slo)
 
 
@@ -157,7 +146,7 @@ def exit_code(rows: Sequence[CellRow], slo: str = "") -> int:
     return EXIT_INCONCLUSIVE if None in met else EXIT_MISSED
 
 
-def _slo(given: Mapping[str, Any], flags: Flags) -> str:
+def slo_of(given: Mapping[str, Any], flags: Flags) -> str:
     text: str = given.get("slo") or ""
     if text:
         flags.read("--slo", text, units.parse_slo, None)
@@ -169,9 +158,9 @@ def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> N
     known = models_of(repository_of(given))
     limit = None
     if spec.model in known:
-        limit = int(
-            model_config.read(repository_of(given) / spec.model / "config.pbtxt").get("max_batch_size", 0)
-        )
+        config = model_config.read(repository_of(given) / spec.model / "config.pbtxt")
+        limit = int(config.get("max_batch_size", 0))
+        refuse_variants(spec, config, flags, Host.here())
     check_against(spec, known or (f"no model ({repository_of(given)} has none)",), limit, flags)
 
 
@@ -179,8 +168,9 @@ def check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
     check_against(spec, target.triton.models(), None, flags)
     flags.check()
     check_against(spec, (), model_config.served(target.serving.base()).max_batch, flags)
-    if Protocol.GRPC in spec.protocols and not target.target.grpc_address:
-        flags.wrong("--protocol", "grpc", "needs --grpc-url host:port, since --url has no port to count from")
+    refuse_variants(spec, target.serving.base(), flags, None)
+    if Protocol.GRPC in spec.protocols and (missing := no_grpc(target.target, spec.vias)):
+        flags.wrong("--protocol", "grpc", missing)
     flags.check()
 
 
@@ -222,15 +212,19 @@ def new_folder(
     slo: str,
     *,
     planned: tuple[Cell, ...],
+    also: Mapping[str, Any] | None = None,
 ) -> RunFolder:
     record = RunRecord(
         name=path.name,
         created_at=utc_now(),
         command=tuple(_without_secrets(command)),
         seed=spec.seed,
-        spec=json.loads(json.dumps(asdict(spec))),
+        spec={**json.loads(json.dumps(asdict(spec))), **(also or {})},
         machine={**machine.describe(), **gpu.describe()},
-        versions={**_versions(), "tritonserver": str(target.triton.server().get("version", "unknown"))},
+        versions={
+            **versions.installed(),
+            "tritonserver": str(target.triton.server().get("version", "unknown")),
+        },
         target=target.description,
         weights=target.weights,
         slo=slo,
@@ -239,7 +233,7 @@ def new_folder(
     if given["resume"]:
         return _resumed(RunFolder.open(path), record)
     if given["force"] and (path / "run.json").exists():
-        for old in ("trials", "cells.csv", "report.html", "run.json"):
+        for old in ("trials", "cells.csv", "report.html", "ceiling.json", "run.json"):
             _remove(path / old)
     return RunFolder.create(path, record)
 
@@ -278,13 +272,3 @@ def _without_secrets(command: Sequence[str]) -> list[str]:
         hidden.append("***" if is_value else ("--header=***" if inline else word))
         previous = word
     return hidden
-
-
-def _versions() -> dict[str, str]:
-    found = {"bench": __version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

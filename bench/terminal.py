@@ -11,6 +11,7 @@ from rich.table import Table
 from bench.cell_row import CellRow, load_text, name_of
 from bench.decide import WIDE, Decision, Holds, Limit, decide, overlap
 from bench.findings import Severity
+from bench.headline import headline
 from bench.run import RunRecord
 from bench.stats import samples_needed
 from bench.units import duration, parse_slo, significant
@@ -72,7 +73,8 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     limit = Limit.of(slo) if slo else None
     decision = decide(rows, limit)
     lines = [record.weights] if record.weights else []
-    return [*lines, *_answer(decision, limit), *_trust(rows, decision)]
+    scenario = headline(rows, record)
+    return [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
 
 
 def _answer(decision: Decision, limit: Limit | None) -> list[str]:
@@ -159,7 +161,8 @@ def _count(seen: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], t
 
 def named(row: CellRow) -> str:
     """2 instances, batch 8 over http at 4 users."""
-    return f"{name_of(row)} over {row.protocol} at {load_text(row)}"
+    via = "" if row.via is None else f" via {row.via}"
+    return f"{name_of(row)} over {row.protocol}{via} at {load_text(row)}"
 
 
 def throughput(row: CellRow) -> str:
@@ -172,6 +175,8 @@ def _cells(row: CellRow) -> dict[str, str]:
     return {
         "protocol": row.protocol,
         "batch": str(row.batch),
+        "pods": "" if row.replicas is None else str(row.replicas),
+        "via": row.via or "",
         "inst.": "" if row.instances is None else str(row.instances),
         "load": load_text(row),
         "engine": row.engine,
@@ -202,10 +207,14 @@ def _used(rows: Sequence[CellRow]) -> list[str]:
     errors = ["errors"] if any(row.errors for row in rows) else []
     slo = ["within SLO"] if any(row.goodput_img_per_s is not None for row in rows) else []
     agreement = ["engines"] if any(row.agreement for row in rows) else []
+    pods = ["pods"] if any(row.replicas is not None for row in rows) else []
+    via = ["via"] if len({row.via for row in rows}) > 1 else []
     figures = ["img/s", "req/s", "p50 ms", "p99 ms", "n"]
     return [
         "protocol",
+        *via,
         "batch",
+        *pods,
         "inst.",
         "load",
         *parameters,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bench.cell import Cell
@@ -15,11 +15,13 @@ from bench.samples import Samples, Window
 class Target:
     """Where requests and control calls go. Each address without a path, e.g. http://127.0.0.1:8000."""
 
-    http_url: str
+    http_url: str  # "": nothing but the pods can be reached
     grpc_address: str | None = None  # host:port
     metrics_url: str | None = None  # with its path
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may be secret: never stored
     pid: int | None = None  # of the server, when it runs on this host and that is known
+    name: str = ""  # of a pod
+    pods: tuple[Target, ...] = ()  # behind the address, each by itself; (): the address is the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Reference:
     origin: str  # one sentence
     relative: float  # tolerance, as numpy.allclose counts it
     absolute: float
+    distance: float | None = None  # relative L2 an item may be off; None: not judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Served:
     metadata: Mapping[str, Any]  # GET /v2/models/M
     config: Mapping[str, Any]  # GET /v2/models/M/config
     reference: Reference | None = None
+    target: Target | None = None  # where, if configuring moved it: a scaled service has other pods
 
     @property
     def max_batch(self) -> int:
@@ -90,6 +94,19 @@ class Counters:
     compute_output_ns: int
     # executed batch size -> (executions, compute_infer_ns per those executions)
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    pods: Mapping[str, Counters] = field(default_factory=dict)  # each pod's own, where there are several
+
+
+def total(parts: Iterable[Counters]) -> Counters:
+    """What several servers, or several windows, counted together."""
+    parts = tuple(parts)
+    names = [entry.name for entry in fields(Counters) if entry.name not in ("batches", "pods")]
+    batches: dict[int, tuple[int, int]] = {}
+    for size, (count, ns) in (item for part in parts for item in part.batches.items()):
+        before = batches.get(size, (0, 0))
+        batches[size] = (before[0] + count, before[1] + ns)
+    sums = {name: sum(getattr(part, name) for part in parts) for name in names}
+    return Counters(**sums, batches=dict(sorted(batches.items())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,13 @@ from rich.console import Console
 from bench import cells as cells_table
 from bench import index, page, terminal, units
 from bench.cell import Protocol, ServerConfiguration
+from bench.conclusion import TALK
 from bench.errors import EXIT_OK, ServerStartFailed
 from bench.flags import Flags, choices
 from bench.opened import models_of, opened, remote_target, repository_of
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder
-from bench.sweep_verb import TALK, exit_code
+from bench.sweep_verb import exit_code
 
 
 def serve(given: Mapping[str, Any]) -> int:

@@ -141,7 +141,7 @@ def test_gpu_power_gives_energy_an_image(tmp_path: Path) -> None:
     row, _ = one_row(tmp_path, Study(cells=(cell(batch=8),), world=World(gpu=True)))
     assert row.gpu_power_w is not None
     assert row.throughput_img_per_s is not None
-    assert row.gpu_energy_j_per_img == pytest.approx(row.gpu_power_w / row.throughput_img_per_s)
+    assert row.gpu_energy_j_per_img == pytest.approx(row.gpu_power_w / row.throughput_img_per_s, rel=0.02)
 
 
 def test_the_csv_has_the_promised_columns_and_reads_back(everything: RunFolder, tmp_path: Path) -> None:

@@ -1,0 +1,299 @@
+"""`bench sweep --against` and `--variant`: measured in turns, then judged.
+
+reports/<name>/<variant>/  a run folder each
+reports/<name>/report.html, compare.html  all of them laid over each other; the verdicts
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import cells as cells_table
+from bench import compare as comparing
+from bench import gpu, machine, model_config, page
+from bench.against import (
+    BASE,
+    Variant,
+    applied,
+    base_spec,
+    check_settings,
+    differ,
+    gates_of,
+    inherited,
+    refuse_foreign,
+    served_before,
+    variants_of,
+    with_version,
+)
+from bench.cell import Engine
+from bench.cluster_target import refuse_cluster
+from bench.comparison import Comparison, unlike
+from bench.conclusion import REPORTS, TALK
+from bench.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, RunFolderError, WrongUse
+from bench.flags import Flags, sweep_spec
+from bench.gates import Gate
+from bench.locust_engine import LocustEngine
+from bench.opened import Opened, models_of, opened, remote_target, repository_of, weights_of, with_weights
+from bench.oracle import refer
+from bench.perf_analyzer_binary import PerfAnalyzer
+from bench.perf_analyzer_setup import find
+from bench.progress import ConsoleProgress
+from bench.run import RunFolder
+from bench.sensing import sensors
+from bench.serving import Serving
+from bench.spec import SweepSpec, describe
+from bench.sweep import Sweep
+from bench.sweep_verb import (
+    check_embedded,
+    check_remote,
+    engines_of,
+    new_folder,
+    slo_of,
+)
+from bench.trial import Target
+from bench.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Everything that was typed, read."""
+
+    given: Mapping[str, Any]
+    command: Sequence[str]
+    slo: str
+    gates: tuple[Gate, ...]
+    base: RunFolder | None
+    remote: Target | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """One that takes turns."""
+
+    variant: Variant
+    spec: SweepSpec
+    target: Opened  # with a serving of its own
+
+
+def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[str]) -> int:
+    """All mistakes are raised before anything starts."""
+    flags = Flags()
+    base = None if typed["against"] is None else _run_at(typed["against"])
+    given = inherited(typed, explicit, base.record) if base else dict(typed)
+    variants = variants_of(given, flags)
+    gates, slo, remote = gates_of(given, flags), slo_of(given, flags), remote_target(given, flags)
+    refuse_cluster(given, "--against and --variant", flags)
+    specs = {variant: _spec(given, variant, flags, is_remote=remote is not None) for variant in variants}
+    flags.mistakes = list(dict.fromkeys(flags.mistakes))
+    flags.check()
+    asked = Asked(given, command, slo, gates, base, remote)
+    if given["dry_run"]:
+        return _dry_run(specs)
+    path = _parent(given, specs)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        progress = stack.enter_context(ConsoleProgress())
+        first = {**given, "model": next(iter(specs.values())).model}
+        target = stack.enter_context(opened(first, remote, progress.say, path / "tritonserver.log"))
+        takers = stack.enter_context(_takers(asked, specs, target))
+        folders = [_folder(path, asked, taker, takers) for taker in takers]
+        tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(takers) else None
+        was_interrupted = _measure(takers, folders, path, scratch, progress, stack, tool)
+        progress.__exit__()
+        return EXIT_INTERRUPTED if was_interrupted else _judge(asked, path, folders)
+
+
+def _run_at(path: Path) -> RunFolder:
+    inside = sorted(found.parent.name for found in path.glob("*/run.json"))
+    if inside and not (path / "run.json").exists():
+        raise RunFolderError(f"--against {path} holds several runs: name one of {', '.join(inside)} in it.")
+    return RunFolder.open(path)
+
+
+def _spec(given: Mapping[str, Any], variant: Variant, flags: Flags, *, is_remote: bool) -> SweepSpec:
+    wanted = applied(given, variant)
+    spec = sweep_spec(wanted, flags)
+    if not is_remote:
+        check_embedded(wanted, spec, flags)
+        check_settings(wanted, variant, flags)
+    return spec
+
+
+def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
+    for variant, spec in specs.items():
+        for cell in spec.cells():
+            print(f"{variant.name}: {describe(cell)}")
+    trials = sum(len(spec.turns()) for spec in specs.values())
+    minutes = sum(len(spec.turns()) * spec.trial_s() for spec in specs.values()) / 60
+    print(f"{trials} trials, about {minutes:.1f} min, and a model load a turn")
+    return EXIT_OK
+
+
+def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Path:
+    """The folder of all, refused before anything starts when it holds something else."""
+    name = given["name"] or f"{next(iter(specs.values())).model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if Path(name).name != name:
+        raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
+    if given["force"] and given["resume"]:
+        raise WrongUse(["--force --resume: replace the runs, or go on with them; not both"])
+    path: Path = given["out"] or Path(REPORTS) / name
+    foreign = refuse_foreign(path, [BASE, *(variant.name for variant in specs)])
+    if foreign:
+        raise RunFolderError(f"--out {path} holds something else ({', '.join(foreign)}): choose another.")
+    held = [v.name for v in specs if (path / v.name / "run.json").exists()]
+    if held and not (given["force"] or given["resume"]):
+        raise RunFolderError(
+            f"--out {path} already holds {', '.join(held)}: choose another --name or --out, --resume to go "
+            "on with them, or --force to replace them."
+        )
+    if given["resume"] and not held:
+        raise RunFolderError(f"--resume: {path} holds no runs of these variants to go on with.")
+    return path
+
+
+@contextmanager
+def _takers(asked: Asked, specs: Mapping[Variant, SweepSpec], target: Opened) -> Iterator[list[Taker]]:
+    """Each with its own base configuration; somebody else's server gets its models back as they were."""
+    before: dict[str, Mapping[str, Any]] = {}
+    takers: list[Taker] = []
+    for variant, spec in specs.items():
+        config, weights = _base_config(asked, applied(asked.given, variant), target, before)
+        serving = Serving(target.triton, spec.model, with_version(config, variant.version), is_ours=True)
+        takers.append(Taker(variant, spec, replace(target, serving=serving, weights=weights)))
+    try:
+        if asked.remote is not None:
+            for taker in takers:
+                check_remote(taker.target, taker.spec, Flags())
+        yield [*_old(asked, takers), *takers]
+    finally:
+        for model, config in before.items():
+            target.triton.load(model, config)
+
+
+def _base_config(
+    asked: Asked, given: Mapping[str, Any], target: Opened, before: dict[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], str]:
+    """A model's whole configuration and its weights in a sentence; `before` keeps a remote one's."""
+    model = given["model"]
+    if asked.remote is not None:
+        if model not in before:
+            before[model] = dict(Serving(target.triton, model).base())
+        return before[model], ""
+    config = model_config.read(repository_of(given) / model / "config.pbtxt")
+    weights = weights_of(config, given["vit"])
+    return (with_weights(config, weights), weights.origin) if weights else (config, "")
+
+
+def _old(asked: Asked, takers: Sequence[Taker]) -> list[Taker]:
+    """What the base served, where it can be had and is not what the one new variant is served as."""
+    if asked.base is None:
+        return []
+    record, new = asked.base.record, takers[0]
+    spec = base_spec(record, new.spec)
+    before = served_before(record, spec)
+    known = models_of(repository_of(asked.given)) if asked.remote is None else new.target.triton.models()
+    if before is not None and spec.model in known:
+        now = new.target.serving.configure(new.spec.configurations()[0]).config
+        if len(takers) > 1 or differ(before, now):
+            serving = Serving(new.target.triton, spec.model, before, is_ours=True)
+            old = replace(new.target, serving=serving, weights=record.weights)
+            return [Taker(Variant(BASE), spec, old)]
+    TALK.print(f"{record.name} is not served again: judged against what was measured then.", soft_wrap=True)
+    here = {**machine.describe(), **gpu.describe()}
+    now_record = replace(
+        record, name=new.variant.name, machine=here, weights=new.target.weights, planned=new.spec.cells()
+    )
+    mistakes = unlike(record, now_record)
+    if mistakes and not asked.given["anyway"]:
+        raise WrongUse([*mistakes, "--anyway judges all the same; the ratios then mix both changes."])
+    return []
+
+
+def _folder(path: Path, asked: Asked, taker: Taker, takers: Sequence[Taker]) -> RunFolder:
+    also = {"variant": {"name": taker.variant.name, "settings": [list(s) for s in taker.variant.settings]}}
+    turns = {"turns": path.name} if len(takers) > 1 else {}
+    place = path / taker.variant.name
+    given = {**asked.given, "resume": asked.given["resume"] and (place / "run.json").exists()}
+    return new_folder(
+        place, given, taker.spec, asked.command, taker.target, asked.slo,
+        planned=taker.spec.cells(), also={**also, **turns},
+    )  # fmt: skip
+
+
+def _needs_perf_analyzer(takers: Sequence[Taker]) -> bool:
+    return any(Engine.PERF_ANALYZER in taker.spec.engines for taker in takers)
+
+
+def _measure(
+    takers: Sequence[Taker],
+    folders: Sequence[RunFolder],
+    path: Path,
+    scratch: Path,
+    progress: ConsoleProgress,
+    stack: ExitStack,
+    tool: PerfAnalyzer | None,
+) -> bool:
+    """Whether somebody pressed Ctrl-C."""
+    locust = stack.enter_context(LocustEngine(log=path / "locust.log"))
+    sweeps = [
+        Sweep(
+            spec=taker.spec,
+            serving=taker.target.serving,
+            target=taker.target.target,
+            folder=folder,
+            engines=engines_of(locust, tool, scratch),
+            sensors=partial(sensors, taker.target, locust),
+            refer=partial(
+                refer,
+                height=taker.spec.image_height,
+                width=taker.spec.image_width,
+                folder=scratch / taker.variant.name,  # answers of other weights have the same name
+            ),
+            progress=progress,
+        )
+        for taker, folder in zip(takers, folders, strict=True)
+    ]
+    was_interrupted = True
+    try:
+        Turns(sweeps).run()
+        was_interrupted = False
+    except KeyboardInterrupt:
+        progress.__exit__()
+        TALK.print("Interrupted: what was measured is saved; --resume goes on from here.")
+    for folder in folders:
+        cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
+        page.write(folder)
+    return was_interrupted
+
+
+def _judge(asked: Asked, path: Path, folders: Sequence[RunFolder]) -> int:
+    """Each against the base, or the first; the worst verdict is the command's."""
+    was_served_again = folders[0].path.name == BASE
+    base = asked.base if asked.base and not was_served_again else folders[0]
+    others = [folder for folder in folders if folder.path != base.path]
+    found = [comparing.compare(base, new, asked.gates, force=True, variants=True) for new in others]
+    form = "json" if asked.given["as_json"] else "table"
+    print("\n\n".join(comparing.render(comparison, form) for comparison in found))
+    _write(path, [base, *others], found)
+    return worst([comparing.exit_code(comparison) for comparison in found])
+
+
+def _write(path: Path, folders: Sequence[RunFolder], found: Sequence[Comparison]) -> None:
+    (path / "report.html").write_text(page.render(folders), encoding="utf-8")
+    for comparison in found:
+        name = "compare.html" if len(found) == 1 else f"compare-{comparison.new.name}.html"
+        (path / name).write_text(comparing.render(comparison, "html"), encoding="utf-8")
+        TALK.print(f"comparison: {path / name}", soft_wrap=True)
+    TALK.print(f"report: {path / 'report.html'}", soft_wrap=True)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """A regression says more than something undecided."""
+    return next((code for code in (EXIT_MISSED, EXIT_INCONCLUSIVE) if code in codes), EXIT_OK)

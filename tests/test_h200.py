@@ -1,0 +1,89 @@
+"""The script for a GPU machine, where there is none: what it would run is well-formed, and fits its time."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import cli, model_config
+from bench.flags import Flags, check_against, sweep_spec
+from bench.opened import SHIPPED
+from bench.spec import SweepSpec
+from bench.variant_rules import Host, refuse_variants
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "benchmarks" / "h200.sh"
+LOAD_S = 12.0  # of an instance on a GPU: torch, weights, every bucket
+MINUTES = 9
+
+
+def stages() -> dict[str, list[str]]:
+    """Name -> command."""
+    told = subprocess.run(
+        [SCRIPT, "--dry-run"], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    parts = [line.partition(": ") for line in told.splitlines()]
+    return {name: shlex.split(command) for name, _, command in parts}
+
+
+def params(words: list[str]) -> dict[str, Any]:
+    verb = words[3]
+    command = cli.bench.commands[verb]
+    return dict(command.make_context(verb, words[4:]).params)
+
+
+SWEEPS = {name: words for name, words in stages().items() if "sweep" in words}
+
+
+def spec_of(name: str) -> SweepSpec:
+    flags = Flags()
+    spec = sweep_spec(params(SWEEPS[name]), flags)
+    config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
+    check_against(spec, ("python_vit",), int(config["max_batch_size"]), flags)
+    refuse_variants(spec, config, flags, Host(has_gpu=True, has_compiler=True))
+    assert flags.mistakes == []
+    return spec
+
+
+@pytest.mark.parametrize("name", list(SWEEPS))
+def test_every_sweep_is_one_that_a_gpu_machine_takes(name: str) -> None:
+    assert spec_of(name).cells()
+
+
+def test_what_the_goals_need_is_measured() -> None:
+    spec = spec_of("goals")
+    asked = dict(spec.parameters)
+    assert (asked["precision"], asked["wire"], asked["output"]) == (("bf16",), ("uint8",), ("pooler_output",))
+    assert {1, 8, 32, 64} <= set(spec.batches)
+    assert {1, 2, 4} <= set(spec.instances)
+    assert len(spec.protocols) == len(spec.shared_memory) == 2
+
+
+def test_the_first_stages_fit_the_time() -> None:
+    """The last ones take what is left, and stop when it is over."""
+    needed_s = sum(spec_of(name).estimate_s(LOAD_S) for name in ("goals", "precision"))
+    assert needed_s < MINUTES * 60 * 0.75
+
+
+def test_ceilings_are_of_the_runs() -> None:
+    for name, words in stages().items():
+        if "ceiling" in words:
+            run = params(words)["run"]
+            assert str(run) in {str(params(sweep)["out"]) for sweep in SWEEPS.values()}, name
+
+
+def test_nothing_is_fetched_while_measuring() -> None:
+    lines = [line for line in SCRIPT.read_text().splitlines() if "pip install" in line]
+    assert lines
+    assert all("--no-index" in line for line in lines)
+
+
+def test_the_packages_to_carry_are_locked() -> None:
+    script = SCRIPT.read_text()
+    packages = script.split('PACKAGES="')[1].split('"')[0].split()
+    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert set(packages) <= locked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +43,7 @@ def serve(triton: EmbeddedTriton, server: ServerConfiguration) -> Served:
         served = Serving(control, server.model, config, is_ours=True).configure(server)
     finally:
         control.close()
-    return refer(served, 224, 224, Path(tempfile.gettempdir()) / "bench-test-references")
+    return refer(served, 224, 224, Path(tempfile.gettempdir()) / f"bench-test-references-{os.getpid()}")
 
 
 def measure(

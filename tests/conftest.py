@@ -1,4 +1,4 @@
-"""One real tritonserver for all end-to-end tests, on free ports, with no model loaded."""
+"""One real tritonserver for all end-to-end tests, on free ports, with no model loaded; one API server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kube import api_server  # noqa: F401  # a fixture
 
 from bench.embedded import EmbeddedTriton, start
 

@@ -225,6 +225,7 @@ def test_a_regression_says_more_than_something_undecided() -> None:
     assert worst([EXIT_OK]) == EXIT_OK
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 @pytest.mark.parametrize(("delay_ms", "code"), [("50", EXIT_OK), ("55", EXIT_MISSED)])
 def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube import TOKEN, ApiServer, api_server  # noqa: F401  (a fixture)
+from kube import TOKEN, ApiServer
 
 from bench.cluster import Cluster
 from bench.errors import ClusterError
@@ -20,7 +20,7 @@ RIGHTS = Path(__file__).parents[1] / "manifests" / "rights" / "role.yaml"
 
 
 @pytest.fixture
-def cluster(api_server: ApiServer) -> Iterator[Cluster]:  # noqa: F811
+def cluster(api_server: ApiServer) -> Iterator[Cluster]:
     with api_server.namespace() as one:
         yield one
 
@@ -40,7 +40,7 @@ def test_apply_read_patch_list_delete(cluster: Cluster) -> None:
 
 
 @pytest.mark.cluster
-def test_contexts_bring_their_namespace(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_contexts_bring_their_namespace(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     if not api_server.url:
         pytest.skip("an existing cluster has contexts of its own")
     monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
@@ -54,7 +54,7 @@ def test_contexts_bring_their_namespace(api_server: ApiServer, monkeypatch: pyte
 @pytest.mark.cluster
 def test_the_role_is_enough_and_without_it_the_message_says_what_is_missing(
     cluster: Cluster,
-    api_server: ApiServer,  # noqa: F811
+    api_server: ApiServer,
 ) -> None:
     name = f"system:serviceaccount:{cluster.namespace}:bench"
     user = api_server.user(cluster, name)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from controller import Controller
-from kube import ApiServer, api_server  # noqa: F401  (a fixture)
+from kube import ApiServer
 
 from bench.cli import bench
 from bench.cluster import Cluster
@@ -94,7 +94,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:  # noqa: F811
+def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:
     count = iter(range(100))
 
     def serve() -> Predictor:

@@ -16,7 +16,7 @@ from bench.summary import summarize
 from bench.trial import Trial
 from benchmarks.truth import tape_wait_ms, waited_ms
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kube import ApiServer, api_server  # noqa: F401  # a fixture
+from kube import ApiServer
 from load_kubelet import kubelet
 
 from bench import in_cluster, load_jobs
@@ -97,7 +97,7 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cluster(api_server: ApiServer) -> Any:  # noqa: F811  # the fixture's name
+def cluster(api_server: ApiServer) -> Any:
     with api_server.namespace() as cluster:
         yield cluster
 

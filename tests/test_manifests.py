@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kube import CRDS, ApiServer, api_server  # noqa: F401  (a fixture)
+from kube import CRDS, ApiServer
 
 from bench.cluster import Cluster
 from bench.platforms import DeploymentSpec, Platform, manifests, template_of
@@ -49,7 +49,7 @@ def test_each_kustomization_lists_all_files_beside_it() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(api_server: ApiServer) -> Iterator[Cluster]:  # noqa: F811
+def cluster(api_server: ApiServer) -> Iterator[Cluster]:
     with api_server.namespace() as one:
         yield one
 

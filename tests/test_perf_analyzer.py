@@ -273,6 +273,7 @@ def codes(trial: Trial) -> Mapping[str, Severity]:
     return {finding.code: finding.severity for finding in trial.findings}
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 class TestAgainstTriton:
     @pytest.mark.parametrize("protocol", list(Protocol))

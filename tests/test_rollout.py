@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from controller import Controller, Play
-from kube import ApiServer, api_server  # noqa: F401  (a fixture)
+from kube import ApiServer
 from predictor import REPOSITORY, Predictor
 
 from bench.address import target_of
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def cluster(api_server: ApiServer) -> Iterator[Cluster]:  # noqa: F811
+def cluster(api_server: ApiServer) -> Iterator[Cluster]:
     with api_server.namespace() as one:
         yield one
 

@@ -63,6 +63,7 @@ def elsewhere(port: int, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
             process.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_many_workers_give_the_result_of_one(count: int, triton: EmbeddedTriton, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_many_workers_give_the_result_of_one(count: int, triton: EmbeddedTriton,
     assert all(abs(clock["offset_ns"]) <= clock["uncertainty_ns"] for clock in clocks)
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_an_open_loop_over_workers_accounts_for_every_arrival(triton: EmbeddedTriton, tmp_path: Path) -> None:
     load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=60)
@@ -95,6 +97,7 @@ def test_an_open_loop_over_workers_accounts_for_every_arrival(triton: EmbeddedTr
         assert {"worker-lost", "clock-uncertain"}.isdisjoint(f.code for f in one.findings)
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_a_worker_killed_in_a_trial_is_a_finding_and_is_replaced(
     triton: EmbeddedTriton, tmp_path: Path
@@ -109,6 +112,7 @@ def test_a_worker_killed_in_a_trial_is_a_finding_and_is_replaced(
     assert (after.generator.workers, after.generator.lost_workers) == (2, 0)
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_workers_started_elsewhere_are_waited_for_and_end_with_the_sweep(
     triton: EmbeddedTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +131,7 @@ def test_workers_started_elsewhere_are_waited_for_and_end_with_the_sweep(
     assert codes == [-signal.SIGKILL, 0, 0]
 
 
+@pytest.mark.alone
 @pytest.mark.e2e
 def test_after_a_trial_that_broke_off_a_worker_elsewhere_starts_afresh(
     triton: EmbeddedTriton, tmp_path: Path

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from kube import api_server  # noqa: F401  # a fixture
 
 from bench.embedded import EmbeddedTriton, start
 
+# How long an example takes is the machine's business: no test asserts timings.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 

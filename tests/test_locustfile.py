@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from calibration import serve
 
+from bench.cell import ServerConfiguration
 from bench.embedded import EmbeddedTriton
-from bench.triton import Triton
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfiles" / "vit.py"
 
@@ -23,9 +24,7 @@ def locust(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def delay(triton: EmbeddedTriton) -> list[str]:
     """Words that point Locust at the calibration model."""
-    control = Triton(triton.target)
-    control.load("delay")
-    control.close()
+    serve(triton, ServerConfiguration(model="delay"))
     return ["-H", triton.target.http_url, "--grpc-host", triton.target.grpc_address or "", "--model", "delay"]
 
 

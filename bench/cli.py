@@ -19,6 +19,7 @@ from bench.cli_tune import tune_command
 from bench.cli_variants import variant_options
 from bench.cli_worker import worker, worker_options
 from bench.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.help_sections import Sectioned
 from bench.late import verb
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def bench() -> None:
     """
 
 
-@bench.command(epilog=_examples(
+@bench.command(cls=Sectioned, epilog=_examples(
     "bench sweep --batch 1,8,32",
     "bench sweep --batch 1,8 --instances 1,2 --concurrency 1,4,16 --protocol http,grpc --repeats 5",
     "bench sweep --rate 5/s,10/s --slo p99=500ms --repeats 3",
@@ -122,7 +123,11 @@ def bench() -> None:
 @click.option("--repeats", help="Trials of each cell; intervals need 3.  [default: 3]")
 @click.option("--quick", is_flag=True, help="Each cell once: no intervals, figures are indicative.")
 @click.option(
-    "--slo", default="", metavar="TERMS", help="For goodput and the verdict: p99=100ms,errors=0.1%."
+    "--slo",
+    default="",
+    show_default=False,
+    metavar="TERMS",
+    help="For goodput and the verdict: p99=100ms,errors=0.1%.",
 )
 @click.option("--check", default="1%", help="Share of answers whose values are compared with a reference.")
 @click.option("--processes", default="auto", help="Load-generating processes.")
@@ -143,7 +148,7 @@ def sweep(**given: Any) -> None:
     sys.exit(verb("sweep_verb", "sweep")(given, _command_line()))
 
 
-@bench.command(epilog=_examples(
+@bench.command(cls=Sectioned, epilog=_examples(
     "bench search --slo p99=100ms", "bench search --slo p90=500ms,errors=0.1% --batch 1,8 --instances 1,2",
 ))  # fmt: skip
 @click.option("--slo", required=True, metavar="TERMS", help="p99=100ms,errors=0.1%: what has to hold.")

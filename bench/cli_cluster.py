@@ -41,7 +41,9 @@ def _where(command: Any) -> Any:
     "--set", "sets", multiple=True, metavar="NAME=VALUE",
     help="cpu, memory, shm, pvc, model, node-selector.LABEL...; docs/cluster.md has them all.",
 )  # fmt: skip
-@click.option("--run-label", default="", help="Label of everything made.  [default: the name]")
+@click.option(
+    "--run-label", default="", show_default=False, help="Label of everything made.  [default: the name]"
+)
 @click.option("--deploy-timeout", default="15m", help="Until the pods serve.", show_default=True)
 @click.option("--keep/--no-keep", default=True, help="--no-keep: take it away again when it fails.")
 @click.option("--dry-run", is_flag=True, help="Print the manifests as YAML; nothing is asked or changed.")

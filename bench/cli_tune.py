@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bench.cli_variants import variant_options
+from bench.help_sections import Sectioned
 from bench.late import verb
 
 _EXAMPLES = """\b
@@ -67,7 +68,7 @@ def tune_command(*shared: Callable[[Any], Any]) -> click.Command:
     run: Any = tune
     for option in reversed((*_SPACE, *shared, *_MEASURING)):
         run = option(run)
-    return click.command(epilog=_EXAMPLES)(run)
+    return click.command(cls=Sectioned, epilog=_EXAMPLES)(run)
 
 
 def tune(**given: Any) -> None:

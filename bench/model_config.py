@@ -40,6 +40,13 @@ def variant(config: Mapping[str, Any], server: ServerConfiguration) -> dict[str,
     changed: dict[str, Any] = copy.deepcopy(dict(config))
     if server.instances is not None:
         changed["instance_group"] = _instance_groups(changed.get("instance_group") or [], server.instances)
+        if variants.has_variants(changed):
+            # Where nothing else differs, Triton keeps the instances that run and only adds some: ours would
+            # then go on with the cores that they had alone (13 img/s instead of 49, two on two cores).
+            changed["parameters"] = {
+                **changed["parameters"],
+                "instances": {"string_value": f"{server.instances}"},
+            }
     if server.max_batch is not None:
         changed["max_batch_size"] = server.max_batch
     if server.max_queue_delay_us == -1:

@@ -137,6 +137,14 @@ class TestVariant:
         )
 
 
+@pytest.mark.parametrize(("model", "differs"), [("python_vit", True), ("delay", False)])
+def test_another_count_of_instances_starts_the_vit_anew(model: str, differs: bool) -> None:
+    """Triton keeps running instances where only their count changes, with the threads they took."""
+    config = read(REPOSITORY / model / "config.pbtxt")
+    one, two = (variant(config, ServerConfiguration(model=model, instances=count)) for count in (1, 2))
+    assert (one["parameters"] != two["parameters"]) is differs
+
+
 def test_instances_are_summed_over_groups(tmp_path: Path) -> None:
     assert served(rich(tmp_path)).instances == 5
     assert served({}) == ServedConfig(1, 0, None, {})

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from calibration import parameters, serve
 
 from bench import perf_analyzer
 from bench.arrivals import tape_ns
@@ -37,7 +38,6 @@ from bench.perf_analyzer_command import (
 from bench.perf_analyzer_process import Process, memory_limit_bytes
 from bench.perf_analyzer_setup import setup
 from bench.trial import Live, Plan, Served, Target, Trial
-from bench.triton import Triton
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 METADATA = {
@@ -256,17 +256,9 @@ def tool() -> PerfAnalyzer:
     return setup(lambda _: None)
 
 
-def load_model(server: EmbeddedTriton, model: str, **parameters: object) -> Served:
-    """Loaded with these model parameters on top of its own."""
-    control = Triton(server.target)
-    try:
-        control.load(model)
-        config = control.config(model)
-        given = {name: {"string_value": str(value)} for name, value in parameters.items()}
-        control.load(model, {**config, "parameters": {**config.get("parameters", {}), **given}})
-        return Served(control.metadata(model), control.config(model))
-    finally:
-        control.close()
+def load_model(server: EmbeddedTriton, model: str, **values: object) -> Served:
+    """As its file says, but for these parameters."""
+    return serve(server, ServerConfiguration(model=model, parameters=parameters(**values)))
 
 
 def codes(trial: Trial) -> Mapping[str, Severity]:

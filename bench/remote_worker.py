@@ -18,6 +18,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -68,6 +69,9 @@ class MasterLink:
         for piece in pieces(buffer.getvalue()):
             self.runner.send_message("bench_samples", {"data": piece})
 
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def _on_command(self, msg: Any, **_: Any) -> None:
         command = msg.data["command"]
         if command.get("goodbye"):
@@ -89,6 +93,7 @@ class MasterLink:
         self.runner.send_message("bench_clock", {**msg.data, "answered_ns": answered_ns})
 
     def _on_restart(self, **_: Any) -> None:
+        self.close()
         os.execv(sys.executable, [sys.executable, "-m", "bench.remote_worker", *sys.argv[1:]])
 
 
@@ -109,7 +114,10 @@ def main() -> None:
         print(f"error: No Locust master answers at {host}:{port}.", file=sys.stderr)
         os._exit(EXIT_FAILED)
     gevent.spawn(Worker(link.commands, link.say, link.deliver).serve)
-    link.runner.greenlet.join()  # until Locust's master says quit, or has been silent for too long
+    try:
+        link.runner.greenlet.join()  # until Locust's master says quit, or has been silent for too long
+    finally:
+        link.close()
     os._exit(EXIT_OK if link.was_told_to_quit else EXIT_FAILED)
 
 

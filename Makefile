@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint bench example lock clean
+.PHONY: help .venv sweep test lint bench example picture lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,9 +41,13 @@ lint: $(STAMP) ## ruff and mypy --strict
 bench: $(STAMP) ## Measure the suite itself: generator, pacing, overhead
 	$(BIN)/python -m benchmarks
 
-example: $(STAMP) ## Renew reports/example with a small real run
-	$(BIN)/bench sweep --batch 1,8 --instances 1,2 --concurrency 1,4 --protocol http,grpc --repeats 3 \
-	  --duration 4s --warmup 1s --slo p95=1s --name example --force
+example: $(STAMP) ## Renew reports/example with a small real run of five minutes
+	$(BIN)/bench sweep --batch 1,4 --instances 1,2 --concurrency 1,4 --protocol http,grpc --repeats 3 \
+	  --duration 4s --warmup 500ms --slo p90=300ms --name example --force
+	rm -f reports/example/*.log
+
+picture: $(STAMP) ## Renew the README's picture of reports/example; needs chromium and chromedriver
+	$(BIN)/python -m benchmarks.screenshot reports/example/report.html docs/report.png
 
 lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate \

@@ -126,14 +126,19 @@ def check_settings(given: Mapping[str, Any], variant: Variant, flags: Flags) -> 
     if model not in models_of(repository_of(given)):
         return  # said elsewhere
     known = model_config.served(model_config.read(folder / "config.pbtxt")).parameters
-    for name, _ in variant.settings:
-        if name not in (*_OF_SERVER, "version", *known):
-            said = ", ".join(known) or "none"
-            flags.wrong("--variant", variant.name, f"{model} has no parameter {name}; it has {said}")
+    check_parameters(variant, model, known, flags)
     version = variant.version
     if version is not None and not (folder / str(version)).is_dir():
         there = ", ".join(sorted(path.name for path in folder.iterdir() if path.name.isdigit()))
         flags.wrong("--variant", variant.name, f"{model} has no version {version}; it has {there}")
+
+
+def check_parameters(variant: Variant, model: str, known: Collection[str], flags: Flags) -> None:
+    """A model would take a parameter that it does not read, and serve as before."""
+    for name, _ in variant.settings:
+        if name not in (*_OF_SERVER, "version", *known):
+            said = ", ".join(known) or "none"
+            flags.wrong("--variant", variant.name, f"{model} has no parameter {name}; it has {said}")
 
 
 def with_version(config: Mapping[str, Any], version: int | None) -> dict[str, Any]:

@@ -8,78 +8,49 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import cells as cells_table
 from bench import compare as comparing
-from bench import gpu, machine, model_config, page
+from bench import page
 from bench.against import (
     BASE,
     Variant,
     applied,
-    base_spec,
     check_settings,
-    differ,
     gates_of,
     inherited,
     refuse_foreign,
-    served_before,
     variants_of,
-    with_version,
 )
 from bench.cell import Engine
 from bench.cluster_target import refuse_cluster
-from bench.comparison import Comparison, unlike
-from bench.conclusion import REPORTS, TALK
-from bench.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, RunFolderError, WrongUse
+from bench.comparison import Comparison
+from bench.conclusion import REPORTS, TALK, list_in_index
+from bench.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, WrongUse, worst
 from bench.flags import Flags, sweep_spec
-from bench.gates import Gate
 from bench.locust_engine import LocustEngine
-from bench.opened import Opened, models_of, opened, remote_target, repository_of, weights_of, with_weights
+from bench.opened import opened, remote_target
 from bench.oracle import refer
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder
 from bench.sensing import sensors
-from bench.serving import Serving
 from bench.spec import SweepSpec, describe
 from bench.sweep import Sweep
 from bench.sweep_verb import (
     check_embedded,
-    check_remote,
     engines_of,
     new_folder,
     slo_of,
 )
-from bench.trial import Target
+from bench.takers import Asked, Taker, takers_of
 from bench.turns import Turns
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Everything that was typed, read."""
-
-    given: Mapping[str, Any]
-    command: Sequence[str]
-    slo: str
-    gates: tuple[Gate, ...]
-    base: RunFolder | None
-    remote: Target | None
-
-
-@dataclass(frozen=True, slots=True)
-class Taker:
-    """One that takes turns."""
-
-    variant: Variant
-    spec: SweepSpec
-    target: Opened  # with a serving of its own
 
 
 def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[str]) -> int:
@@ -102,7 +73,7 @@ def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[s
         progress = stack.enter_context(ConsoleProgress())
         first = {**given, "model": next(iter(specs.values())).model}
         target = stack.enter_context(opened(first, remote, progress.say, path / "tritonserver.log"))
-        takers = stack.enter_context(_takers(asked, specs, target))
+        takers = stack.enter_context(takers_of(asked, specs, target))
         folders = [_folder(path, asked, taker, takers) for taker in takers]
         tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(takers) else None
         was_interrupted = _measure(takers, folders, path, scratch, progress, stack, tool)
@@ -156,64 +127,6 @@ def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Pat
     if given["resume"] and not held:
         raise RunFolderError(f"--resume: {path} holds no runs of these variants to go on with.")
     return path
-
-
-@contextmanager
-def _takers(asked: Asked, specs: Mapping[Variant, SweepSpec], target: Opened) -> Iterator[list[Taker]]:
-    """Each with its own base configuration; somebody else's server gets its models back as they were."""
-    before: dict[str, Mapping[str, Any]] = {}
-    takers: list[Taker] = []
-    for variant, spec in specs.items():
-        config, weights = _base_config(asked, applied(asked.given, variant), target, before)
-        serving = Serving(target.triton, spec.model, with_version(config, variant.version), is_ours=True)
-        takers.append(Taker(variant, spec, replace(target, serving=serving, weights=weights)))
-    try:
-        if asked.remote is not None:
-            for taker in takers:
-                check_remote(taker.target, taker.spec, Flags())
-        yield [*_old(asked, takers), *takers]
-    finally:
-        for model, config in before.items():
-            target.triton.load(model, config)
-
-
-def _base_config(
-    asked: Asked, given: Mapping[str, Any], target: Opened, before: dict[str, Mapping[str, Any]]
-) -> tuple[Mapping[str, Any], str]:
-    """A model's whole configuration and its weights in a sentence; `before` keeps a remote one's."""
-    model = given["model"]
-    if asked.remote is not None:
-        if model not in before:
-            before[model] = dict(Serving(target.triton, model).base())
-        return before[model], ""
-    config = model_config.read(repository_of(given) / model / "config.pbtxt")
-    weights = weights_of(config, given["vit"])
-    return (with_weights(config, weights), weights.origin) if weights else (config, "")
-
-
-def _old(asked: Asked, takers: Sequence[Taker]) -> list[Taker]:
-    """What the base served, where it can be had and is not what the one new variant is served as."""
-    if asked.base is None:
-        return []
-    record, new = asked.base.record, takers[0]
-    spec = base_spec(record, new.spec)
-    before = served_before(record, spec)
-    known = models_of(repository_of(asked.given)) if asked.remote is None else new.target.triton.models()
-    if before is not None and spec.model in known:
-        now = new.target.serving.configure(new.spec.configurations()[0]).config
-        if len(takers) > 1 or differ(before, now):
-            serving = Serving(new.target.triton, spec.model, before, is_ours=True)
-            old = replace(new.target, serving=serving, weights=record.weights)
-            return [Taker(Variant(BASE), spec, old)]
-    TALK.print(f"{record.name} is not served again: judged against what was measured then.", soft_wrap=True)
-    here = {**machine.describe(), **gpu.describe()}
-    now_record = replace(
-        record, name=new.variant.name, machine=here, weights=new.target.weights, planned=new.spec.cells()
-    )
-    mistakes = unlike(record, now_record)
-    if mistakes and not asked.given["anyway"]:
-        raise WrongUse([*mistakes, "--anyway judges all the same; the ratios then mix both changes."])
-    return []
 
 
 def _folder(path: Path, asked: Asked, taker: Taker, takers: Sequence[Taker]) -> RunFolder:
@@ -270,6 +183,8 @@ def _measure(
     for folder in folders:
         cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
         page.write(folder)
+    if was_interrupted:
+        list_in_index(path)
     return was_interrupted
 
 
@@ -282,6 +197,7 @@ def _judge(asked: Asked, path: Path, folders: Sequence[RunFolder]) -> int:
     form = "json" if asked.given["as_json"] else "table"
     print("\n\n".join(comparing.render(comparison, form) for comparison in found))
     _write(path, [base, *others], found)
+    list_in_index(path)
     return worst([comparing.exit_code(comparison) for comparison in found])
 
 
@@ -292,8 +208,3 @@ def _write(path: Path, folders: Sequence[RunFolder], found: Sequence[Comparison]
         (path / name).write_text(comparing.render(comparison, "html"), encoding="utf-8")
         TALK.print(f"comparison: {path / name}", soft_wrap=True)
     TALK.print(f"report: {path / 'report.html'}", soft_wrap=True)
-
-
-def worst(codes: Sequence[int]) -> int:
-    """A regression says more than something undecided."""
-    return next((code for code in (EXIT_MISSED, EXIT_INCONCLUSIVE) if code in codes), EXIT_OK)

@@ -186,8 +186,7 @@ def measure(
     for precision, mode, output in itertools.product(*(axes[name] for name in names)):
         with Process(weights, precision, compile_mode=mode, output=output, threads=threads) as process:
             about = process.about
-            if precision not in rates:
-                rates[precision] = process.rates()
+            rates[precision] = process.rates().best(rates.get(precision))
             for batch in batches:
                 say(f"bare model: {precision}, compile {mode}, {output}, batch {batch}")
                 reached = process.images_per_s(batch, seconds, samples)
@@ -197,6 +196,7 @@ def measure(
                         images_per_s=reached,
                     )
                 )  # fmt: skip
+            rates[precision] = process.rates().best(rates[precision])
     return Ceiling(
         device=about["device"], threads=about["threads"], torch=about["torch"], shape=Shape(**about["shape"]),
         rates=rates, bare=tuple(found),

@@ -25,7 +25,8 @@ class CellRow:
     batch: int
     replicas: int | None  # pods; None: not on a cluster, or as found
     instances: int | None  # on each
-    via: str | None  # platform, pod: the way to a service on a cluster
+    via: str | None  # platform, pod: the way to a service on a cluster that was asked for
+    way: str | None  # the one that was taken, in words; None: not on a cluster
     concurrency: int | None
     rate_per_s: float | None
     arrival: str | None

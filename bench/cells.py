@@ -11,7 +11,7 @@ import pandas as pd
 from bench import ceiling
 from bench.agreement import with_agreement
 from bench.cell_row import COLUMNS, CellRow
-from bench.fold import absent, row
+from bench.fold import absent, broken, row
 from bench.run import RunFolder, RunRecord
 from bench.trial import Trial
 from bench.variants import AXES
@@ -29,10 +29,10 @@ def rows(folder: RunFolder) -> list[CellRow]:
 
 def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
     """The measured rows, with the engines' agreement, and one for each planned cell without a trial."""
-    found = {entry.cell: entry for entry in with_agreement(measured)}
+    found = {entry.cell: broken(entry, record) for entry in with_agreement(measured)}
     for cell in record.planned:
         if cell.key not in found:
-            found[cell.key] = absent(cell, record, record.failed.get(cell.key))
+            found[cell.key] = broken(absent(cell, record, record.failed.get(cell.key)), record)
     order = {cell.key: index for index, cell in enumerate(record.planned)}
     return sorted(found.values(), key=lambda entry: order.get(entry.cell, len(order)))
 

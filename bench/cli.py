@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from bench.cli_against import against_options, explicit_flags, is_compared
 from bench.cli_ceiling import ceiling, ceiling_option
 from bench.cli_cluster import deploy, undeploy
 from bench.cli_fleet import fleet_options
+from bench.cli_report import compare, report
 from bench.cli_tune import tune_command
 from bench.cli_variants import variant_options
 from bench.cli_worker import worker, worker_options
@@ -150,6 +151,7 @@ def sweep(**given: Any) -> None:
 
 @bench.command(cls=Sectioned, epilog=_examples(
     "bench search --slo p99=100ms", "bench search --slo p90=500ms,errors=0.1% --batch 1,8 --instances 1,2",
+    "bench search --slo p99=100ms --mlservice vit --replicas 1,2 --workers 4",
 ))  # fmt: skip
 @click.option("--slo", required=True, metavar="TERMS", help="p99=100ms,errors=0.1%: what has to hold.")
 @click.option("--batch", default="1", help="Images a request.")
@@ -161,6 +163,7 @@ def sweep(**given: Any) -> None:
 @click.option("--protocol", default="http", help="http, grpc, or both.")
 @click.option("--shared-memory", default="none", help="none or system.")
 @target_options
+@fleet_options
 @embedded_options
 @payload_options
 @click.option("--warmup", default="1s", help="Of each probe, at its own rate.")
@@ -169,6 +172,7 @@ def sweep(**given: Any) -> None:
 )
 @click.option("--check", default="1%", help="Share of answers whose values are compared with a reference.")
 @click.option("--processes", default="auto", help="Load-generating processes.")
+@worker_options
 @click.option("--name", help="Of the run.  [default: model and time]")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: reports/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run that is in the folder.")
@@ -205,35 +209,6 @@ def infer(**given: Any) -> None:
     sys.exit(verb("verbs", "infer")(given))
 
 
-@bench.command(
-    epilog=_examples("bench report reports/latest", "bench report reports/a reports/b --format md")
-)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write.  [default: the run's report.html]"
-)
-@click.option("--format", "form", type=click.Choice(["html", "md", "table", "json"]), default="html")
-def report(runs: Sequence[Path], out: Path | None, form: str) -> None:
-    """Rebuild a report from runs alone; several are laid over each other, a folder of runs is indexed."""
-    sys.exit(verb("verbs", "report")(runs, out, form))
-
-
-@bench.command(epilog=_examples(
-    "bench compare reports/main reports/mine --fail-if 'p99>+5%' --fail-if 'throughput<-3%'",
-))  # fmt: skip
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-@click.option(
-    "--fail-if", multiple=True, metavar="GATE", help="'p99>+5%', 'throughput<-3%'; may be repeated."
-)
-@click.option("--anyway", is_flag=True, help="Compare although machines or models differ.")
-@click.option("--format", "form", type=click.Choice(["table", "md", "html", "json"]), default="table")
-@click.option("--out", type=click.Path(path_type=Path), help="Write there instead of stdout.")
-def compare(**given: Any) -> None:
-    """Judge a run against a baseline: regression, no change, or inconclusive."""
-    sys.exit(verb("verbs", "compare")(given))
-
-
 @bench.command(epilog=_examples("bench doctor", "bench doctor --json"))
 @click.option("--tritonserver", type=click.Path(path_type=Path))
 @click.option("--perf-analyzer", type=click.Path(path_type=Path))
@@ -243,6 +218,8 @@ def doctor(tritonserver: Path | None, perf_analyzer: Path | None, as_json: bool)
     sys.exit(verb("doctor", "run")(tritonserver, perf_analyzer, as_json=as_json))
 
 
+bench.add_command(report)
+bench.add_command(compare)
 bench.add_command(worker)
 bench.add_command(deploy)
 bench.add_command(undeploy)

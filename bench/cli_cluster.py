@@ -25,6 +25,7 @@ def _where(command: Any) -> Any:
 @click.command(
     epilog="\b\nExamples:\n  bench deploy --image registry/triton-vit:1 --gpu 1\n"
     "  bench deploy --platform kserve --image registry/vit:1 --replicas 2 --set cpu=8 --set pvc=models\n"
+    "  bench deploy --name vit-grpc --protocol grpc --image registry/triton-vit:1\n"
     "  bench deploy --image registry/triton-vit:1 --dry-run | kubectl apply --dry-run=server -f -"
 )
 @click.option(
@@ -36,6 +37,10 @@ def _where(command: Any) -> Any:
 @click.option("--image", required=True, help="With tritonserver and the model's libraries.")
 @click.option("--replicas", type=int, default=1, help="Pods; fixed, no autoscaling.", show_default=True)
 @click.option("--gpu", type=int, default=0, help="For each pod; 0: CPU only.", show_default=True)
+@click.option(
+    "--protocol", type=click.Choice(["http", "grpc"]), default="http", show_default=True,
+    help="What an MLService's one port takes; the others show both.",
+)  # fmt: skip
 @click.option("--queue", default="", help="Of T9k's scheduler.")
 @click.option(
     "--set", "sets", multiple=True, metavar="NAME=VALUE",

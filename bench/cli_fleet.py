@@ -10,7 +10,11 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--mlservice", metavar="NAME", help="Measure this MLService of a cluster."),
+    click.option(
+        "--mlservice",
+        metavar="NAME[,NAME]",
+        help="Measure this service of a cluster; a second one may be the gRPC release of the same.",
+    ),
     click.option("--deploy", is_flag=True, help="Make a service on a cluster for the run, and remove it."),
     click.option("--replicas", help="Pods of the service, as a further axis.  [default: as found, or 1]"),
     click.option(
@@ -20,7 +24,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--namespace", "-n", help="Of the service.  [default: the kubeconfig's]"),
     click.option("--context", help="Of the kubeconfig.  [default: the current one]"),
-    click.option("--platform", help="For --deploy: mlservice, kserve, deployment.  [default: mlservice]"),
+    click.option("--platform", help="Of the service: mlservice, kserve, deployment.  [default: mlservice]"),
     click.option("--triton-image", help="For --deploy: with a tritonserver, see manifests/image."),
     click.option("--gpu", help="For --deploy: GPUs of each pod.  [default: 0]"),
     click.option("--queue", help="For --deploy: T9k's scheduler queue."),

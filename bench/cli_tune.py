@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bench.cli_fleet import fleet_options
 from bench.cli_variants import variant_options
 from bench.help_sections import Sectioned
 from bench.late import verb
@@ -18,13 +19,17 @@ Examples:
   bench tune --slo p99=50ms
   bench tune --slo p99=100ms --instances 1,2 --max-batch 8,32 --max-queue-delay off,1ms --precision fp32,bf16
   bench tune --slo p95=200ms --batch 1,8 --rate 5/s,10/s,20/s,40/s --budget 15m
+  bench tune --slo p99=50ms --mlservice vit --namespace demo --max-batch 8,32
   bench tune --url 127.0.0.1:8000 --model my_model --slo p99=20ms --budget 60 --json
 """
 
 
 _SPACE: tuple[Any, ...] = (
     click.option("--slo", required=True, metavar="TERMS", help="p99=50ms,errors=0.1%: what has to hold."),
-    click.option("--instances", help="To choose from.  [default: 1,2,4,8 up to the cores; with a GPU 1,2,4]"),
+    click.option(
+        "--instances",
+        help="To choose from.  [default: 1,2,4,8 up to the cores; elsewhere, or with a GPU, 1,2,4]",
+    ),
     click.option("--max-batch", help="To choose from.  [default: 8, 32 and the model's own, up to that]"),
     click.option(
         "--max-queue-delay", help="To choose from.  [default: off,0,1ms; none where nothing batches]"
@@ -56,6 +61,7 @@ _MEASURING: tuple[Any, ...] = (
     click.option("--name", help="Of the run.  [default: model and time]"),
     click.option("--out", type=click.Path(path_type=Path), help="The run's folder.  [default: reports/NAME]"),
     click.option("--force", is_flag=True, help="Replace the run that is in the folder."),
+    click.option("--resume", is_flag=True, help="Go on with the run that is in the folder."),
     click.option("--dry-run", is_flag=True, help="Print the axes, the grid and the most it would measure."),
     click.option(
         "--json", "as_json", is_flag=True, help="Print the answer and every step as JSON on stdout."
@@ -66,7 +72,7 @@ _MEASURING: tuple[Any, ...] = (
 def tune_command(*shared: Callable[[Any], Any]) -> click.Command:
     """`shared`: the options that say what is measured, as the other verbs have them."""
     run: Any = tune
-    for option in reversed((*_SPACE, *shared, *_MEASURING)):
+    for option in reversed((*_SPACE, *shared, fleet_options, *_MEASURING)):
         run = option(run)
     return click.command(cls=Sectioned, epilog=_EXAMPLES)(run)
 
@@ -77,5 +83,5 @@ def tune(**given: Any) -> None:
     Goes along one axis at a time instead of over the whole grid, and repeats the winner and the runner-up
     in turn until they can be told apart. Exit codes: 0 proved, 3 likely, 1 nothing holds the SLO.
     """
-    fixed = {"quick": False, "arrival": "poisson", "engine": "locust", "resume": False}
+    fixed = {"quick": False, "arrival": "poisson", "engine": "locust"}
     sys.exit(verb("tune_verb", "run")({**fixed, **given}, ("bench", *sys.argv[1:])))

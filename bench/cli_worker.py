@@ -25,6 +25,11 @@ _OPTIONS = (
     ),
     click.option("--in-cluster", is_flag=True, help="Run the sweep and its workers as Jobs in the cluster."),
     click.option("--load-image", help="For --in-cluster: the image with bench installed."),
+    click.option(
+        "--load-account",
+        help="For --in-cluster with --mlservice or --deploy: the service account of the sweep's pod, with "
+        "the rights in docs/cluster.md.  [default: the namespace's]",
+    ),
 )
 
 

@@ -83,7 +83,7 @@ class Cluster:
     def dry_run(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
         """What `apply` would make of it; nothing is changed. Raises ClusterError where it is refused."""
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": "true", "dryRun": "All"}
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", "dryRun": "All", "fieldValidation": "Strict"}
         return self.call("PATCH", path, query, manifest, _APPLY)
 
     def read(self, kind: str, name: str) -> Mapping[str, Any] | None:

@@ -13,14 +13,14 @@ from typing import Any
 
 from bench import platforms
 from bench.address import header
-from bench.cell import Engine, SharedMemory, Via
+from bench.cell import Engine, Protocol, SharedMemory, Via
 from bench.cluster import Cluster
 from bench.cluster_serving import ClusterServing, Say, Site
-from bench.errors import BenchError
+from bench.errors import BenchError, DeployFailed
 from bench.flags import Flags
 from bench.opened import Opened, opened, remote_target
-from bench.platforms import DeploymentSpec, Platform
-from bench.rollout import Deployed, deploy, found, undeploy
+from bench.platforms import KIND, DeploymentSpec, Platform
+from bench.rollout import Deployed, deploy_all, found, undeploy
 from bench.spec import SweepSpec
 from bench.teardown import Teardown
 from bench.trial import Target
@@ -30,16 +30,19 @@ __all__ = ["Place", "opened_at", "place_of", "refuse_cluster"]
 
 # An API call that an interrupt cut off may still be carried out after it.
 _IN_FLIGHT_S = 0.5
-_NEEDS_CLUSTER = ("replicas", "via", "namespace", "context")
-_NEEDS_DEPLOY = ("platform", "triton_image", "gpu", "queue", "set", "keep", "deploy_timeout")
+_NEEDS_CLUSTER = ("replicas", "via", "namespace", "context", "platform")
+_NEEDS_DEPLOY = ("triton_image", "gpu", "queue", "set", "keep", "deploy_timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A service to be found by its name, or to be made as `spec` says."""
+    """Services to be found by their names, or to be made as `specs` say; two where gRPC has its own."""
 
-    name: str
-    spec: DeploymentSpec | None
+    platform: Platform
+    names: tuple[str, ...]
+    specs: tuple[DeploymentSpec, ...]
+    protocols: tuple[Protocol, ...]
+    most_replicas: int
     namespace: str | None
     context: str | None
     keep: bool
@@ -59,9 +62,13 @@ def place_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Target 
         return remote_target(given, flags)
     _refuse(given, spec, flags)
     timeout = given.get("deploy_timeout") or "10m"
+    platform = flags.read("--platform", given.get("platform") or "mlservice", _platform, Platform.MLSERVICE)
     return Place(
-        name=given.get("mlservice") or "",
-        spec=_deployment(given, spec, flags) if given.get("deploy") else None,
+        platform=platform,
+        names=flags.read("--mlservice", given.get("mlservice") or "", _names, ()),
+        specs=_specs(_deployment(given, platform, spec, flags), spec) if given.get("deploy") else (),
+        protocols=spec.protocols,
+        most_replicas=max(count or 1 for count in spec.replicas),
         namespace=given.get("namespace"),
         context=given.get("context"),
         keep=bool(given.get("keep")),
@@ -84,72 +91,111 @@ def opened_at(
             yield target
         return
     cluster = Cluster.connect(place.namespace, place.context)
-    if place.spec is None:
-        service = found(cluster, Platform.MLSERVICE, place.name)
-        what = f"MLService {place.name} in namespace {cluster.namespace}"
+    if not place.specs:
+        services = _found(place, cluster)
+        what = f"{KIND[place.platform]} {' and '.join(place.names)} in namespace {cluster.namespace}"
         with (
-            _serving(place, cluster, service, given["model"], progress) as (site, serving),
-            Teardown(serving.restore, f"Taking {place.name} back to what it was first."),
+            _serving(place, cluster, services, given["model"], progress) as (site, serving),
+            Teardown(serving.restore, f"Taking {' and '.join(place.names)} back to what it was first."),
         ):
             yield _opened(site, serving, what)
         return
-    spec = replace(place.spec, namespace=cluster.namespace)
-    with _deployed(place, cluster, spec, progress) as service:
-        what = f"{spec.platform} made for the run from {spec.image}"
-        with _serving(place, cluster, service, given["model"], progress) as (site, serving):
+    with deployed_for(place, cluster, progress) as services:
+        what = f"{place.platform} made for the run from {place.specs[0].image}"
+        with _serving(place, cluster, services, given["model"], progress) as (site, serving):
             yield _opened(site, serving, what)
             if place.keep:
                 serving.restore()
 
 
 @contextmanager
-def _deployed(place: Place, cluster: Cluster, spec: DeploymentSpec, say: Say) -> Iterator[Deployed]:
+def deployed_for(place: Place, cluster: Cluster, say: Say) -> Iterator[tuple[Deployed, ...]]:
+    """What `place` wants made, served in the block and gone after it, unless it is to be kept."""
+    specs = tuple(replace(spec, namespace=cluster.namespace) for spec in place.specs)
+    label, names = specs[0].run_label, " and ".join(spec.name for spec in specs)
+    again = f"`bench undeploy --run-label {label}`"
     state = {"ready": False}
 
     def undo() -> None:
         if place.keep and state["ready"]:
-            say(f"kept {spec.name}; `bench undeploy {spec.name}` removes it")
+            say(f"kept {names}; {again} removes it")
             return
         if not state["ready"]:
-            time.sleep(_IN_FLIGHT_S)
+            time.sleep(_IN_FLIGHT_S)  # nobody can be asked whether it was
         try:
-            undeploy(cluster, say, name=spec.name, run_label=spec.run_label)
+            undeploy(cluster, say, run_label=label)
         except BenchError as error:
-            say(f"{error} `bench undeploy {spec.name}` removes what is left.")
+            say(f"{error} {again} removes what is left.")
             raise
 
-    with Teardown(undo, f"Removing {spec.name} first; that takes a moment."):
-        say(f"deploying {spec.name} as {spec.platform} in namespace {cluster.namespace}")
-        service = deploy(cluster, spec, say, place.timeout_s)
+    with Teardown(undo, f"Removing {names} first; that takes a moment."):
+        say(f"deploying {names} as {place.platform} in namespace {cluster.namespace}; {again} removes it")
+        say(cost(place))
+        services = deploy_all(cluster, specs, say, place.timeout_s)
         state["ready"] = True
-        yield service
+        yield services
+
+
+def cost(place: Place) -> str:
+    """What --deploy will hold, said before anything is applied."""
+    pods = place.most_replicas * len(place.specs)
+    gpus = sum(place.most_replicas * spec.gpu for spec in place.specs)
+    holds = f"needs up to {pods} pod{'s' * (pods != 1)} with {gpus} GPU{'s' * (gpus != 1)} in all"
+    if len(place.specs) == 1:
+        return holds
+    return (
+        f"{holds}: a platform's port is HTTP or gRPC, so each has a service with pods of its own. Half of it "
+        "will do with one --protocol, or with --via pod"
+    )
+
+
+def _found(place: Place, cluster: Cluster) -> tuple[Deployed, ...]:
+    """Raises DeployFailed where one is not there, or two take the same protocol."""
+    services = tuple(found(cluster, place.platform, name) for name in place.names)
+    if len({service.traffic for service in services}) < len(services):
+        raise DeployFailed(
+            f"--mlservice {','.join(place.names)}: the addresses of both take {services[0].traffic}; give "
+            "one of them, or one for HTTP and one for gRPC (its runtime's port named h2c)."
+        )
+    return services
 
 
 @contextmanager
 def _serving(
-    place: Place, cluster: Cluster, service: Deployed, model: str, say: Say
+    place: Place, cluster: Cluster, services: tuple[Deployed, ...], model: str, say: Say
 ) -> Iterator[tuple[Site, ClusterServing]]:
-    with Site(cluster, service, place.vias, place.headers) as site:
+    with Site(cluster, services, place.vias, place.protocols, place.headers) as site:
         yield site, ClusterServing(site, model, say, place.timeout_s)
 
 
 def _opened(site: Site, serving: ClusterServing, what: str) -> Opened:
     triton = serving.triton
     description = f"{what}, {site.describe()}"
-    return Opened(triton.target, triton, serving, description, "")
+    return Opened(triton, serving, description, "")
 
 
-def _deployment(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> DeploymentSpec:
+def _specs(wanted: DeploymentSpec, spec: SweepSpec) -> tuple[DeploymentSpec, ...]:
+    """A second service for gRPC, where both protocols are to go through addresses of one port each."""
+    if wanted.platform is not Platform.MLSERVICE or Protocol.GRPC not in spec.protocols:
+        return (wanted,)
+    if set(spec.vias) == {Via.POD}:
+        return (wanted,)
+    if Protocol.HTTP not in spec.protocols:
+        return (replace(wanted, traffic=Protocol.GRPC),)
+    return (wanted, platforms.beside(wanted))
+
+
+def _deployment(
+    given: Mapping[str, Any], platform: Platform, spec: SweepSpec, flags: Flags
+) -> DeploymentSpec:
     sets = [flags.read("--set", text, _setting, ("", "")) for text in given.get("set") or ()]
     if any(name == "model" for name, _ in sets):
         flags.wrong("--set", "model", "is what --model says")
-    stem = re.sub("[^a-z0-9]+", "-", spec.model.lower()).strip("-")[:24]
+    stem = re.sub("[^a-z0-9]+", "-", spec.model.lower()).strip("-")[:18].rstrip("-")
     name = f"bench-{stem}-{secrets.token_hex(3)}"
     replicas = spec.replicas[0] if spec.replicas else None
     wanted = DeploymentSpec(
-        platform=flags.read(
-            "--platform", given.get("platform") or "mlservice", _platform, Platform.MLSERVICE
-        ),
+        platform=platform,
         name=name,
         namespace=given.get("namespace") or "default",
         image=given.get("triton_image") or "",
@@ -178,7 +224,7 @@ def _refuse(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
         for name in _NEEDS_DEPLOY:
             if given.get(name) and name != "deploy_timeout":
                 flags.wrong(_flag(name), _text(given[name]), "goes with --deploy")
-    here = ("url", "grpc_url", "metrics_url", "tritonserver", "repository", "in_cluster")
+    here = ("url", "grpc_url", "metrics_url", "tritonserver", "repository")
     for name in here:
         if given.get(name):
             flags.wrong(_flag(name), _text(given[name]), "goes without --mlservice and --deploy")
@@ -205,6 +251,13 @@ def _platform(text: str) -> Platform:
     if text not in list(Platform):
         raise ValueError(f"allowed: {', '.join(Platform)}")
     return Platform(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if len(names) > 2 or len(set(names)) < len(names) or (text and not names):
+        raise ValueError("give NAME, or two: one whose address takes HTTP and one for gRPC")
+    return names
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -18,13 +18,24 @@ from bench.gates import Gate, parse_gate
 from bench.static_page import static_page
 from bench.stats import Change, Interval
 from bench.terminal import plain, table_row
-from bench.units import significant
+from bench.units import plural, significant
 
 __all__ = ["Comparison", "Gate", "compare", "exit_code", "parse_gate", "render"]
 
 _STYLE = {"regression": "red", "inconclusive": "yellow", "better": "green", "no change": "none"}
 _STYLES = """
 .regression { color: var(--bad); } .inconclusive { color: var(--warn); } .better { color: var(--good); }"""
+_HTML_HEADINGS = (
+    "verdict",
+    "cell",
+    "gate",
+    "",
+    "base",
+    "new",
+    "new / base",
+    "95 % interval",
+    "Hodges-Lehmann",
+)
 _HEADINGS = ("cell", "gate", "base", "new", "new / base", "95 % interval", "Hodges-Lehmann", "verdict")
 
 
@@ -34,21 +45,30 @@ def render(comparison: Comparison, form: str) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    results = [result for cell in comparison.cells for result in cell.results]
-    counts = {word: sum(result.word == word for result in results) for word in _STYLE}
-    said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    gates = " ".join(str(gate) for gate in comparison.gates)
-    if not comparison.cells:
-        return f"Inconclusive: {comparison.base.name} and {comparison.new.name} have no cell in common."
-    verdict = {
+    """The verdict and what it is made of, in a sentence."""
+    return f"{verdict(comparison)}{_counts(comparison)}."
+
+
+def verdict(comparison: Comparison) -> str:
+    words = {
         Change.REGRESSION: "Regression",
         Change.INCONCLUSIVE: "Inconclusive",
         Change.NO_CHANGE: "No regression",
     }
-    return (
-        f"{verdict[comparison.change]}: {comparison.new.name} against {comparison.base.name}, "
-        f"{len(comparison.cells)} cells, gates {gates}: {said}."
-    )
+    return f"{words[comparison.change]}: {comparison.new.name} against {comparison.base.name}"
+
+
+def _counts(comparison: Comparison) -> str:
+    if not comparison.cells:
+        return ", which have no cell in common"
+    results = [result for cell in comparison.cells for result in cell.results]
+    counts = {word: sum(result.word == word for result in results) for word in _STYLE}
+    named = {word: f"{n} {word}" for word, n in counts.items() if n}
+    if counts["regression"]:
+        named["regression"] = plural(counts["regression"], "regression")
+    said = ", ".join(named.values())
+    gates = ", ".join(str(gate) for gate in comparison.gates)
+    return f"; {plural(len(comparison.cells), 'cell')}, gates {gates}: {said}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -151,24 +171,30 @@ def _json(result: Result) -> dict[str, Any]:
 def as_html(comparison: Comparison) -> str:
     """One file without scripts; the intervals are drawn as SVG on a common log axis."""
     span = _span(comparison)
-    body = "".join(
-        f"<tr>{''.join(f'<td class=left>{escape(cell)}</td>' for cell in cells[:-1])}"
-        f"<td>{_drawn(result, span)}</td>"
-        f"<td class=left><b class='{result.word.split()[0]}'>{escape(cells[-1])}</b></td></tr>"
-        for cells, result in _rows(comparison)
-    )
-    headings = (*_HEADINGS[:-1], "", _HEADINGS[-1])
-    head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in headings)
+    body = "".join(_html_row(cells, result, span) for cells, result in _rows(comparison))
+    head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in _HTML_HEADINGS)
     said = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return static_page(
         kind="Comparison of two runs",
-        heading=headline(comparison),
-        facts="Intervals are 95 % over repeats; dashed: the gate.",
+        heading=f"{verdict(comparison)}.",
+        facts=f"{_counts(comparison).lstrip(';, ')}. Intervals are 95 % over repeats, drawn on a log axis; "
+        "full line: no change, dashed: the gate, right: more.",
         body=f'<section><div class="scroll">{table}</div></section>'
         f"<section><h2>Notes</h2><ul>{said}</ul></section>",
         style=_STYLES,
     )
+
+
+def _html_row(cells: Sequence[str], result: Result, span: float) -> str:
+    """The verdict first: it is what a narrow screen shows."""
+    *others, word = cells
+    shown = [
+        f'<b class="{word.split()[0]}">{escape(word)}</b>',
+        *map(escape, others[:2]),
+        _drawn(result, span),
+    ]
+    return f"<tr>{''.join(f'<td class=left>{cell}</td>' for cell in (*shown, *map(escape, others[2:])))}</tr>"
 
 
 def _span(comparison: Comparison) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.agreement import values_of
+from bench.cell import Engine
 from bench.cell_row import PERCENTS, CellRow
 from bench.cells import rows
 from bench.encoding import label
@@ -65,7 +66,8 @@ class CellComparison:
 
     @property
     def name(self) -> str:
-        return label(self.new)
+        engine = "" if self.new.engine == Engine.LOCUST else f" · {self.new.engine}"
+        return f"{label(self.new)}{engine}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,8 @@ def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:
     shown = (_shown(base, gate.measure), _shown(new, gate.measure))
     for name, row in (("base", base), ("new", new)):
         if row.verdict != "VALID":
-            why = f"The cell is {row.verdict} in {name}: {row.findings or row.reason or 'no findings'}."
+            said = ", ".join(row.findings.split()) or row.reason or "no findings"
+            why = f"The cell is {row.verdict} in {name}: {said}."
             return Result(gate, *shown, None, None, Change.INCONCLUSIVE, why)
     if not a or not b:
         return Result(gate, *shown, None, None, Change.INCONCLUSIVE, _too_few_samples(gate, base, new))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from bench import cells, index, page, terminal
@@ -18,7 +20,12 @@ def publish(folder: RunFolder, *, as_json: bool) -> list[CellRow]:
     cells.write_csv(rows, folder.path / "cells.csv")
     report_path = page.write(folder)
     terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
-    if folder.path.parent.name == REPORTS:
-        index.write(folder.path.parent)
+    list_in_index(folder.path)
     TALK.print(f"report: {report_path}", soft_wrap=True)
     return rows
+
+
+def list_in_index(path: Path) -> None:
+    """Renews the list of runs, where `path` is where lists are kept."""
+    if path.parent.name == REPORTS:
+        index.write(path.parent)

@@ -21,8 +21,15 @@ def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Callable
     """What makes the crew, once there is a log to write to. Mistakes are left in `flags`."""
     address = _address(given, flags)
     in_cluster = bool(given.get("in_cluster"))
-    if in_cluster and not (given.get("url") or given.get("mlservice")):
-        flags.wrong("--in-cluster", "", "needs --url: the service's address inside the cluster")
+    named = given.get("mlservice") or given.get("deploy")
+    if in_cluster and not (given.get("url") or named):
+        flags.wrong(
+            "--in-cluster", "", "needs --mlservice, --deploy, or --url with the address in the cluster"
+        )
+    if given.get("load_account") and not (in_cluster and named):
+        flags.wrong(
+            "--load-account", given["load_account"], "goes with --in-cluster and --mlservice or --deploy"
+        )
     if in_cluster and given.get("resume"):
         flags.wrong("--resume", "", "not with --in-cluster: the pod has no folder to go on with")
     if in_cluster and given.get("header"):

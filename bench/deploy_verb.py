@@ -11,6 +11,7 @@ from typing import Any
 import click
 import yaml
 
+from bench.cell import Protocol
 from bench.cluster import Cluster
 from bench.deploy_gate import pass_gate
 from bench.deploy_settings import settings_of
@@ -109,6 +110,7 @@ def _spec(given: Mapping[str, Any], namespace: str) -> DeploymentSpec:
         queue=given["queue"],
         run_label=label,
         sets=sets,
+        traffic=Protocol(given["protocol"]),
     )
     wrong += mistakes(spec)
     if not _LABEL.fullmatch(label):

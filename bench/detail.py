@@ -21,6 +21,8 @@ from bench.summary import summarize
 from bench.trial import Trial
 
 MOST_BINS = 60
+_LEAST_BINS = 12
+_A_BIN = 8  # requests, at least, on average: with fewer, a rate over time is noise
 # The tail's steps, as 1 / (1 - p): 1 is the median of nothing, 100 is p99, 1000 is p99.9.
 STEPS = tuple(m * 10**e for e in range(6) for m in (1, 1.5, 2, 3, 5, 7))
 _NOT_SHOWN = ("throttle_reasons", "energy_j", "processes")
@@ -64,12 +66,13 @@ def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Jso
 
 
 def time_series(trial: Trial, bins: int = MOST_BINS) -> Json:
-    """Columns over bins of equal width, seconds since the trial's start; None where a bin is empty."""
+    """Columns over at most `bins` of equal width, seconds since the trial's start; None: an empty one."""
     samples, window = trial.samples, trial.window
     if not len(samples):
         return {"t": [], "window": [0, window.seconds], "lines": {}}
     start = int(min(samples.intended_ns.min(), window.start_ns))
     end = int(max(np.quantile(samples.done_ns, 0.999), window.end_ns)) + 1
+    bins = max(min(bins, _LEAST_BINS), min(bins, len(samples) // _A_BIN))
     edges = np.linspace(start, end, bins + 1)
     width_s = (end - start) / bins / 1e9
     lines = {**_load_lines(samples, edges, width_s), **_machine_lines(trial, edges)}

@@ -139,6 +139,14 @@ class EmbeddedTriton:
         """One sentence from the server's log."""
         return explain(_text(self.log), self._supervisor.poll())
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it is gone by then, stubs and all: a process that dumps its memory takes a while."""
+        try:
+            self._supervisor.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def listens(self) -> bool:
         """Whether the server itself holds all three ports."""
         try:

@@ -7,6 +7,7 @@
     ├── TargetError           4   the server under test
     │   ├── Unreachable           cannot connect
     │   ├── ServerStartFailed     an embedded tritonserver did not come up
+    │   ├── ServerDied            an embedded tritonserver ended by itself; it has been started again
     │   ├── ModelLoadFailed       the model, or the configuration asked for, did not load
     │   ├── ClusterError          an API server that does not answer, or refuses
     │   └── DeployFailed          what was applied never got ready
@@ -25,6 +26,12 @@ EXIT_WRONG_USE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_FAILED = 4
 EXIT_INTERRUPTED = 130
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Of several judgements: a regression says more than something undecided."""
+    found = set(codes)
+    return next((code for code in (EXIT_MISSED, EXIT_INCONCLUSIVE) if code in found), EXIT_OK)
 
 
 class BenchError(Exception):
@@ -65,6 +72,10 @@ class Unreachable(TargetError):
 
 class ServerStartFailed(TargetError):
     """An embedded tritonserver did not come up."""
+
+
+class ServerDied(TargetError):
+    """An embedded tritonserver ended by itself. Whoever raises this has started it again."""
 
 
 class ModelLoadFailed(TargetError):

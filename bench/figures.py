@@ -25,6 +25,7 @@ from bench.encoding import (
     throughput_whiskers,
     whiskers,
 )
+from bench.limit_lines import with_limits
 from bench.units import significant
 
 
@@ -85,14 +86,15 @@ def _merit(entry: Entry) -> tuple[bool, float]:
 
 
 def against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
-    """Throughput against batch, a line an instance count; the best load of each."""
+    """Throughput against batch, a line an instance count; the best load of each, and its limits."""
     if len(keys.batches) < 2:
         return None
-    data = []
-    for group in grouped(best_over_load(entries), lambda e: e.row.instances or 0):
+    data, best = [], best_over_load(entries)
+    for group in grouped(best, lambda e: e.row.instances or 0):
         points = sorted(group, key=lambda e: e.row.batch)
         data.append(_throughput_line(points, keys, [p.row.batch for p in points]))
-    return _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
+    figure = _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
+    return with_limits(figure, best, keys)
 
 
 def against_instances(entries: Sequence[Entry], keys: Keys) -> Json | None:
@@ -194,7 +196,7 @@ def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
         model = fit_batches(batches)
         if model is not None:
             data.append(ideal(list(batches), [1e3 * model.execution_s(b) for b in batches], of_size))
-            said.append(_formula(model, group[0]))
+            said.append(_formula(model, group[0], len(batches)))
     sizes = tuple(sorted({size for drawn in data for size in drawn["x"]}))
     if len(sizes) < 2:
         return None
@@ -222,13 +224,17 @@ def _executed(group: Sequence[Entry]) -> dict[int, tuple[int, int]]:
     return {size: total[size] for size in sorted(total) if total[size][0] > 0}
 
 
-def _formula(model: BatchModel, entry: Entry) -> str:
+def _formula(model: BatchModel, entry: Entry, sizes: int) -> str:
+    """Two sizes fit any line exactly, so only more say how well it fits."""
     row = entry.row
     counted = [f"{row.instances} inst"] if row.instances is not None else ["as served"]
     who = ", ".join([*counted, *(f"{name} {value}" for name, value in row.parameters.items())])
     times = f"{significant(1e3 * model.fixed_s)} + {significant(1e3 * model.per_item_s)} b ms"
-    ceiling = "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s a device"
-    return f"{who}: s(b) = {times}, within {model.worst:.1%}{ceiling}"
+    ceiling = (
+        "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s an instance"
+    )
+    within = f", within {model.worst:.1%}" if sizes > 2 else ""
+    return f"{who}: s(b) = {times}{within}{ceiling}"
 
 
 def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:

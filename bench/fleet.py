@@ -19,28 +19,55 @@ from bench.triton import Snapshot, Triton
 T = TypeVar("T")
 
 
+SERVICE, GRPC_SERVICE = "service address", "gRPC service's address"
+PODS, FORWARDED = "pods", "pods by port-forward"
+
+
 def control_of(target: Target) -> Triton:
     """The control side of a target: of the server itself, or of every pod behind its address."""
     return Fleet(target) if target.pods else Triton(target)
 
 
+def service_of(target: Target, protocol: Protocol) -> Target:
+    """The service that takes a protocol, with no pods but its own: a port of a platform is HTTP or gRPC."""
+    other = target.over_grpc if protocol is Protocol.GRPC else None
+    if other is not None:
+        return other
+    return target if target.over_grpc is None else replace(target, over_grpc=None)
+
+
 def ways(target: Target, load: Load) -> tuple[Target, ...]:
     """Where the users of a load send their requests: all to one address, or spread over the pods.
 
-    A platform that has no gRPC address of its own leaves gRPC the way straight to the pods.
+    A service whose address does not take the protocol leaves it the way straight to the pods.
     """
-    silent = not (target.grpc_address if load.protocol is Protocol.GRPC else target.http_url)
-    straight = load.via is Via.POD or silent
-    return target.pods if straight and target.pods else (target,)
+    service = service_of(target, load.protocol)
+    straight = load.via is Via.POD or not _takes(service, load.protocol)
+    return service.pods if straight and service.pods else (service,)
 
 
-def no_grpc(target: Target, vias: tuple[Via | None, ...]) -> str:
-    """What to do where gRPC is asked for and there is no address for it; ""."""
-    if target.grpc_address or (target.pods and Via.PLATFORM not in vias):
+def way_of(target: Target, load: Load) -> dict[str, str]:
+    """How a load's requests went, in words and as an address, to be kept with its trial; {} off clusters."""
+    found = ways(target, load)
+    address = found[0].grpc_address if load.protocol is Protocol.GRPC else found[0].http_url
+    return {"way": found[0].way, "address": address or ""} if found[0].way else {}
+
+
+def no_way(target: Target, protocol: Protocol, vias: tuple[Via | None, ...]) -> str:
+    """What to do where a protocol is asked for and there is no address for it; ""."""
+    service = service_of(target, protocol)
+    if _takes(service, protocol) or (service.pods and Via.PLATFORM not in vias):
         return ""
-    if target.pods:
-        return "the platform's address speaks HTTP only: leave out --via, or give --via pod"
+    if service.pods:
+        return (
+            f"the service's address does not take {protocol}: name a service that does beside it "
+            "(--mlservice A,B), leave out --via, or give --via pod"
+        )
     return "needs --grpc-url host:port, since --url has no port to count from"
+
+
+def _takes(service: Target, protocol: Protocol) -> bool:
+    return bool(service.grpc_address if protocol is Protocol.GRPC else service.http_url)
 
 
 def only_way(target: Target, load: Load) -> Target:
@@ -79,7 +106,8 @@ class Fleet(Triton):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._pods = tuple(Triton(pod) for pod in target.pods)
+        others = target.over_grpc.pods if target.over_grpc else ()
+        self._pods = tuple(Triton(pod) for pod in dict.fromkeys((*target.pods, *others)))
         self._threads = ThreadPoolExecutor(max(1, len(self._pods)), thread_name_prefix="bench-pod")
 
     def close(self) -> None:

@@ -7,11 +7,12 @@ repeats. What has no number is None.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from bench import gpu_means, traffic, variants
+from bench import gpu_means, traffic, units, variants
 from bench.cell import Cell, SharedMemory
 from bench.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.checks import judge, mean_of
@@ -41,6 +42,7 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
     counters = _sum([trial.counters for trial in trials])
     known: dict[str, Any] = {
         **identity(trials[0].cell, record),
+        "way": ", ".join(sorted({trial.engine.get("way", "") for trial in trials})) or None,
         "repeats": len(trials),
         "requests": sum(s.requests for s in summaries),
         "errors": errors,
@@ -66,6 +68,34 @@ def absent(cell: Cell, record: RunRecord, reason: str | None) -> CellRow:
     said = {"verdict": "NOT RUN" if reason is None else "FAILED"}
     known = {**dict.fromkeys(COLUMNS), **_COUNTS, **identity(cell, record), **said}
     return CellRow(**known, reason=reason or "The run ended before it.")
+
+
+def broken(found: CellRow, record: RunRecord) -> CellRow:
+    """With what is to say of a cell of which a repeat failed, or whose server died."""
+    reason = record.failed.get(found.cell)
+    if reason is None or (not found.repeats and found.cell not in {crash.key for crash in record.crashes}):
+        return found
+    remarks = merged([*found.remarks, _failure(found, reason, record)])
+    said = str(verdict(remarks)) if found.repeats else found.verdict
+    return replace(found, verdict=said, remarks=remarks, findings=codes(remarks), reason=reason)
+
+
+def _failure(found: CellRow, reason: str, record: RunRecord) -> Finding:
+    if found.cell in {crash.key for crash in record.crashes}:
+        return Finding(
+            "server-died",
+            Severity.INVALID,
+            reason,
+            "The server died while this cell was measured, and was started again.",
+            "Its log is kept as tritonserver-1.log (-2...) in the run's folder; --resume measures it again.",
+        )
+    return Finding(
+        "repeat-failed",
+        Severity.WARNING,
+        f"{units.plural(found.repeats, 'repeat')} could be measured, then no more: {reason}",
+        "The figures are of those that could.",
+        "--resume measures the others.",
+    )
 
 
 def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _SECTIONS: dict[str, str] = {
     "A service on a cluster": "mlservice deploy namespace context platform triton_image gpu queue sets set "
     "keep deploy_timeout",
     "Measuring": "duration warmup repeats quick longest_probe longest_trial check seed ceiling",
-    "Who makes the load": "processes workers locust_master in_cluster load_image perf_analyzer",
+    "Who makes the load": "processes workers locust_master in_cluster load_image load_account perf_analyzer",
 }
 _SECTION_OF = {name: title for title, names in _SECTIONS.items() for name in names.split()}
 

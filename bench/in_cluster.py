@@ -15,11 +15,14 @@ from typing import Any
 
 from bench import load_jobs
 from bench.cluster import Cluster
+from bench.cluster_target import Place, deployed_for
 from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, ToolError
 from bench.load_jobs import REPORT_PORT, LoadJobs
 from bench.load_pod import unpack
 from bench.run import RunFolder
 from bench.spec import SweepSpec
+from bench.teardown import Teardown
+from bench.trial import Target
 
 DEFAULT_IMAGE = "triton-bench"  # as manifests/locust/Dockerfile is built in docs/workers.md
 _START_TIMEOUT_S = 300.0
@@ -41,38 +44,68 @@ def forwarded(cluster: Cluster, pod: str) -> Iterator[str]:
 
 
 def measured(
-    given: Mapping[str, Any], spec: SweepSpec, command: Sequence[str], path: Path, say: Say
+    given: Mapping[str, Any],
+    place: Target | Place | None,
+    spec: SweepSpec,
+    command: Sequence[str],
+    path: Path,
+    say: Say,
 ) -> RunFolder:
     """The run folder that the sweep in the cluster left; nothing else of it is left there.
 
+    What --deploy makes is made and removed from here, whatever happens to the pod meanwhile.
     Raises ClusterError or ToolError; KeyboardInterrupt after what was measured has been fetched.
     """
     cluster = Cluster.connect(given.get("namespace"), given.get("context"))
-    jobs = LoadJobs(
-        name=f"bench-load-{secrets.token_hex(3)}",
-        namespace=cluster.namespace,
-        image=given.get("load_image") or DEFAULT_IMAGE,
-        workers=spec.workers,
-        arguments=load_jobs.arguments_of(command),
-    )
-    code = run(cluster, jobs, path, say)
+    with _named(place, cluster, say) as words:
+        jobs = LoadJobs(
+            name=f"bench-load-{secrets.token_hex(3)}",
+            namespace=cluster.namespace,
+            image=given.get("load_image") or DEFAULT_IMAGE,
+            workers=spec.workers,
+            arguments=(*words, *load_jobs.arguments_of(command)),
+            asks_api=bool(words),
+            account=given.get("load_account") or "",
+        )
+        code = run(cluster, jobs, path, say)
     if not (path / "run.json").exists() or code not in (EXIT_OK, EXIT_MISSED, EXIT_INCONCLUSIVE):
         raise ToolError(f"The sweep in the cluster ended with code {code}: its words are above.")
     return RunFolder.open(path)
 
 
-def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach = forwarded) -> int:
+@contextmanager
+def _named(place: Target | Place | None, cluster: Cluster, say: Say) -> Iterator[tuple[str, ...]]:
+    """The service as the sweep in the cluster is told of it; () where that is an address alone."""
+    if not isinstance(place, Place):
+        yield ()
+        return
+    making = deployed_for(place, cluster, say) if place.specs else contextlib.nullcontext(())
+    with making as services:
+        names = [service.name for service in services] or place.names
+        yield ("--mlservice", ",".join(names), "--platform", place.platform)
+
+
+def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach | None = None) -> int:
     """The exit code of the sweep in the cluster; its folder lies at `path` then."""
-    try:
+    with Teardown(lambda: _remove(cluster, jobs), "Removing the load's Jobs first; that takes a moment."):
         for manifest in load_jobs.manifests(jobs):
             cluster.apply(manifest)
         say(f"Jobs {jobs.name} and {jobs.name}-worker applied in namespace {cluster.namespace}.")
         pod = _started(cluster, jobs)
-        with reach(cluster, pod) as url:
+        with (reach or forwarded)(cluster, pod) as url:
             return _followed(url, path, say)
-    finally:
-        for kind, name in load_jobs.objects(jobs):
+
+
+def _remove(cluster: Cluster, jobs: LoadJobs) -> None:
+    """All of it, also where one cannot be removed. Raises the last ClusterError."""
+    failed: ClusterError | None = None
+    for kind, name in load_jobs.objects(jobs):
+        try:
             cluster.delete(kind, name)
+        except ClusterError as error:
+            failed = ClusterError(f"{error} `kubectl delete {kind.lower()} {name}` removes what is left.")
+    if failed is not None:
+        raise failed
 
 
 def _started(cluster: Cluster, jobs: LoadJobs) -> str:
@@ -87,7 +120,7 @@ def _started(cluster: Cluster, jobs: LoadJobs) -> str:
             why, hopeless = _why_not(status)
             if hopeless:
                 raise ClusterError(f"The load's pod {name} cannot start: {why}. Check --load-image.")
-        time.sleep(0.5)
+        time.sleep(0.5)  # polled: a watch would need one more verb than list
     raise ClusterError(f"The load's pod was not ready within {_START_TIMEOUT_S:g} s: {why}.")
 
 
@@ -134,7 +167,7 @@ def _collected(url: str, path: Path, say: Say, silent_s: float) -> int:
                 raise ToolError(
                     f"The sweep's pod has been out of reach for {silent_s:g} s ({error}): its Job is deleted."
                 ) from error
-            time.sleep(1)
+            time.sleep(1)  # a node or the API server that comes back takes seconds
             continue
         begin, heard = told["next"], time.monotonic()
         if told["said"].strip():
@@ -143,7 +176,7 @@ def _collected(url: str, path: Path, say: Say, silent_s: float) -> int:
             unpack(_get(f"{url}/run.tar.gz"), path)
             _post(f"{url}/collected")
             return int(told["exit_code"])
-        time.sleep(1)
+        time.sleep(1)  # as often as somebody who reads along wants it
 
 
 def _get(url: str) -> bytes:

@@ -28,6 +28,16 @@ _OUTER = {
     "--out": True,
     "--namespace": True,
     "--context": True,
+    # The service is made and found from here; the sweep there is told its name.
+    "--mlservice": True,
+    "--platform": True,
+    "--deploy": False,
+    "--triton-image": True,
+    "--gpu": True,
+    "--queue": True,
+    "--set": True,
+    "--keep": False,
+    "--load-account": True,
 }
 
 
@@ -38,6 +48,8 @@ class LoadJobs:
     image: str  # with bench installed, in the version of the one who asks
     workers: int
     arguments: tuple[str, ...]  # of `bench sweep`
+    asks_api: bool = False  # the sweep finds, scales and watches a service, so its pod has a token
+    account: str = ""  # whose token; "": the namespace's own
 
     @property
     def selector(self) -> str:
@@ -112,7 +124,12 @@ def _master(jobs: LoadJobs) -> dict[str, Any]:
         {"name": "run", "emptyDir": {}},
     ]
     # A second sweep in place of a failed one would measure something else: backoffLimit 0.
-    return _job(jobs, jobs.name, "master", container, {"backoffLimit": 0}, "Never", volumes)
+    job = _job(jobs, jobs.name, "master", container, {"backoffLimit": 0}, "Never", volumes)
+    if jobs.asks_api:
+        pod = job["spec"]["template"]["spec"]
+        pod["automountServiceAccountToken"] = True
+        pod |= {"serviceAccountName": jobs.account} if jobs.account else {}
+    return job
 
 
 def _workers(jobs: LoadJobs) -> dict[str, Any]:
@@ -141,7 +158,7 @@ def _job(
         "restartPolicy": restart,
         # LOCUST_... variables of a Service named so would be read by Locust as its options.
         "enableServiceLinks": False,
-        "automountServiceAccountToken": False,  # nothing in these pods asks the API server
+        "automountServiceAccountToken": False,  # workers have nothing to ask the API server
         "affinity": _affinity(),
         "containers": [container],
         **({"volumes": volumes} if volumes else {}),

@@ -23,7 +23,7 @@ from bench.cell import Load
 from bench.checks import is_client_bound
 from bench.errors import ToolError
 from bench.findings import Finding, Severity
-from bench.fleet import control_of, ways
+from bench.fleet import control_of, service_of, ways
 from bench.lanes import Order
 from bench.machine import usable_cores
 from bench.samples import Samples, Window
@@ -85,7 +85,7 @@ class LocustEngine:
     ) -> Trial:
         workers = self._crew.ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
-        control = control_of(target)
+        control = control_of(service_of(target, plan.cell.load.protocol))  # idle pods have nothing to count
         try:
             for worker, order in zip(workers, orders, strict=True):
                 worker.live = {}

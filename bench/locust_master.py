@@ -88,7 +88,7 @@ class Relay:
             for i, part in enumerate(parts):
                 data = {"digest": digest, "data": part, "last": i == len(parts) - 1}
                 self._runner.send_message("bench_file", data, to)
-                gevent.sleep(0)
+                gevent.sleep(0)  # heartbeats go between the pieces of a large file
             worker.has.add(digest)
         return digest
 
@@ -137,7 +137,7 @@ class Relay:
     def _watch(self) -> None:
         """Locust misses a worker after three heartbeats, about four seconds; so does the parent."""
         while True:
-            gevent.sleep(_LOOK_EVERY_S)
+            gevent.sleep(_LOOK_EVERY_S)  # Locust keeps a state and tells nobody when it changes
             for name, worker in list(self._workers.items()):
                 node = self._runner.clients.get(name)
                 is_missing = node is None or node.state == STATE_MISSING

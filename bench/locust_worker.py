@@ -159,7 +159,7 @@ class Worker:
         told = 0
         recorder = session.recorder
         while True:
-            gevent.sleep(_LIVE_EVERY_S)
+            gevent.sleep(_LIVE_EVERY_S)  # as often as a progress line is worth reading
             now = len(recorder)
             fresh = np.array(recorder.done_ns[told:now]) - np.array(recorder.intended_ns[told:now])
             p50, p99 = np.percentile(fresh, [50, 99]) if now > told else (0.0, 0.0)

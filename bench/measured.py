@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
 from bench.run import RunRecord
 from bench.units import bytes_text
 
+_SAID_ELSEWHERE = ("seed",)
 DEFINITIONS = (
     (
         "img/s, req/s",
@@ -67,7 +68,7 @@ def measured_html(record: RunRecord) -> str:
         f"<div><h3>Run</h3>{_pairs(about)}</div>"
         f"<div><h3>Machine of the load generator</h3>{_pairs(machine.items())}</div>"
         f"<div><h3>Versions</h3>{_pairs(record.versions.items())}</div>"
-        f"<div><h3>Asked</h3>{_pairs((k, _short(v)) for k, v in record.spec.items())}</div>"
+        f"<div><h3>Asked</h3>{_pairs(_asked(record.spec))}</div>"
         "</div>" + _served(record) + f"<h3>What the figures mean</h3>{_pairs(DEFINITIONS)}"
     )
 
@@ -86,6 +87,12 @@ def _served(record: RunRecord) -> str:
 def _pairs(entries: Iterable[tuple[str, str]]) -> str:
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries if v)
     return f'<dl class="pairs">{rows}</dl>'
+
+
+def _asked(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was left as it is says nothing."""
+    told = {name: value for name, value in spec.items() if value not in (None, False, 0, "", [], [None])}
+    return [(name, _short(value)) for name, value in told.items() if name not in _SAID_ELSEWHERE]
 
 
 def _short(value: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.cell import ServerConfiguration
 from bench.embedded import find_tritonserver, start
 from bench.errors import Unreachable
 from bench.flags import Flags
+from bench.restart import OwnTriton
 from bench.serving import Serving
 from bench.trial import Target
 from bench.triton import Triton
@@ -24,11 +26,15 @@ SHIPPED = Path(__file__).parents[1] / "model_repository"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    target: Target
     triton: Triton
     serving: Serving
     description: str  # for the report: what was measured, and where the client ran
     weights: str  # one sentence, or ""
+
+    @property
+    def target(self) -> Target:
+        """Where it is now: an embedded server that was started again has other ports."""
+        return self.triton.target
 
 
 def repository_of(given: Mapping[str, Any]) -> Path:
@@ -77,7 +83,7 @@ def _remote(model: str, target: Target) -> Iterator[Opened]:
             triton.server()  # says why, if nothing answers at all
             raise Unreachable(f"{target.http_url} answers, but is not live: wait for it, or read its log.")
         serving = Serving(triton, model)
-        yield Opened(target, triton, serving, f"{target.http_url}, client on another process's host", "")
+        yield Opened(triton, serving, f"{target.http_url}, client on another process's host", "")
         serving.restore()
     finally:
         triton.close()
@@ -93,14 +99,11 @@ def _embedded(given: Mapping[str, Any], progress: Callable[[str], None], log: Pa
         config = with_weights(config, weights)
     server = find_tritonserver(given.get("tritonserver"))
     ports = (given.get("http_port", 0), given.get("grpc_port", 0), given.get("metrics_port", 0))
-    with start(repository, log=log, server=server, ports=ports, progress=progress) as running:
-        triton = Triton(running.target)
-        try:
-            serving = Serving(triton, model, config, is_ours=True)
-            description = f"embedded tritonserver ({server.origin}), client on the same host"
-            yield Opened(running.target, triton, serving, description, weights.origin if weights else "")
-        finally:
-            triton.close()
+    launch = partial(start, repository, log=log, server=server, ports=ports, progress=progress)
+    with closing(OwnTriton(launch, progress)) as triton:
+        serving = Serving(triton, model, config, is_ours=True)
+        description = f"embedded tritonserver ({server.origin}), client on the same host"
+        yield Opened(triton, serving, description, weights.origin if weights else "")
 
 
 def weights_of(config: Mapping[str, Any], choice: str) -> Weights | None:

@@ -30,16 +30,17 @@ from bench.repeat import repeat_command
 from bench.run import RunFolder, RunRecord
 from bench.searched import search_html
 from bench.stats import LEAST_REPEATS, samples_needed
+from bench.terminal import restarts
 from bench.trial import Trial
 from bench.tuned import tuned_html
-from bench.units import parse_slo
+from bench.units import parse_slo, plural
 from bench.wall import explained
 
 # Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
 MOST_SERIES = 60
 _MOST_NUMBERS = 75_000  # in all time series together: about 400 kB
 _LOAD_LINES = 7
-_SCRIPTS = ("page.js", "page_answer.js", "page_cells.js")
+_SCRIPTS = ("page.js", "page_theme.js", "page_answer.js", "page_cells.js")
 _NOT_IN_JSON = ("percentiles",)
 
 Json = dict[str, Any]
@@ -70,7 +71,8 @@ def render(folders: Sequence[RunFolder]) -> str:
         {
             "title": escape(f"{records[-1].name} · Triton benchmark"),
             "heading": escape(records[-1].name),
-            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1]),
+            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1])
+            + _beside(records[:-1]),
             "css": _asset("page.css"),
             "search": "".join(search_html(folder) + tuned_html(folder) for _, folder in reversed(runs)),
             "measured": "".join(measured_html(record) for record in reversed(records)),
@@ -183,10 +185,16 @@ def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
         escape(record.target),
         escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
         escape(record.created_at.replace("T", " ")[:16]),
-        f"{len(rows)} cells, {requests:,} requests",
+        f"{plural(len(rows), 'cell')}, {plural(requests, 'request')}",
     ]
     unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
-    return " · ".join(part for part in said if part) + unfinished
+    died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
+    return " · ".join(part for part in said if part) + unfinished + died
+
+
+def _beside(others: Sequence[RunRecord]) -> str:
+    names = ", ".join(record.name for record in others)
+    return f" · laid over <b>{escape(names)}</b>, which are faint and not judged" if others else ""
 
 
 def _fill(values: Mapping[str, str]) -> str:

@@ -42,6 +42,7 @@ function drawCard() {
     const most = Math.max(0, ...d.by.unknown.map((row) => row.latency_n)), needed = DATA.needed[DATA.percents.indexOf(state.percent)];
     const why = !d.valid.length ? "Nothing valid was measured." : d.by.unknown.length ? `Too few samples to tell what holds ${limitText()}.` : `No measured configuration holds ${limitText()}.`;
     if (d.by.unknown.length) items.push(["warn", [`p${state.percent} needs ${count(needed)} requests; the most any of these cells has is ${count(most)}. Measure longer, or set the limit on a lower percentile.`]]);
+    if (!d.valid.length) items.push(...blamed());
     const nearest = d.valid.filter((row) => latency(row, state.percent) !== null).sort((a, b) => latency(a, state.percent) - latency(b, state.percent))[0];
     if (nearest) items.push(["", ["Nearest: ", link(nearest), ` with p${state.percent} of ${ms(latency(nearest, state.percent))}.`]]);
     $("card").replaceChildren(h("p", { class: "headline" }, why), list([...items, ...limits(d)]));
@@ -56,13 +57,20 @@ function drawCard() {
   items.push(...confidence(d), ...limits(d));
   $("card").replaceChildren(...[headline, state.bound === null ? figures(d) : null, list(items)].filter(Boolean));
 }
+/* What made everything worthless, and what to do. */
+function blamed() {
+  const main = ROWS.filter((row) => row.run === NEWEST);
+  const failed = main.filter((row) => row.verdict === "FAILED").slice(0, 1).map((row) => ["bad", [link(row), ` failed: ${row.reason}`]]);
+  const seen = new Map(main.flatMap((row) => row.remarks.filter((finding) => finding.severity === "INVALID").map((finding) => [finding.code, finding])));
+  return [...failed, ...[...seen.values()].map((finding) => ["bad", [h("b", {}, finding.code), `: ${finding.seen} ${finding.cause} ${finding.next_step}`]])];
+}
 const list = (items) => h("ul", {}, items.map(([kind, content]) => h("li", { class: kind }, content)));
 
 function confidence(d) {
   const items = [];
-  if (d.first && d.first !== d.best && d.first.throughput_img_per_s > 0) {
+  if (d.first && (d.first.batch !== d.best.batch || d.first.instances !== d.best.instances) && d.first.throughput_img_per_s > 0) {
     const times = d.best.throughput_img_per_s / d.first.throughput_img_per_s;
-    items.push(["good", [`${sig(times, 2)}× the throughput of `, link(d.first, named(d.first)), ` (${sig(d.first.throughput_img_per_s)} img/s).`]]);
+    items.push([times > 1 ? "good" : "", [`${sig(times, 2)}× the throughput of `, link(d.first, named(d.first)), ` (${sig(d.first.throughput_img_per_s)} img/s).`]]);
   }
   if (d.next) {
     const unknown = d.best.throughput_img_per_s_low === null || d.next.throughput_img_per_s_high === null;
@@ -75,7 +83,7 @@ function confidence(d) {
 
 function limits(d) {
   if (state.bound === null) return [];
-  const said = [`${plural(d.by.yes.length, "cell")} of ${d.valid.length} hold the limit`];
+  const said = [`${plural(d.by.yes.length, "cell")} of ${d.valid.length} ${d.by.yes.length === 1 ? "holds" : "hold"} the limit`];
   if (d.by.likely.length) said.push(`${d.by.likely.length} likely do`);
   if (d.by.no.length) said.push(`${d.by.no.length} ${d.by.no.length === 1 ? "misses" : "miss"} it`);
   if (d.by.unknown.length) said.push(`${d.by.unknown.length} ${d.by.unknown.length === 1 ? "has" : "have"} too few samples to tell`);
@@ -104,7 +112,7 @@ function drawTrust() {
   const counts = ["VALID", "INVALID", "FAILED", "NOT RUN"].map((v) => [v, main.filter((row) => row.verdict === v).length]).filter(([, n]) => n);
   $("trust").replaceChildren(
     h("p", { class: "counts" }, counts.map(([verdict, n]) => h("span", {}, h("b", {}, count(n)), ` ${verdict}`)), h("span", {}, DATA.trust)),
-    ...entries.map(({ finding, rows }) => h("details", {}, h("summary", {}, h("span", { class: `tag ${finding.severity}` }, finding.severity), ` ${finding.code} `, h("span", { class: "note" }, `· ${plural(rows.length, "cell")}`)),
+    ...entries.map(({ finding, rows }) => h("details", {}, h("summary", {}, h("span", { class: `tag ${finding.severity}` }, finding.severity), ` ${finding.code} `, h("span", { class: "note" }, `· ${plural(rows.length, "cell")} · ${finding.seen}`)),
       h("div", { class: "finding" }, h("p", {}, h("b", {}, "Seen: "), finding.seen, finding.cause && h("b", {}, " Why: "), finding.cause, finding.next_step && h("b", {}, " Next: "), finding.next_step),
         h("p", {}, rows.slice(0, 12).flatMap((row, i) => [i ? ", " : "", link(row)]), rows.length > 12 ? ` and ${rows.length - 12} more` : "")))));
 }
@@ -157,7 +165,7 @@ function place(rows, metric) {
   const fit = limited ? valid.filter((row) => ["yes", "likely"].includes(holds(row, state.percent, state.bound))) : valid;
   const best = fit.sort((a, b) => (metric.up ? metric.of(b) - metric.of(a) : metric.of(a) - metric.of(b)))[0];
   if (best) return { best, likely: limited && holds(best, state.percent, state.bound) === "likely" };
-  if (limited && valid.length) return { none: valid.every((row) => holds(row, state.percent, state.bound) === "unknown") ? "too few samples" : "over the limit" };
+  if (limited && valid.length) return { none: valid.some((row) => holds(row, state.percent, state.bound) === "unknown") ? "too few samples" : "over the limit" };
   const verdicts = new Set(rows.map((row) => row.verdict));
   return { none: verdicts.has("FAILED") ? "failed" : verdicts.has("INVALID") ? "INVALID" : verdicts.has("VALID") ? "n/a" : rows.length ? "not run" : "not asked", failed: verdicts.has("FAILED") };
 }
@@ -189,7 +197,7 @@ function setLimit() {
   const values = ROWS.filter(isMain).map((row) => latency(row, state.percent)).filter((v) => v !== null);
   $("limit").hidden = !values.length;
   if (!values.length) return;
-  LIMIT.low = Math.log10(Math.min(...values) * 0.8); LIMIT.high = Math.log10(Math.max(...values, state.bound ?? 0) * 1.25);
+  LIMIT.low = Math.log10(Math.min(...values, state.bound ?? Infinity) * 0.8); LIMIT.high = Math.log10(Math.max(...values, state.bound ?? 0) * 1.25);
 }
 function drawLimit() {
   $("bound").value = state.bound === null ? 1000 : Math.round((1000 * (Math.log10(state.bound) - LIMIT.low)) / (LIMIT.high - LIMIT.low));

@@ -10,7 +10,7 @@ const COLUMNS = [
   ["errors", (row) => row.errors, "number", (row) => (row.errors ? count(row.errors) : "0")],
   ["queue ms", (row) => row.server_queue_ms, "number"],
   ["infer ms", (row) => row.server_compute_infer_ms, "number"],
-  ["batch run", (row) => row.executed_batch_mean, "number"],
+  ["executed batch", (row) => row.executed_batch_mean, "number"],
   ["verdict", (row) => row.verdict, "left", (row) => h("span", { class: `tag ${row.verdict.split(" ")[0]}` }, row.verdict)],
   ["findings", (row) => row.findings || row.reason, "left", (row) => (row.findings || row.reason || "").split(" ").join(row.findings ? ", " : " ").slice(0, 60)],
 ];
@@ -46,7 +46,7 @@ function drawTail(element, index) {
   });
   const values = [...detail.ladder.response_ms, ...detail.ladder.service_ms].filter((v) => v > 0), flat = Math.max(...values) < 8 * Math.min(...values);
   const tickvals = [1, 2, 10, 20, 100, 1000, 10000, 100000].filter((v) => v <= steps[steps.length - 1] * 1.01);
-  const layout = layoutOf({ height: 330, xaxis: { type: "log", tickvals, tickangle: 0, ticktext: tickvals.map((v) => (v === 1 ? (narrow() ? "" : "fastest") : v === 20 && narrow() ? "" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: flat ? "ms" : "ms (log)" }, type: flat ? "linear" : "log", rangemode: "tozero", ...(flat ? {} : logTicks(values)) } });
+  const layout = layoutOf({ height: 330, margin: { l: 52, r: 26, t: 10, b: 44 }, xaxis: { type: "log", tickvals, tickangle: 0, ticktext: tickvals.map((v) => (v === 1 ? (narrow() ? "" : "fastest") : v === 20 && narrow() ? "" : `p${sig(100 - 100 / v, 5)}`)) }, yaxis: { title: { text: flat ? "ms" : "ms (log)" }, type: flat ? "linear" : "log", rangemode: "tozero", ...(flat ? {} : logTicks(values)) } });
   plot(element, traces, layout);
 }
 
@@ -68,7 +68,7 @@ function drawSeries(holder, series, hue) {
   const outside = (x0, x1) => ({ type: "rect", xref: "x", yref: "paper", x0, x1, y0: 0, y1: 1, fillcolor: colour("sunken"), line: { width: 0 }, layer: "below" });
   const holders = panelsOf(series.lines, ROWS[Number($("cell").dataset.index)].rate_per_s === null).map(([title, wanted]) => {
     const element = h("div");
-    const names = wanted.length > 1 ? h("span", {}, wanted.map(([, name, dash]) => `${name} ${{ solid: "—", dash: "– –", dot: "···" }[dash]}`).join("  ")) : null;
+    const names = wanted.length > 1 ? h("span", {}, wanted.map(([, name, dash, tint]) => h("span", { class: "key", style: tint ? `color: var(--${tint})` : null }, `${{ solid: "—", dash: "– –", dot: "···" }[dash]} ${name}`))) : null;
     return { element, title, wanted, figure: h("figure", {}, h("figcaption", {}, title, names), element) };
   });
   holder.replaceChildren(...holders.map((entry) => entry.figure));
@@ -87,7 +87,7 @@ function pairs(entries) {
 function facts(row) {
   const bounds = (low, high) => (range(low, high) ? ` (${range(low, high)})` : "");
   const p = (percent) => { const v = latency(row, percent); return v === null ? needs(row, percent) : `${sig(v)} ms${bounds(row[`latency_p${percent}_ms_low`] ?? null, row[`latency_p${percent}_ms_high`] ?? null)}`; };
-  return [["throughput", `${sig(row.throughput_img_per_s)} img/s${bounds(row.throughput_img_per_s_low, row.throughput_img_per_s_high)}`], ["", `${sig(row.throughput_req_per_s)} req/s`],
+  return [["through", row.way], ["throughput", `${sig(row.throughput_img_per_s)} img/s${bounds(row.throughput_img_per_s_low, row.throughput_img_per_s_high)}`], ["", `${sig(row.throughput_req_per_s)} req/s`],
     ...DATA.percents.map((percent) => [`p${percent}`, p(percent)]), ["requests", `${count(row.requests)} in ${plural(row.repeats, "repeat")}, ${plural(row.errors, "error")}`],
     ["send lateness p99", row.lateness_p99_ms === null ? null : ms(row.lateness_p99_ms)], ["goodput", row.goodput_img_per_s === null ? null : `${sig(row.goodput_img_per_s)} img/s within ${DATA.runs[row.run].slo}`],
     ["mean executed batch", sig(row.executed_batch_mean)], ["client CPU", row.client_cpu_cores === null ? null : `${sig(row.client_cpu_cores, 2)} cores`],
@@ -110,6 +110,7 @@ function showCell(index) {
   const series = h("div", { class: "pair" }), tail = h("div"), hue = DATA.keys.instances.find(([value]) => value === row.instances)[1];
   const body = [h("header", {}, h("div", {}, h("h2", { id: "cell-h" }, label(row)), h("span", { class: `tag ${row.verdict.split(" ")[0]}` }, row.verdict), h("span", { class: "note" }, `  ${row.cell}`)),
     h("button", { type: "button", onclick: () => $("cell").close() }, "Close"))];
+  if (detail && row.reason) body.push(h("p", {}, row.reason));
   if (!detail) body.push(h("p", {}, row.reason));
   else body.push(
     h("div", { class: "columns" }, h("div", {}, h("h3", {}, "Figures"), pairs(facts(row))), h("div", {}, h("h3", {}, "Findings"), ...findingsOf(detail), ...errorsOf(detail))),
@@ -151,7 +152,7 @@ $("download-csv").addEventListener("click", () => download("cells.csv", "text/cs
 $("download-json").addEventListener("click", () => download("cells.json", "application/json", JSON.stringify(ROWS.map(({ index, facets, ...row }) => row), null, 1)));
 
 function drawTailSection() {
-  const measured = ROWS.filter((row) => passes(row) && DATA.details[row.index]);
+  const measured = ROWS.filter((row) => passes(row) && DATA.details[row.index]?.ladder.steps.length);
   $("tail").hidden = !measured.length;
   if (!measured.length) return;
   const now = $("tail-cell").value, best = decide(state.percent, state.bound).best ?? measured[0];
@@ -190,4 +191,5 @@ refresh();
 drawContents();
 followHash();
 document.documentElement.dataset.shown = "1";
+performance.mark("text");
 setTimeout(drawRest, 150); // after what is in sight was painted

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import perf_analyzer_export as export
 from bench.errors import ToolError, Unreachable
-from bench.fleet import control_of
+from bench.fleet import control_of, service_of
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_command import (
     Files,
@@ -125,7 +125,7 @@ class _Attempt:
         self._due_ns = tape(plan, self._timing.span_s + 5) if plan.cell.load.is_open_loop else None
         if self._due_ns is not None:
             write_intervals(self._due_ns, files)
-        self._control = control_of(target)
+        self._control = control_of(service_of(target, plan.cell.load.protocol))
 
     def run(self) -> Trial:
         """Raises _TooShort when the window was too short for this server."""

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from bench import pod_template as pod
+from bench.cell import Protocol
 from bench.deploy_settings import is_name, settings_of, wrong_settings
 from bench.pods import REVISION
 
@@ -48,6 +49,15 @@ class DeploymentSpec:
     queue: str = ""
     run_label: str
     sets: tuple[tuple[str, str], ...] = ()
+    traffic: Protocol = Protocol.HTTP  # what the platform's one port takes
+
+
+def beside(spec: DeploymentSpec) -> DeploymentSpec:
+    """The same service once more, with pods of its own, whose platform port takes gRPC."""
+    sets = dict(spec.sets)
+    if "runtime" in sets:
+        sets["runtime"] += "-grpc"
+    return replace(spec, name=f"{spec.name}-grpc", traffic=Protocol.GRPC, sets=tuple(sets.items()))
 
 
 def mistakes(spec: DeploymentSpec) -> Iterator[str]:
@@ -62,6 +72,8 @@ def mistakes(spec: DeploymentSpec) -> Iterator[str]:
         yield f"--gpu {spec.gpu}: 0 (CPU only) or more, for each pod"
     if spec.queue and spec.platform is not Platform.MLSERVICE:
         yield f"--queue {spec.queue}: only --platform mlservice has T9k's queues"
+    if spec.traffic is Protocol.GRPC and spec.platform is not Platform.MLSERVICE:
+        yield f"--protocol grpc: --platform {spec.platform} shows gRPC beside HTTP already; leave it out"
     yield from wrong_settings(spec.sets)
 
 
@@ -189,9 +201,9 @@ def _runtime(spec: DeploymentSpec, api: str, name: str) -> dict[str, Any]:
         "name": "user-container",
         "image": spec.image,
         **pod.command("{{if .MODEL}}{{.MODEL}}{{else}}python_vit{{end}}"),
-        # One port is all that T9k and Knative take; the pods' other two are reached through -direct.
-        "ports": [{"containerPort": 8000, "protocol": "TCP"}],
-        "readinessProbe": pod.readiness(),
+        # One port is all that T9k and Knative take; the pods' others are reached through -direct.
+        "ports": [_port(spec.traffic)],
+        "readinessProbe": pod.readiness(None if spec.traffic is Protocol.HTTP else 8000),
         "volumeMounts": [pod.shared_memory_mount()],
     }
     template = {
@@ -199,6 +211,13 @@ def _runtime(spec: DeploymentSpec, api: str, name: str) -> dict[str, Any]:
         "spec": {"containers": [container], "volumes": [pod.shared_memory(settings)]},
     }
     return _object(api, "MLServiceRuntime", name, spec, {"enabled": True, "template": template})
+
+
+def _port(traffic: Protocol) -> dict[str, Any]:
+    """h2c is Knative's name for HTTP/2 without TLS, which gRPC needs."""
+    if traffic is Protocol.HTTP:
+        return {"containerPort": 8000, "protocol": "TCP"}
+    return {"containerPort": 8001, "name": "h2c", "protocol": "TCP"}
 
 
 def _kserve(spec: DeploymentSpec, revision: Mapping[str, str]) -> list[dict[str, Any]]:

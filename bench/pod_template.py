@@ -23,9 +23,10 @@ def command(model: str) -> dict[str, Any]:
     }
 
 
-def readiness() -> dict[str, Any]:
-    """Without a port: each platform takes its traffic port, and Knative refuses any other."""
-    return {"httpGet": {"path": "/v2/health/ready"}, "periodSeconds": 5, "timeoutSeconds": 5}
+def readiness(port: int | None = None) -> dict[str, Any]:
+    """Without a port it is the traffic port; where that is not HTTP, a number is what Knative takes."""
+    get = {"path": "/v2/health/ready", **({"port": port} if port else {})}
+    return {"httpGet": get, "periodSeconds": 5, "timeoutSeconds": 5}
 
 
 def resources(settings: Settings, gpu: int) -> dict[str, Any]:
@@ -63,13 +64,12 @@ def shared_memory_mount() -> dict[str, Any]:
 
 def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
     """All of it, for platforms that take a whole container with several ports."""
-    probe = readiness()
     return {
         "name": name,
         "image": image,
         **command(settings.model),
         "ports": [{"name": kind, "containerPort": port, "protocol": "TCP"} for kind, port in PORTS],
-        "readinessProbe": {**probe, "httpGet": {**probe["httpGet"], "port": PORTS[0][1]}},
+        "readinessProbe": readiness(PORTS[0][1]),
         "resources": resources(settings, gpu),
         "volumeMounts": [shared_memory_mount(), *data_mounts(settings)],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,8 @@ from bench import fold, model_config, tuned
 from bench.cell import Cell, Engine, ServerConfiguration
 from bench.config_text import config_map, config_text, mlservice_patch
 from bench.decide import Holds, Limit, holds
-from bench.errors import ModelLoadFailed, TargetError, ToolError, Unreachable
+from bench.errors import ModelLoadFailed, ServerDied, TargetError, ToolError
 from bench.locust_engine import LocustEngine
-from bench.machine import Sampler
 from bench.opened import Opened
 from bench.oracle import refer
 from bench.progress import ConsoleProgress
@@ -20,7 +20,7 @@ from bench.run import RunFolder
 from bench.sensing import sensors
 from bench.spec import SweepSpec, Turn
 from bench.stats import samples_needed
-from bench.sweep import Sweep
+from bench.sweep import MOST_CRASHES, Sweep
 from bench.trial import Served, Trial
 from bench.tune_axes import cell_of
 from bench.tune_log import Point, Reading, Space, Stop
@@ -44,28 +44,36 @@ class Probing:
     longest_s: float
     is_interrupted: bool = False
     trials: dict[str, list[Trial]] = field(default_factory=dict)  # by cell
+    _before: dict[tuple[str, int], Trial] = field(default_factory=dict)  # by cell and repeat
     _served: tuple[ServerConfiguration, Served] | None = None
     _failed: dict[ServerConfiguration, str] = field(default_factory=dict)
+    _crashes: Counter[ServerConfiguration] = field(default_factory=Counter)
     _requests_per_s: dict[int, float] = field(default_factory=dict)  # by batch, the last measured
 
-    def measure(self, point: Point) -> Reading:
-        """One trial more, judged with those before. Raises Stop after Ctrl-C, and Unreachable."""
+    def measure(self, point: Point, times: int = 1) -> Reading:
+        """One trial more, so many times as long as asked, judged with those before.
+
+        Raises Stop after Ctrl-C, Unreachable or ServerStartFailed when nothing more can be measured.
+        """
         cell = cell_of(self.space, self.spec, point)
         self._plan(cell)
         try:
-            reading = self._measured(cell)
+            reading = self._measured(cell, times)
         except KeyboardInterrupt:
             self.is_interrupted = True
             raise Stop from None
         self.progress.say(f"  {tuned.at(self.space, point)}: {reading.img_per_s:.4g} img/s, {reading.why}")
         return reading
 
-    def _measured(self, cell: Cell) -> Reading:
-        """A configuration that does not load, or a load that cannot be made, is an answer too."""
+    def _measured(self, cell: Cell, times: int) -> Reading:
+        """A configuration that does not load, or the server dies of, or a load nobody can make: answers."""
         try:
-            trial = self._trial(cell, self._configured(cell.server))
+            trial = self._trial(cell, times)
         except (ToolError, TargetError) as error:
-            if isinstance(error, Unreachable) or not self.target.triton.live():
+            if isinstance(error, ServerDied):
+                self._served = None
+                self._crashed(cell.server, error)
+            elif self.sweep().is_gone(error):
                 raise
             return self._fail(cell, error)
         trials = self.trials.setdefault(cell.key, [])
@@ -87,17 +95,23 @@ class Probing:
                 raise
         return self._served[1]
 
-    def _trial(self, cell: Cell, served: Served) -> Trial:
-        turn = Turn(cell, len(self.trials.get(cell.key, ())))
-        plan = replace(self.sweep().plan(turn), duration_s=self._duration_s(cell))
-        with Sampler(sensors(self.target, self.engine)) as sampler:
-            trial = self.engine.measure(
-                plan,
-                served.target or self.target.target,
-                served,
-                lambda live: self.progress.live(turn, live),
-            )
-        trial = replace(trial, machine=sampler.series())
+    def _crashed(self, server: ServerConfiguration, error: ServerDied) -> None:
+        self._crashes[server] += 1
+        if self._crashes[server] == MOST_CRASHES:
+            self._failed[server] = f"The server died {MOST_CRASHES} times of this configuration. {error}"
+
+    def recall(self) -> None:
+        """Of a run that is gone on with: the search is repeated, and finds measured what it measured."""
+        self._before = {(trial.cell.key, trial.plan.repeat): trial for trial in self.folder.trials()}
+
+    def _trial(self, cell: Cell, times: int) -> Trial:
+        sweep, turn = self.sweep(), Turn(cell, len(self.trials.get(cell.key, ())))
+        before = self._before.pop((cell.key, turn.repeat), None)
+        if before is not None:
+            return before
+        served = self._configured(cell.server)
+        duration_s = max(times * self.spec.duration_s, self._duration_s(cell))
+        trial = sweep.trial(turn, replace(sweep.plan(turn), duration_s=duration_s), served)
         self.folder.write_trial(trial)
         return trial
 
@@ -128,7 +142,7 @@ class Probing:
             target=self.target.target,
             folder=self.folder,
             engines={Engine.LOCUST: self.engine.measure},
-            sensors=list,
+            sensors=lambda: sensors(self.target, self.engine),
             refer=lambda served: refer(served, *size, self.scratch),
             progress=self.progress,
         )
@@ -159,4 +173,7 @@ def judged(trials: Sequence[Trial], folder: RunFolder, slo: Slo) -> Reading:
     if row.errors:
         why += f", {row.errors} errors"
     kind = holds(row, limit)
-    return Reading(images, Holds.NO if row.slo_met is False and kind is not Holds.UNKNOWN else kind, why)
+    missed = row.slo_met is False and kind is not Holds.UNKNOWN
+    return Reading(
+        images, Holds.NO if missed else kind, why, None if value is None else value / limit.bound_ms
+    )

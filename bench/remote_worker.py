@@ -20,9 +20,7 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -36,6 +34,7 @@ from bench.errors import EXIT_FAILED, EXIT_OK
 from bench.lanes import Order
 from bench.locust_worker import Worker
 from bench.samples import COLUMNS, Samples
+from bench.scratch import claim
 
 # Under ZeroMQ's and Locust's queues of 1000 messages whatever a trial holds, and no heartbeat waits long.
 PIECE_BYTES = 1 << 20
@@ -47,7 +46,7 @@ class MasterLink:
 
     def __init__(self, host: str, port: int) -> None:
         self.commands: Queue[dict[str, Any]] = Queue()
-        self._folder = Path(tempfile.mkdtemp(prefix="bench-worker-"))
+        self._folder = claim("bench-worker-")
         self._pieces: dict[str, list[bytes]] = {}
         self.was_told_to_quit = False
         self.runner = Environment().create_worker_runner(host, port)

@@ -41,7 +41,13 @@ DEFAULTS: Mapping[str, str | None] = {
     "processes": "auto",
 }
 # Flags that say what is measured, beyond what a spec holds; of headers only the names would be known.
-TARGET_FLAGS = ("--url", "--grpc-url", "--metrics-url", "--vit", "--repository", "--slo")
+_SERVICE_FLAGS = ("--mlservice", "--platform", "--namespace", "-n", "--context", "--triton-image", "--gpu")
+TARGET_FLAGS = (
+    *("--url", "--grpc-url", "--metrics-url", "--vit", "--repository", "--slo"),
+    *_SERVICE_FLAGS,
+    *("--queue", "--set"),
+)
+_SWITCHES = ("--deploy",)  # have no value
 _converter = make_converter()
 
 
@@ -138,18 +144,22 @@ def target_words(record: RunRecord) -> list[str]:
     given: Sequence[str] = record.command
     for position, word in enumerate(given):
         name, inline, _ = word.partition("=")
-        if name in TARGET_FLAGS:
+        if word in _SWITCHES:
+            said.append(word)
+        elif name in TARGET_FLAGS:
             said += [word] if inline else given[position : position + 2]
     return said
 
 
-def target_flags(record: RunRecord) -> dict[str, str]:
+def target_flags(record: RunRecord) -> dict[str, Any]:
     """The same as `flags_of` has it."""
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     pending = iter(target_words(record))
     for word in pending:
         name, inline, value = word.partition("=")
-        found[name.removeprefix("--").replace("-", "_")] = value if inline else next(pending, "")
+        is_switch = word in _SWITCHES
+        said = True if is_switch else value if inline else next(pending, "")
+        found[name.removeprefix("--").replace("-", "_")] = said
     return found
 
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import platforms
+from bench.cell import Protocol
 from bench.cluster import Cluster
 from bench.deploy_failures import refused
 from bench.errors import ClusterError, DeployFailed
 from bench.landing import Wanted, address
 from bench.platforms import DEPLOYMENT, KIND, MANAGED, MANAGER, RUN, DeploymentSpec, Platform
 from bench.pods import REVISION, Pod
-from bench.waiting import Before, wait
+from bench.service_ports import grpc_beside, runtime_of, traffic_of
+from bench.waiting import Before, Change, wait
 
 Say = Callable[[str], None]
 GONE_TIMEOUT_S = 120.0
@@ -33,6 +35,8 @@ class Deployed:
     url: str
     pods: tuple[Pod, ...]
     selector: str
+    traffic: Protocol = Protocol.HTTP  # what `url` takes
+    grpc_url: str = ""  # takes gRPC beside it
 
 
 def deploy(cluster: Cluster, spec: DeploymentSpec, say: Say, timeout_s: float = 600) -> Deployed:
@@ -40,16 +44,29 @@ def deploy(cluster: Cluster, spec: DeploymentSpec, say: Say, timeout_s: float = 
 
     Raises DeployFailed with the cause, or ClusterError. What was applied stays, to be looked at.
     """
-    objects = platforms.manifests(spec)
-    for item in objects:
+    return deploy_all(cluster, (spec,), say, timeout_s)[0]
+
+
+def deploy_all(
+    cluster: Cluster, specs: Sequence[DeploymentSpec], say: Say, timeout_s: float = 600
+) -> tuple[Deployed, ...]:
+    """As `deploy`, several at once: all are applied before any is waited for."""
+    for item in (item for spec in specs for item in platforms.manifests(spec)):
         _refuse_foreign(cluster, item)
+    changes = [_applied(cluster, spec, say) for spec in specs]
+    landed = wait(cluster, changes, say, timeout_s)
+    return tuple(_deployed(cluster, change.wanted, *one) for change, one in zip(changes, landed, strict=True))
+
+
+def _applied(cluster: Cluster, spec: DeploymentSpec, say: Say) -> Change:
+    objects = platforms.manifests(spec)
     before = Before.of(cluster, spec.platform, spec.name)
     for item in objects:
         _apply(cluster, item)
         say(f"applied {item['kind']} {item['metadata']['name']}")
     labels = {DEPLOYMENT: spec.name, REVISION: platforms.revision_of(objects)}
     wanted = Wanted(spec.platform, spec.name, spec.namespace, spec.replicas, labels)
-    return _deployed(wanted, *wait(cluster, wanted, before, say, timeout_s, is_queued=bool(spec.queue)))
+    return Change(wanted, before, bool(spec.queue))
 
 
 def found(cluster: Cluster, platform: Platform, name: str) -> Deployed:
@@ -67,7 +84,7 @@ def found(cluster: Cluster, platform: Platform, name: str) -> Deployed:
     labels = platforms.pods_of(platform, item)
     pods = tuple(pod for pod in cluster.pods(platforms.selector(labels)) if pod.ready)
     wanted = Wanted(platform, name, cluster.namespace, len(pods), labels)
-    deployed = _deployed(wanted, item, pods)
+    deployed = _deployed(cluster, wanted, item, pods)
     if not pods or not deployed.url:
         raise DeployFailed(
             f"{KIND[platform]} {name!r} has no ready pod or no address: see `kubectl describe "
@@ -92,7 +109,8 @@ def scale(cluster: Cluster, deployed: Deployed, replicas: int, say: Say, timeout
     before = Before.of(cluster, deployed.platform, deployed.name)
     cluster.patch_json(kind, deployed.name, _scaling(deployed.platform, item, replicas, labels))
     wanted = Wanted(deployed.platform, deployed.name, deployed.namespace, replicas, labels)
-    return _deployed(wanted, *wait(cluster, wanted, before, say, timeout_s))
+    (landed,) = wait(cluster, [Change(wanted, before)], say, timeout_s)
+    return _deployed(cluster, wanted, *landed)
 
 
 def undeploy(
@@ -197,7 +215,18 @@ def _labelling(item: Mapping[str, Any], at: str, revision: str) -> list[dict[str
     return [*operations, {"op": "add", "path": f"{path}/{key}", "value": revision}]
 
 
-def _deployed(wanted: Wanted, item: Mapping[str, Any], pods: Sequence[Pod]) -> Deployed:
+def _runtime(cluster: Cluster, item: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """None where it may not be read: then its port counts as the usual one, HTTP."""
+    try:
+        return cluster.read("MLServiceRuntime", runtime_of(item))
+    except ClusterError as error:
+        if error.status == 403:
+            return None
+        raise
+
+
+def _deployed(cluster: Cluster, wanted: Wanted, item: Mapping[str, Any], pods: Sequence[Pod]) -> Deployed:
+    runtime = _runtime(cluster, item) if wanted.platform is Platform.MLSERVICE else None
     return Deployed(
         wanted.platform,
         wanted.name,
@@ -206,4 +235,6 @@ def _deployed(wanted: Wanted, item: Mapping[str, Any], pods: Sequence[Pod]) -> D
         address(wanted, item),
         tuple(pods),
         platforms.selector(wanted.labels),
+        traffic_of(wanted.platform, item, runtime),
+        grpc_beside(wanted.platform, item),
     )

@@ -1,6 +1,7 @@
 """What the hardware allows at most: arithmetic of a ViT from its shapes, and peak rates of GPUs.
 
-Rates are the makers' for dense products, without sparsity, which data sheets often print doubled.
+Rates are the maker's for dense products. Where a data sheet prints them with sparsity (its footnote: all of
+Ada, Hopper and Blackwell but L40S and L40, which print both), half of that is here: L4's 242 TFLOPS are 121.
 """
 
 from __future__ import annotations
@@ -61,30 +62,42 @@ def _peak(name: str, half: float, tf32: float | None, fp32: float, terabytes: fl
     return Peak(name, rates, terabytes * 1e12, source)
 
 
-# A pattern of the name NVML gives, the more special first. Sources: NVIDIA's data sheet of each product.
+_NVIDIA = "https://www.nvidia.com/en-us/data-center"
+_B200 = f"NVIDIA HGX B200 data sheet, one GPU, halved for sparsity: {_NVIDIA}/hgx"
+_H200 = f"NVIDIA H200 data sheet, halved for sparsity: {_NVIDIA}/h200"
+_H100 = f"NVIDIA H100 data sheet, halved for sparsity: {_NVIDIA}/h100"
+_A100 = f"NVIDIA A100 data sheet: {_NVIDIA}/a100"
+
+# A pattern of the name NVML gives, the more special first.
 _PEAKS: tuple[tuple[str, Peak], ...] = (
-    (r"B200", _peak("B200", 2250, 1125, 75, 7.7, "NVIDIA HGX B200 data sheet, an eighth of it, dense")),
-    (r"H200 NVL", _peak("H200 NVL", 835, 417, 60, 4.8, "NVIDIA H200 data sheet, dense")),
-    (r"H200", _peak("H200", 989, 494, 67, 4.8, "NVIDIA H200 data sheet, dense")),
-    (r"H100 NVL", _peak("H100 NVL", 835, 417, 60, 3.9, "NVIDIA H100 data sheet, dense")),
-    (r"H100 PCIe", _peak("H100 PCIe", 756, 378, 51, 2.0, "NVIDIA H100 data sheet, dense")),
-    (r"H100", _peak("H100", 989, 494, 67, 3.35, "NVIDIA H100 data sheet, dense")),
+    (r"B200", _peak("B200", 2250, 1100, 75, 7.7, _B200)),
+    (r"H200 NVL", _peak("H200 NVL", 835.5, 417.5, 60, 4.8, _H200)),
+    (r"H200", _peak("H200", 989.5, 494.5, 67, 4.8, _H200)),
+    (r"H100 NVL", _peak("H100 NVL", 835.5, 417.5, 60, 3.9, _H100)),
+    (r"H100 PCIe", _peak("H100 PCIe", 756, 378, 51, 2.0, _H100)),
+    (r"H100", _peak("H100", 989.5, 494.5, 67, 3.35, _H100)),
     (
         r"A100(?=.*PCI[Ee])(?=.*40GB)",
-        _peak("A100 PCIe 40GB", 312, 156, 19.5, 1.555, "NVIDIA A100 data sheet"),
+        _peak("A100 PCIe 40GB", 312, 156, 19.5, 1.555, _A100),
     ),
     (
         r"A100(?=.*PCI[Ee])(?=.*80GB)",
-        _peak("A100 PCIe 80GB", 312, 156, 19.5, 1.935, "NVIDIA A100 data sheet"),
+        _peak("A100 PCIe 80GB", 312, 156, 19.5, 1.935, _A100),
     ),
-    (r"A100.*40GB", _peak("A100 SXM 40GB", 312, 156, 19.5, 1.555, "NVIDIA A100 data sheet")),
-    (r"A100.*80GB", _peak("A100 SXM 80GB", 312, 156, 19.5, 2.039, "NVIDIA A100 data sheet")),
-    (r"\bA10\b", _peak("A10", 125, 62.5, 31.2, 0.6, "NVIDIA A10 data sheet")),
-    (r"L40S", _peak("L40S", 362, 183, 91.6, 0.864, "NVIDIA L40S data sheet, dense")),
-    (r"\bL40\b", _peak("L40", 181, 90.5, 90.5, 0.864, "NVIDIA L40 data sheet, dense")),
-    (r"\bL4\b", _peak("L4", 121, 60, 30.3, 0.3, "NVIDIA L4 data sheet, dense")),
-    (r"V100.*SXM2", _peak("V100 SXM2", 125, None, 15.7, 0.9, "NVIDIA V100 data sheet")),
-    (r"\bT4\b", _peak("T4", 65, None, 8.1, 0.3, "NVIDIA T4 data sheet")),
+    (r"A100.*40GB", _peak("A100 SXM 40GB", 312, 156, 19.5, 1.555, _A100)),
+    (r"A100.*80GB", _peak("A100 SXM 80GB", 312, 156, 19.5, 2.039, _A100)),
+    (r"\bA10\b", _peak("A10", 125, 62.5, 31.2, 0.6, f"NVIDIA A10 data sheet: {_NVIDIA}/products/a10-gpu")),
+    (
+        r"L40S",
+        _peak("L40S", 362.05, 183, 91.6, 0.864, f"NVIDIA L40S data sheet, without sparsity: {_NVIDIA}/l40s"),
+    ),
+    (
+        r"\bL40\b",
+        _peak("L40", 181.05, 90.5, 90.5, 0.864, f"NVIDIA L40 data sheet, without sparsity: {_NVIDIA}/l40"),
+    ),
+    (r"\bL4\b", _peak("L4", 121, 60, 30.3, 0.3, f"NVIDIA L4 data sheet, halved for sparsity: {_NVIDIA}/l4")),
+    (r"V100.*SXM2", _peak("V100 SXM2", 125, None, 15.7, 0.9, f"NVIDIA V100 data sheet: {_NVIDIA}/v100")),
+    (r"\bT4\b", _peak("T4", 65, None, 8.1, 0.3, f"NVIDIA T4 data sheet: {_NVIDIA}/tesla-t4")),
 )
 
 
@@ -99,6 +112,12 @@ class Measured:
 
     flop_per_s: float
     bytes_per_s: float
+
+    def best(self, other: Measured | None) -> Measured:
+        """The higher of each."""
+        if other is None:
+            return self
+        return Measured(max(self.flop_per_s, other.flop_per_s), max(self.bytes_per_s, other.bytes_per_s))
 
 
 def limit_per_s(

@@ -35,6 +35,14 @@ _converter.register_unstructure_hook(Samples, lambda samples: len(samples))
 _converter.register_structure_hook(Samples, lambda _length, _type: Samples.of([]))
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """An embedded server died, and was started again."""
+
+    key: str  # of the cell that was measured, or of the server configuration that was loaded
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What a reader of the numbers must know about where they come from."""
@@ -55,6 +63,7 @@ class RunRecord:
     failed: Mapping[str, str] = field(default_factory=dict)
     # cells asked for, in the order of the axes, so that "not run" can be told from "not asked"
     planned: tuple[Cell, ...] = ()
+    crashes: tuple[Crash, ...] = ()
     finished_at: str = ""  # "": interrupted, or still running
     schema_version: int = SCHEMA_VERSION
 

@@ -1,9 +1,9 @@
-"""The highest Poisson rate that holds an SLO: ramp from below, bisect, vote, confirm.
+"""The highest Poisson rate that holds an SLO: ramp from below, bisect, vote, refine, confirm.
 
-Pure: `find_capacity` is given a function that probes a rate, and never sees a server or a clock. While it
-looks, a probe holds when the percentile itself does, by majority near the edge. The answer is confirmed by
-a longer probe that has to prove it (MLPerf's early stopping, 99 %), and backs off until one does: it errs
-to the safe side.
+Pure: `find_capacity` is given a function that probes a rate, and never sees a server or a clock. Ramp and
+bisection go by majority, and only find the neighbourhood. There `edge` weighs every probe, says where to look
+next, and with which error the capacity is known. The answer lies so far below it that the SLO holds there at
+95 %, and a probe at that rate has to hold as well.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from bench.edge import Edge, Seen
 from bench.slo import Holding
 from bench.stats import samples_needed
 from bench.units import Slo
 
 RAMP = 1.5
-PRECISION = 1.02  # bisection ends when the lowest missed rate is this close to the highest that held
-BACK_OFF = 0.985  # after a rate that did not confirm
-MOST_PROBES = 40
-CONFIRMATIONS = 2
-CONFIRM_FROM = 0.98  # of the rate that bisection ends at: on the edge itself it would be proved by luck only
+COARSE = 1.15  # bisection ends when the lowest missed rate is this close to the highest that held
+BEYOND = 1.3  # votes err: the edge is looked for this far outside what they say
+LOOK_AT = (0.2, 0.5, 0.8)  # quantiles of the edge in turn: both sides tell how steep it is
+LEAST_REFINED, MOST_REFINED = 6, 16
+TIGHT = 0.012  # standard error of ln(rate) at which the edge is known well enough
+SAFE = 0.1  # probability that the answer breaks the SLO, by the probes so far; it is confirmed then
+BACK_OFF = 0.995  # after a rate that did not confirm
+MOST_PROBES = 45
 VOTES = 3  # near the edge one probe is a coin toss
 
 
@@ -30,31 +34,32 @@ class Effort(IntEnum):
     """How many times the samples that the percentile needs at all (662 for p99) a probe should have."""
 
     RAMP = 1  # far from the edge; steps by half forgive a wrong turn
-    LOOK = 4
-    CONFIRM = 24  # fewer would prove only rates far below the capacity
+    LOOK = 2
+    REFINE = 12  # few long probes tell more than many short ones: each starts with an empty queue
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`why`: in a phrase, for the report."""
+    """`why`: in a phrase, for the report. `seen` None: nothing was answered."""
 
     rate_per_s: float
     outcome: Holding
     why: str
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """`rate_per_s` None: not even the lowest rate tried holds.
 
-    `low`, `high`: the highest rate that was confirmed, and the lowest above it that missed; None when none
-    missed (the generator's own limit, or `most_per_s`, came first).
+    `edge_per_s`: where the SLO is just met, with its 95 % interval; None when the ramp did not find it.
     """
 
     rate_per_s: float | None
-    low: float | None
-    high: float | None
     probes: tuple[Probe, ...]
+    edge_per_s: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def is_confirmed(self) -> bool:
@@ -70,12 +75,21 @@ class _Log:
 
     measure: Measure
     probes: list[Probe] = field(default_factory=list)
+    edge: Edge | None = None
+
+    def watch(self, edge: Edge) -> Edge:
+        """From here on every probe adds to what is known of the edge, as those before do."""
+        self.edge = edge
+        for probe in self.probes:
+            edge.see(probe.seen)
+        return edge
 
     def holds(self, rate: float, effort: Effort) -> bool:
         probe = self.measure(round_rate(rate), effort)
         self.probes.append(probe)
-        undecided = probe.outcome is Holding.UNDECIDED and effort is not Effort.CONFIRM
-        return probe.outcome is Holding.HOLDS or undecided
+        if self.edge is not None:
+            self.edge.see(probe.seen)
+        return probe.outcome is not Holding.MISSES
 
     def majority(self, rate: float, effort: Effort) -> bool:
         """Best of three, unless the first already proves that it holds."""
@@ -91,20 +105,20 @@ class _Log:
         return len(self.probes) >= MOST_PROBES
 
 
-def find_capacity(measure: Measure, start_per_s: float, most_per_s: float = math.inf) -> Capacity:
+def find_capacity(measure: Measure, start_per_s: float) -> Capacity:
     """Search upwards from `start_per_s`; see the module's head for the rules."""
     log = _Log(measure)
-    held, missed = _ramp(log, start_per_s, most_per_s)
-    if held is None:
-        return Capacity(None, None, missed, tuple(log.probes))
+    held, missed = _ramp(log, start_per_s)
+    if held is None or missed is None:
+        return Capacity(None, tuple(log.probes))
     held, missed = _bisect(log, held, missed)
-    confirmed = _confirm(log, held if missed is None else held * CONFIRM_FROM)
-    above = [p.rate_per_s for p in log.probes if p.outcome is Holding.MISSES]
-    high = min((rate for rate in above if confirmed is not None and rate > confirmed), default=None)
-    return Capacity(confirmed, confirmed, high, tuple(log.probes))
+    edge = _refine(log, held / BEYOND, missed * BEYOND)
+    confirmed = _confirm(log, edge)
+    low, middle, high = (edge.quantile(share) for share in (0.025, 0.5, 0.975))
+    return Capacity(confirmed, tuple(log.probes), middle, low, high)
 
 
-def _ramp(log: _Log, start: float, most: float) -> tuple[float | None, float | None]:
+def _ramp(log: _Log, start: float) -> tuple[float | None, float | None]:
     """Up by half while it holds; down by half as often when even the start does not."""
     rate, held = start, None
     while not log.is_full:
@@ -116,27 +130,35 @@ def _ramp(log: _Log, start: float, most: float) -> tuple[float | None, float | N
                 return rate, rate * RAMP
             continue
         held = rate
-        if rate >= most:
-            return held, None
-        rate = min(rate * RAMP, most)
+        rate *= RAMP
     return held, None
 
 
-def _bisect(log: _Log, held: float, missed: float | None) -> tuple[float, float | None]:
+def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
     """In log space, each step by majority."""
-    while missed is not None and missed / held > PRECISION and not log.is_full:
+    while missed / held > COARSE and not log.is_full:
         middle = math.sqrt(held * missed)
         held, missed = (middle, missed) if log.majority(middle, Effort.LOOK) else (held, middle)
     return held, missed
 
 
-def _confirm(log: _Log, rate: float) -> float | None:
-    """The highest rate, from here down, that is proved to hold twice: requests of one probe queue
-    behind each other, so they prove less than as many independent ones would."""
+def _refine(log: _Log, low: float, high: float) -> Edge:
+    """Look where the edge may be until it is known well enough."""
+    edge = log.watch(Edge(low, high))
+    for turn in range(MOST_REFINED):
+        if log.is_full or (turn >= LEAST_REFINED and edge.error <= TIGHT):
+            break
+        log.holds(edge.quantile(LOOK_AT[turn % len(LOOK_AT)]), Effort.REFINE)
+    return edge
+
+
+def _confirm(log: _Log, edge: Edge) -> float | None:
+    """The highest rate from here down that is safe by all probes, and holds when it is looked at."""
+    rate = edge.quantile(SAFE)
     while not log.is_full:
-        if all(log.holds(rate, Effort.CONFIRM) for _ in range(CONFIRMATIONS)):
+        if log.majority(rate, Effort.REFINE):
             return round_rate(rate)
-        rate *= BACK_OFF
+        rate = min(rate * BACK_OFF, edge.quantile(SAFE))
     return None
 
 
@@ -156,8 +178,9 @@ def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
         {
             "what": name,
             "rate_per_s": found.rate_per_s,
-            "rate_per_s_low": found.low,
-            "rate_per_s_high": found.high,
+            "edge_per_s": found.edge_per_s,
+            "edge_per_s_low": found.low,
+            "edge_per_s_high": found.high,
             "probes": [
                 {"rate_per_s": p.rate_per_s, "outcome": p.outcome.value, "why": p.why} for p in found.probes
             ],

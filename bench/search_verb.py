@@ -14,20 +14,21 @@ import numpy as np
 from rich.console import Console
 
 from bench import search
-from bench.cell import Cell, Load, ServerConfiguration
+from bench.cell import Cell, Engine, ServerConfiguration
+from bench.cluster_target import opened_at, place_of
 from bench.conclusion import TALK, publish
+from bench.crew import crew_of
 from bench.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK
 from bench.flags import Flags, sweep_spec
 from bench.locust_engine import LocustEngine
-from bench.machine import Sampler
-from bench.opened import Opened, opened, remote_target
+from bench.opened import Opened
 from bench.oracle import refer
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, write_json
 from bench.samples import Outcome
 from bench.search import Capacity, Effort, Probe
 from bench.sensing import sensors
-from bench.slo import judge
+from bench.slo import judge, seen
 from bench.spec import SweepSpec, Turn
 from bench.summary import judged
 from bench.sweep import Sweep, utc_now
@@ -51,7 +52,12 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
     slo = flags.read("--slo", given["slo"], parse_slo, Slo())
     longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
-    remote = remote_target(given, flags)
+    crew = crew_of(given, spec, flags)
+    remote = place_of(given, spec, flags)
+    if given.get("in_cluster"):
+        flags.wrong(
+            "--in-cluster", "", "is of `bench sweep`; run `bench search` itself in a pod of the cluster"
+        )
     if remote is None:
         check_embedded(given, spec, flags)
     flags.check()
@@ -59,11 +65,11 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
+        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
         if remote is not None:
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
-        engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
+        engine = stack.enter_context(LocustEngine(path / "locust.log", crew))
         hunt = Hunt(spec, slo, target, folder, engine, progress, scratch, longest_s)
         interrupted = False
         try:
@@ -104,9 +110,11 @@ def sentence(capacity: Capacity, slo: Slo) -> str:
     if capacity.rate_per_s is None:
         tried = min((p.rate_per_s for p in capacity.probes), default=0.0)
         return f"INVALID: {slo} does not hold, not even at {significant(tried)}/s."
-    above = f"{significant(capacity.high)}/s misses it" if capacity.high else "nothing higher was tried"
-    rate = significant(capacity.rate_per_s)
-    return f"VALID: {rate} requests/s hold {slo} ({above}; {len(capacity.probes)} probes)."
+    edge, low, high = (significant(at or 0.0) for at in (capacity.edge_per_s, capacity.low, capacity.high))
+    return (
+        f"VALID: {significant(capacity.rate_per_s)} requests/s hold {slo}. "
+        f"It is just met at {edge}/s (95 %: {low} to {high}; {len(capacity.probes)} probes)."
+    )
 
 
 @dataclass(slots=True)
@@ -139,7 +147,7 @@ class Hunt:
         return refer(served, self.spec.image_height, self.spec.image_width, self.scratch)
 
     def _capacity(self, cell: Cell, served: Served) -> Capacity:
-        instances = cell.server.instances or 1
+        instances = (cell.server.instances or 1) * (cell.server.replicas or 1)
         closed = replace(cell, load=replace(cell.load, concurrency=instances))
         trial = self._trial(closed, served, self.spec.duration_s)
         per_s = len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
@@ -147,32 +155,23 @@ class Hunt:
         return search.find_capacity(lambda rate, effort: self._probe(cell, served, rate, effort), start)
 
     def _probe(self, cell: Cell, served: Served, rate: float, effort: Effort) -> Probe:
-        load = Load(
-            protocol=cell.load.protocol,
-            batch=cell.load.batch,
-            rate_per_s=rate,
-            shared_memory=cell.load.shared_memory,
-        )
+        load = replace(cell.load, concurrency=None, rate_per_s=rate)
         wanted_s = search.samples_wanted(self.slo, effort) / rate
         trial = self._trial(
             replace(cell, load=load), served, min(max(wanted_s, _LEAST_PROBE_S), self.longest_s)
         )
         due = judged(trial)
         answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
-        outcome, why = judge(np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
+        evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
+        outcome, why = judge(*evidence)
         self.progress.say(f"  {rate:g}/s {outcome}: {why}")
-        return Probe(rate, outcome, why)
+        return Probe(rate, outcome, why, seen(*evidence, rate))
 
     def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
         repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))
         turn = Turn(cell, repeat)
         plan = replace(self._sweep().plan(turn), duration_s=duration_s)
-        watch = sensors(self.target, self.engine)
-        with Sampler(watch) as sampler:
-            trial = self.engine.measure(
-                plan, self.target.target, served, lambda live: self.progress.live(turn, live)
-            )
-        trial = replace(trial, machine=sampler.series())
+        trial = self._sweep().trial(turn, plan, served)
         self.folder.write_trial(trial)
         return trial
 
@@ -183,8 +182,8 @@ class Hunt:
             serving=self.target.serving,
             target=self.target.target,
             folder=self.folder,
-            engines={},
-            sensors=list,
+            engines={Engine.LOCUST: self.engine.measure},
+            sensors=lambda: sensors(self.target, self.engine),
             refer=lambda served: served,
             progress=self.progress,
         )
@@ -193,4 +192,6 @@ class Hunt:
 def _name(cell: Cell) -> str:
     count = cell.server.instances
     instances = "" if count is None else f", {count} instance{'s' * (count != 1)}"
-    return f"{cell.server.model}, batch {cell.load.batch}{instances}, {cell.load.protocol}"
+    pods = "" if cell.server.replicas is None else f", {cell.server.replicas} pods"
+    via = "" if cell.load.via is None else f" via {cell.load.via}"
+    return f"{cell.server.model}, batch {cell.load.batch}{pods}{instances}, {cell.load.protocol}{via}"

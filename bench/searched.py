@@ -21,8 +21,8 @@ def search_html(folder: RunFolder) -> str:
         return ""  # no search, or one cut short before its first answer
     slo = escape(folder.record.slo)
     return (
-        f'<section id="capacity"><h2>Capacity</h2><p class="lead">The highest Poisson rate that holds {slo}, '
-        "with the nearest probes that held and did not.</p>"
+        f'<section id="capacity"><h2>Capacity</h2><p class="lead">A Poisson rate that holds {slo} at 95 %, '
+        "and the rate at which it is just met, with its 95 % interval.</p>"
         + "".join(_answer(entry) for entry in found)
         + "</section>"
     )
@@ -41,10 +41,12 @@ def _answer(entry: Mapping[str, Any]) -> str:
 
 
 def _bounds(entry: Mapping[str, Any]) -> str:
-    low, high = entry.get("rate_per_s_low"), entry.get("rate_per_s_high")
-    if not low or not high:
+    low, high = entry.get("edge_per_s_low"), entry.get("edge_per_s_high")
+    edge = entry.get("edge_per_s")
+    if not low or not high or not edge:
         return ""
-    return f' <span class="range">({significant(low)}–{significant(high)})</span>'
+    bounds = f"{significant(low)}–{significant(high)}"
+    return f' <span class="range">(just met at {significant(edge)}: {bounds})</span>'
 
 
 def _probe(probe: Mapping[str, Any]) -> str:

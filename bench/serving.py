@@ -50,7 +50,9 @@ class Serving:
         else:
             self.base()
         self.triton.wait_until_ready(self.model, LOAD_TIMEOUT_S)
-        served = Served(self.triton.metadata(self.model), self.triton.config(self.model))
+        served = Served(
+            self.triton.metadata(self.model), self.triton.config(self.model), target=self.triton.target
+        )
         differences = mismatches(server, served.config)
         if differences:
             raise ModelLoadFailed(

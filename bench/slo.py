@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
+from bench.edge import Seen
 from bench.samples import Int64
 from bench.stats import nearest_rank, proves
 from bench.units import Slo
+
+CLEARLY = 4.0  # times the budget: beyond the edge, however noisy it is
 
 
 class Holding(StrEnum):
@@ -34,3 +38,18 @@ def judge(latencies_ns: Int64, errors: int, asked: int, slo: Slo) -> tuple[Holdi
         proved = proved and proves(percent, over, n)
     said = ", ".join(f"p{p:g} is {nearest_rank(latencies_ns, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
     return (Holding.HOLDS if proved else Holding.UNDECIDED), said
+
+
+def seen(latencies_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Seen | None:
+    """The same samples as evidence of where the SLO breaks: of the percentile nearest to its limit.
+
+    Too many failed requests are as clear a sign as CLEARLY times the late ones that may be.
+    """
+    n = len(latencies_ns)
+    if n == 0:
+        return None
+    counts = [(int((latencies_ns > bound).sum()), 1 - percent / 100) for percent, bound in slo.latencies]
+    late, budget = max(counts, key=lambda count: count[0] / count[1])
+    if asked and errors / asked > slo.error_fraction:
+        late = max(late, math.ceil(CLEARLY * budget * n))
+    return Seen(rate_per_s, min(late, n), n, budget)

@@ -6,6 +6,9 @@ import re
 import signal
 
 _SIGNALLED = 128  # + the signal's number, as shells and our supervisor tell it
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+_TAIL, _LAST_LINES, _LONGEST_LINE = 40, 3, 160
+_PREFIX = r"^[EIWF]\d{4} [\d:.]+ \d+ "  # of glog: level and date, time, thread
 _ERROR = r"^E\d{4} |[Ee]rror"
 _NOISE = r"CudaDriverHelper has not been initialized|Failed to initialize NVML"  # any server without a GPU
 _PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use"
@@ -103,7 +106,10 @@ def explain(log: str, code: int | None = None) -> str:
     """Why it ended: a signal, a known cause, or else the log's last error; with the next step where known."""
     if code is not None and code > _SIGNALLED:
         name = signal.Signals(code - _SIGNALLED).name
-        return f"tritonserver was ended by {name}: look for who sent it (the kernel, when memory ran out?)."
+        if name in _CRASHES:
+            return f"tritonserver crashed ({name}). {_last_words(log)}"
+        who = "look for who sent it (the kernel, when memory ran out?)"
+        return f"tritonserver was ended by {name}: {who}. {_last_words(log)}"
     known = known_cause(log)
     if known:
         return known
@@ -111,6 +117,16 @@ def explain(log: str, code: int | None = None) -> str:
     last = errors[-1].strip() if errors else "its log names no error"
     ended = "" if code is None else f" with code {code}"
     return f"tritonserver ended{ended}: {last.rstrip('.')}."
+
+
+def _last_words(log: str) -> str:
+    """The cause if the end of the log has one, else the end itself."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not re.search(_NOISE, line)]
+    cause = known_cause("\n".join(lines[-_TAIL:]))
+    if cause:
+        return cause
+    last = " | ".join(re.sub(_PREFIX, "", line)[:_LONGEST_LINE] for line in lines[-_LAST_LINES:])
+    return f"Its log ends: {last.rstrip('.')}." if last else "Its log is empty."
 
 
 def known_cause(log: str) -> str:

@@ -23,9 +23,9 @@ from bench import (
     units,
     versions,
 )
-from bench.cell import Cell, Engine, Protocol
+from bench.cell import Cell, Engine
 from bench.cell_row import CellRow
-from bench.cluster_target import opened_at, place_of
+from bench.cluster_target import Place, cost, opened_at, place_of
 from bench.conclusion import REPORTS, TALK, publish
 from bench.crew import crew_of
 from bench.errors import (
@@ -37,7 +37,7 @@ from bench.errors import (
     WrongUse,
 )
 from bench.flags import Flags, check_against, sweep_spec
-from bench.fleet import no_grpc
+from bench.fleet import no_way
 from bench.locust_engine import LocustEngine
 from bench.opened import Opened, models_of, repository_of
 from bench.oracle import refer
@@ -65,10 +65,10 @@ def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
     ceiling_verb.check(given, remote, flags)
     flags.check()
     if given["dry_run"]:
-        return _dry_run(spec)
+        return _dry_run(spec, remote)
     path = out_folder(given, spec.model)
     if given.get("in_cluster"):
-        folder = in_cluster.measured(given, spec, command, path, partial(TALK.print, markup=False))
+        folder = in_cluster.measured(given, remote, spec, command, path, partial(TALK.print, markup=False))
         return conclude(folder, as_json=given["as_json"])
     tool = find(given.get("perf_analyzer")) if Engine.PERF_ANALYZER in spec.engines else None
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
@@ -169,18 +169,21 @@ def check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
     flags.check()
     check_against(spec, (), model_config.served(target.serving.base()).max_batch, flags)
     refuse_variants(spec, target.serving.base(), flags, None)
-    if Protocol.GRPC in spec.protocols and (missing := no_grpc(target.target, spec.vias)):
-        flags.wrong("--protocol", "grpc", missing)
+    for protocol in spec.protocols:
+        if missing := no_way(target.target, protocol, spec.vias):
+            flags.wrong("--protocol", protocol, missing)
     flags.check()
 
 
-def _dry_run(spec: SweepSpec) -> int:
+def _dry_run(spec: SweepSpec, place: Target | Place | None) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
     loads, trials = len(spec.configurations()), len(spec.turns())
     minutes = spec.estimate_s(_LOAD_S) / 60
     print(f"{len(cells)} cells, {loads} model loads, {trials} trials, about {minutes:.1f} min")
+    if isinstance(place, Place) and place.specs:
+        print(cost(place))
     return EXIT_OK
 
 

@@ -14,9 +14,9 @@ from bench.findings import Severity
 from bench.headline import headline
 from bench.run import RunRecord
 from bench.stats import samples_needed
-from bench.units import duration, parse_slo, significant
+from bench.units import duration, parse_slo, plural, significant
 
-_LEFT = ("protocol", "load", "engine", "verdict")
+_LEFT = ("protocol", "via", "through", "load", "engine", "verdict")
 _STYLE = {"VALID": "green", "INVALID": "red", "FAILED": "red", "NOT RUN": "yellow"}
 
 
@@ -74,7 +74,14 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     decision = decide(rows, limit)
     lines = [record.weights] if record.weights else []
     scenario = headline(rows, record)
-    return [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
+    found = [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
+    return [*found, *([died] if (died := restarts(record)) else [])]
+
+
+def restarts(record: RunRecord) -> str:
+    """How often the server had to be started again, in a sentence; "" where it never died."""
+    count = len(record.crashes)
+    return f"tritonserver died {plural(count, 'time')} and was started again." if count else ""
 
 
 def _answer(decision: Decision, limit: Limit | None) -> list[str]:
@@ -141,7 +148,7 @@ def findings(rows: Sequence[CellRow]) -> list[str]:
     """Each finding once, the most severe first, with how many cells have it and what to do."""
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for row in rows:
-        if row.verdict == "FAILED":
+        if row.verdict == "FAILED" and not row.remarks:
             _count(seen, ("FAILED", row.reason), row.reason)
         for finding in row.remarks:
             if finding.severity is not Severity.NOTE:
@@ -177,6 +184,7 @@ def _cells(row: CellRow) -> dict[str, str]:
         "batch": str(row.batch),
         "pods": "" if row.replicas is None else str(row.replicas),
         "via": row.via or "",
+        "through": row.way or "",
         "inst.": "" if row.instances is None else str(row.instances),
         "load": load_text(row),
         "engine": row.engine,
@@ -209,10 +217,12 @@ def _used(rows: Sequence[CellRow]) -> list[str]:
     agreement = ["engines"] if any(row.agreement for row in rows) else []
     pods = ["pods"] if any(row.replicas is not None for row in rows) else []
     via = ["via"] if len({row.via for row in rows}) > 1 else []
+    way = ["through"] if any(row.way for row in rows) else []
     figures = ["img/s", "req/s", "p50 ms", "p99 ms", "n"]
     return [
         "protocol",
         *via,
+        *way,
         "batch",
         *pods,
         "inst.",

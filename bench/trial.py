@@ -22,6 +22,8 @@ class Target:
     pid: int | None = None  # of the server, when it runs on this host and that is known
     name: str = ""  # of a pod
     pods: tuple[Target, ...] = ()  # behind the address, each by itself; (): the address is the server
+    way: str = ""  # how requests get there, of a service on a cluster and of its pods: `bench.fleet.way_of`
+    over_grpc: Target | None = None  # the service that takes gRPC, where it is another one with its own pods
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,14 @@ class Triton:
     def close(self) -> None:
         self._session.close()
 
+    def lost(self) -> str:
+        """Why a server of ours is gone; "" while it is there. What became of somebody else's is not known."""
+        return ""
+
+    def revive(self) -> str:
+        """Starts a server of ours again that is gone; why it was, or "" where there was nothing to do."""
+        return ""
+
     def live(self) -> bool:
         return self._get_quietly("/v2/health/live")
 
@@ -138,6 +146,8 @@ class Triton:
         """Raises ModelLoadFailed when the model is not ready in time."""
         deadline = time.monotonic() + timeout_s
         while not self.model_ready(model):
+            if why := self.lost():
+                raise Unreachable(why)
             if time.monotonic() > deadline:
                 raise ModelLoadFailed(
                     f"Model {model!r} is not ready after {timeout_s:g} s: look at the server's log."

@@ -11,13 +11,16 @@ say that they are equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from bench.decide import Holds
-from bench.stats import Interval, geometric, paired_ratio
+from bench.stats import Interval
+from bench.tune_choice import TIE, finalists_of, is_parted, likeliest, result, winner
 from bench.tune_log import (
+    FITS,
     Configuration,
     Log,
+    Measure,
     Point,
     Reading,
     Space,
@@ -41,13 +44,12 @@ __all__ = [
     "tune",
 ]
 
-Measure = Callable[[Point], Reading]
-
 SHARE = 0.25  # of the grid's cells: the budget unless another is given
 REPEATS, MOST_REPEATS = 3, 5  # of each of the two finalists; no point has more
-TIE = 0.02  # configurations this near to each other are equal: then fewer instances win
 RISE = 1.02  # more users that bring less than this find a saturated server
 SLACK = 1.10  # by which less load may serve more: contention, and noise
+LONG = 4  # times a trial, as which it counts
+NEAR, RIVALS = 1.25, 3  # times the bound, so many: these may hold the rate after all
 SEVERAL = (2, 3)  # changes at once
 LEAST_PROMISE = 0.5  # of several changes, by what each did alone
 
@@ -58,16 +60,61 @@ def default_budget(space: Space) -> int:
 
 
 def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None = None) -> Tuned:
-    """`measure`: one trial of a point; it may raise Stop. `bound_s`: of the SLO's highest percentile."""
+    """`measure`: one trial of a point, so many times as long as others; it may raise Stop.
+
+    `bound_s`: of the SLO's highest percentile.
+    """
     log = Log(space, measure, bound_s, default_budget(space) if budget is None else budget)
-    reserve = min(2 * REPEATS, log.budget // 3)
-    with is_spent(log, reserve):
+    reserve = 2 * REPEATS + (3 * LONG if space.is_open_loop else 0)
+    with is_spent(log, min(reserve, log.budget // 3)):
         _start(log)
         _walk(log)
     with is_spent(log, 0):
+        if space.is_open_loop:
+            _last(log, likeliest)
         _prove(log)
         _confirm(log)
-    return _result(log)
+        while space.is_open_loop and _is_unsettled(log):
+            _last(log, winner)
+            _confirm(log)
+    return result(log)
+
+
+def _is_unsettled(log: Log) -> bool:
+    chosen = winner(log)
+    return chosen is not None and not log.was_long(chosen)
+
+
+def _last(log: Log, choose: Callable[[Log], Point | None]) -> None:
+    """A rate holds when it lasts: a server a little over its capacity needs longer than a trial to show it.
+
+    The choice has a long trial; where it misses, there may be others at its rate. Once one lasts, those that
+    came nearest to the next rate have another chance: a single short trial may have been bad luck.
+    """
+    while True:
+        log.stage = "last"
+        chosen = choose(log)
+        if chosen is None:
+            return
+        if not log.was_long(chosen):
+            if not _lasts(log, chosen):
+                _walk(log)
+        elif not any(_lasts(log, rival) for rival in _nearest(log, chosen)):
+            return
+
+
+def _lasts(log: Log, point: Point) -> bool:
+    log.measure_again(point, LONG)
+    return log.holds(point) in FITS
+
+
+def _nearest(log: Log, best: Point) -> list[Point]:
+    """Points that offer the next more than the best and missed by little, the nearest first."""
+    offered = log.space.offered
+    missed = [p for p in log.points if log.holds(p) is Holds.NO and offered(p) > offered(best)]
+    least = min(map(offered, missed), default=0.0)
+    near = [p for p in missed if offered(p) == least and log.over(p) <= NEAR]
+    return [p for p in sorted(near, key=log.over)[:RIVALS] if not log.was_long(p)]
 
 
 def _start(log: Log) -> None:
@@ -130,7 +177,8 @@ def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
     found = []
     for other in log.space.configurations():
         changed = [axis for axis, value in enumerate(other) if value != here[axis]]
-        if len(changed) not in SEVERAL or log.is_tried(other):
+        known = log.is_decided(other, best) if log.space.is_open_loop else log.is_tried(other)
+        if len(changed) not in SEVERAL or known:
             continue
         alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
         promise = math.prod(log.potential(one) / top for one in alone)
@@ -155,14 +203,10 @@ def _race(log: Log, before: Point | None) -> bool:
 
 def _try(log: Log, configuration: Configuration) -> None:
     best = log.best()
-    if log.is_tried(configuration):
-        return
-    if best is None:
-        _load(log, configuration, log.lowest_tried())
-    elif log.space.is_open_loop:
-        _rate(log, configuration, best)
-    else:
-        _load(log, configuration, best.level)
+    if best is not None and log.space.is_open_loop:
+        _rate(log, configuration, best)  # what is known already is not measured again
+    elif not log.is_tried(configuration):
+        _load(log, configuration, log.lowest_tried() if best is None else best.level)
 
 
 def _load(log: Log, configuration: Configuration, level: int) -> None:
@@ -215,75 +259,12 @@ def _confirm(log: Log) -> None:
     """Winner and runner-up in turn."""
     log.stage = "confirm"
     while True:
-        finalists = _finalists(log)
+        finalists = finalists_of(log)
         if not finalists:
             return
         fewest = min(log.count(point) for point in finalists)
-        if fewest >= MOST_REPEATS or (fewest >= REPEATS and _parted(log, finalists)):
+        if fewest >= MOST_REPEATS or (fewest >= REPEATS and is_parted(log, finalists)):
             return
         for point in finalists:
             if log.count(point) == fewest or REPEATS <= log.count(point) < MOST_REPEATS:
                 _again(log, point)
-
-
-def _parted(log: Log, finalists: list[Point]) -> bool:
-    if len(finalists) < 2:
-        return True
-    low, high = log.ratio(*finalists)
-    return not low <= 1 <= high or (low > 1 - TIE and high < 1 + TIE)
-
-
-def _finalists(log: Log) -> list[Point]:
-    """The best point of the best two configurations, as `decide` ranks them; of equals, fewer instances."""
-    ranked = log.ranked(lambda point: (log.holds(point) is Holds.YES, log.mean(point)))
-    proved = [point for point in ranked if log.holds(point) is Holds.YES] or ranked
-    firsts = list({point.configuration: point for point in reversed(proved)}.values())[::-1]
-    best = _of_equals(log, firsts)
-    return [] if best is None else [best, *(p for p in firsts if p.configuration != best.configuration)][:2]
-
-
-def _of_equals(log: Log, ranked: list[Point]) -> Point | None:
-    near = [p for p in ranked if log.mean(p) >= (1 - TIE) * log.mean(ranked[0])]
-    return min(near, key=lambda p: (log.space.instances(p.configuration), ranked.index(p)), default=None)
-
-
-def _result(log: Log) -> Tuned:
-    best, runner_up = (*_finalists(log), None, None)[:2]
-    return Tuned(
-        best=best,
-        runner_up=runner_up,
-        throughput=_interval(log, best),
-        runner_up_throughput=_interval(log, runner_up),
-        apart=_apart(log, best, runner_up),
-        proved=best is not None and log.holds(best) is Holds.YES,
-        steps=tuple(log.steps),
-        cells=log.space.cells,
-        untried=tuple(c for c in log.space.configurations() if not log.is_tried(c)),
-        edges=_edges(log.space, best),
-        out_of_budget=log.ran_out,
-    )
-
-
-def _interval(log: Log, point: Point | None) -> Interval | None:
-    return None if point is None else geometric(log.throughputs(point))
-
-
-def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:
-    """Winner over runner-up, over the last repeats of both: those that were interleaved."""
-    if best is None or runner_up is None:
-        return None
-    pairs = min(log.count(best), log.count(runner_up))
-    return paired_ratio(log.throughputs(runner_up)[-pairs:], log.throughputs(best)[-pairs:])
-
-
-def _edges(space: Space, best: Point | None) -> tuple[str, ...]:
-    """Axes of numbers on whose last value the best lies: beyond it may be more."""
-    if best is None:
-        return ()
-    pairs: Iterable[tuple[tuple[str, tuple[object, ...]], object]] = zip(
-        space.axes, best.configuration, strict=True
-    )
-    found = [name for (name, values), value in pairs if len(values) > 1 and value == values[-1]
-             and isinstance(value, int)]  # fmt: skip
-    load = ["load"] if len(space.levels) > 1 and best.level == len(space.levels) - 1 else []
-    return (*found, *load)

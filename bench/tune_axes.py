@@ -12,6 +12,7 @@ from bench.spec import SweepSpec
 from bench.tune_log import BATCH, INSTANCES, MAX_BATCH, QUEUE_DELAY, Point, Space, Value
 
 USERS = "1,2,4,8,16,32,64"
+ELSEWHERE = (1, 2, 4)  # instances, on a machine whose cores are not known
 _MOST_INSTANCES = 8
 _BATCHES = (8, 32)
 _DELAYS_US = (-1, 0, 1000)
@@ -47,6 +48,10 @@ def check(spec: SweepSpec, flags: Flags) -> None:
         flags.wrong("--protocol", ",".join(spec.protocols), "give one")
     if len(spec.shared_memory) > 1:
         flags.wrong("--shared-memory", ",".join(spec.shared_memory), "give one")
+    if len(spec.replicas) > 1:
+        flags.wrong("--replicas", ",".join(map(str, spec.replicas)), "give one: what is tuned is a pod")
+    if len(spec.vias) > 1:
+        flags.wrong("--via", ",".join(map(str, spec.vias)), "give one")
     if any(name in (INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH) for name, _ in spec.parameters):
         flags.wrong("--parameter", "", "is named as an axis of the server; that axis has its own flag")
 
@@ -77,9 +82,11 @@ def cell_of(space: Space, spec: SweepSpec, point: Point) -> Cell:
         rate_per_s=level if space.is_open_loop else None,
         arrival=spec.arrival,
         shared_memory=spec.shared_memory[0],
+        via=spec.vias[0],
     )
     server = ServerConfiguration(
         model=spec.model,
+        replicas=spec.replicas[0],
         instances=_number(named[INSTANCES]),
         max_batch=_number(named[MAX_BATCH]),
         max_queue_delay_us=_number(named[QUEUE_DELAY]),

@@ -19,6 +19,7 @@ from bench.stats import Interval
 Value = int | str | None  # None: as served
 Configuration = tuple[Value, ...]  # one value an axis, in the order of the axes
 
+Measure = Callable[["Point", int], "Reading"]  # one trial of a point, so many times as long
 FITS = (Holds.YES, Holds.LIKELY)
 INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH = "instances", "max batch", "queue delay", "batch"
 # Before repeats tell, they are thought to differ by 2 %, with the weight of four of them.
@@ -68,20 +69,25 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One trial. `holds`: of all trials of its point so far, pooled; `why`: in a phrase."""
+    """One trial, or a long one. `holds`: of all trials of its point so far, pooled; `why`: in a phrase.
+
+    `over`: the percentile over its bound, of all of them; None where that is not the question, or not known.
+    """
 
     img_per_s: float
     holds: Holds
     why: str = ""
+    over: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`stage`: start, axes, together, prove, confirm."""
+    """`stage`: start, axes, together, last, prove, confirm. `cost`: in measurements."""
 
     stage: str
     point: Point
     reading: Reading
+    cost: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,7 @@ class Tuned:
     steps: tuple[Step, ...]
     cells: int  # of the grid
     untried: tuple[Configuration, ...]
+    cost: int  # in measurements: `steps`, of which long ones count as several
     edges: tuple[str, ...]  # axes whose last value the best has
     out_of_budget: bool  # the search ended before it was through
 
@@ -123,7 +130,7 @@ def least_budget(space: Space) -> int:
 @dataclass(slots=True)
 class Log:
     space: Space
-    measure: Callable[[Point], Reading]
+    measure: Measure
     bound_s: float
     budget: int
     reserve: int = 0
@@ -137,14 +144,22 @@ class Log:
         """In the order they were first measured."""
         return list(self.readings)
 
-    def measure_again(self, point: Point) -> Reading:
-        """Raises Stop."""
-        if len(self.steps) >= self.budget - self.reserve:
+    @property
+    def spent(self) -> int:
+        """Measurements; a long one counts as so many."""
+        return sum(step.cost for step in self.steps)
+
+    def measure_again(self, point: Point, times: int = 1) -> Reading:
+        """`times`: as long. Raises Stop."""
+        if self.spent + times > self.budget - self.reserve:
             raise Stop
-        reading = self.measure(point)
+        reading = self.measure(point, times)
         self.readings[point].append(reading)
-        self.steps.append(Step(self.stage, point, reading))
+        self.steps.append(Step(self.stage, point, reading, times))
         return reading
+
+    def was_long(self, point: Point) -> bool:
+        return any(step.point == point and step.cost > 1 for step in self.steps)
 
     def fits(self, point: Point) -> bool:
         """Measures the point unless it is known; again, while its samples are too few for the percentile."""
@@ -160,8 +175,20 @@ class Log:
     def is_tried(self, configuration: Configuration) -> bool:
         return any(point.configuration == configuration for point in self.readings)
 
+    def is_decided(self, configuration: Configuration, best: Point) -> bool:
+        """Whether it is known not to serve more than the best: what misses a rate misses higher ones."""
+        missed = [p for p in self.readings if p.configuration == configuration and self.holds(p) not in FITS]
+        lowest = min((self.space.offered(p) for p in missed), default=math.inf)
+        higher = (self.space.offered(Point(configuration, n)) for n in range(len(self.space.levels)))
+        return lowest <= min((rate for rate in higher if rate > self.space.offered(best)), default=0.0)
+
     def holds(self, point: Point) -> Holds:
         return self.readings[point][-1].holds
+
+    def over(self, point: Point) -> float:
+        """How far from holding, where it misses: infinite where that is not known."""
+        over = self.readings[point][-1].over
+        return math.inf if over is None else over
 
     def count(self, point: Point) -> int:
         return len(self.readings[point])

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import gpu, model_config, tuned
+from bench.cluster_target import opened_at, place_of
 from bench.conclusion import publish
 from bench.errors import (
     EXIT_INCONCLUSIVE,
@@ -24,14 +25,14 @@ from bench.errors import (
 )
 from bench.flags import Flags, sweep_spec
 from bench.locust_engine import LocustEngine
-from bench.opened import models_of, opened, remote_target, repository_of
+from bench.opened import models_of, repository_of
 from bench.probing import Probing
 from bench.progress import ConsoleProgress
 from bench.run import write_json
 from bench.spec import SweepSpec
 from bench.sweep_verb import check_embedded, check_remote, new_folder, out_folder
 from bench.tune import MOST_REPEATS, Tuned, default_budget, tune
-from bench.tune_axes import USERS, check, instances_for, space_of, with_defaults
+from bench.tune_axes import ELSEWHERE, USERS, check, instances_for, space_of, with_defaults
 from bench.units import Slo, parse_duration_s, parse_slo
 
 _LOAD_S = 3.0  # of a model, for estimates
@@ -50,9 +51,10 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     budget = given["budget"] or ""
     trial_s = spec.trial_s() + _LOAD_S
     most = flags.read("--budget", budget, lambda text: _budget(text, trial_s), None) if budget else None
-    remote = remote_target(given, flags)
+    remote = place_of(given, spec, flags)
     if remote is None:
-        spec = _with_defaults(spec, given, _config_on_disk(given))
+        cores = len(os.sched_getaffinity(0))
+        spec = with_defaults(spec, given, _config_on_disk(given), instances_for(cores, gpu.count()))
         check_embedded(given, spec, flags)
     check(spec, flags)
     flags.check()
@@ -62,15 +64,16 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened(given, remote, progress.say, path / "tritonserver.log"))
+        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
         if remote is not None:
-            spec = _with_defaults(spec, given, target.serving.base())
+            spec = with_defaults(spec, given, target.serving.base(), ELSEWHERE)
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
         (path / tuned.FILE).unlink(missing_ok=True)  # of a run that --force replaces
         engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
         space = space_of(spec)
         probing = Probing(spec, space, slo, target, folder, engine, progress, scratch, longest_s)
+        probing.recall()
         found = tune(space, probing.measure, bound_s=slo.latencies[-1][1] / 1e9, budget=most)
         progress.__exit__()
         return _end(probing, found, as_json=given["as_json"])
@@ -80,10 +83,6 @@ def _config_on_disk(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """{} for a model that is not there, which is a mistake reported elsewhere."""
     model, repository = given["model"], repository_of(given)
     return model_config.read(repository / model / "config.pbtxt") if model in models_of(repository) else {}
-
-
-def _with_defaults(spec: SweepSpec, given: Mapping[str, Any], config: Mapping[str, Any]) -> SweepSpec:
-    return with_defaults(spec, given, config, instances_for(len(os.sched_getaffinity(0)), gpu.count()))
 
 
 def _budget(text: str, trial_s: float) -> int:

@@ -20,6 +20,7 @@ _STAGES = {
     "start": "from the middle",
     "axes": "along the axes",
     "together": "several changes at once",
+    "last": "long ones, of rates",
     "prove": "to prove the limit",
     "confirm": "winner and runner-up in turn",
 }
@@ -81,9 +82,11 @@ def _apart(apart: Interval | None) -> str:
 
 def _effort(space: Space, found: Tuned) -> list[str]:
     configurations = space.cells // len(space.levels)
-    tried, count = configurations - len(found.untried), len(found.steps)
+    tried, count = configurations - len(found.untried), found.cost
+    longer = sum(step.cost > 1 for step in found.steps)
+    long = f" (counting {longer} long as several)" if longer else ""
     lines = [
-        f"{plural(count, 'measurement')} of {tried} configurations; the grid has {found.cells} cells: "
+        f"{plural(count, 'measurement')}{long} of {tried} configurations; the grid has {found.cells} cells: "
         f"{significant(100 * count / found.cells)} % of measuring each once."
     ]
     if found.untried:
@@ -106,7 +109,7 @@ def table(space: Space, found: Tuned, slo: str, **more: Any) -> dict[str, Any]:
         "proved": found.proved,
         "runner_up": _point(space, found.runner_up, found.runner_up_throughput),
         "best_over_runner_up": _bounds(found.apart),
-        "measurements": len(found.steps),
+        "measurements": found.cost,
         "grid_cells": found.cells,
         "out_of_budget": found.out_of_budget,
         "edges": list(found.edges),
@@ -140,6 +143,7 @@ def _step(space: Space, step: Step) -> dict[str, Any]:
     return {
         "stage": step.stage,
         "what": at(space, step.point),
+        "times_as_long": step.cost,
         "img_per_s": reading.img_per_s,
         "holds": str(reading.holds),
         "why": reading.why,
@@ -164,7 +168,9 @@ def tuned_html(folder: RunFolder) -> str:
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     stages = Counter(str(step.get("stage", "")) for step in steps)
     summary = ", ".join(f"{count} {_STAGES.get(stage, stage)}" for stage, count in stages.items())
-    head = "<tr><th>measured</th><th>img/s</th><th>within the SLO</th><th></th></tr>"
+    head = (
+        '<tr><th class="left">measured</th><th>img/s</th><th class="left">within the SLO</th><th></th></tr>'
+    )
     rows = "".join(map(_row, steps))
     return (
         f"<details><summary>{len(steps)} measurements: {escape(summary)}</summary>"

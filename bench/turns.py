@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from bench.cell import ServerConfiguration
-from bench.errors import ModelLoadFailed
+from bench.errors import ModelLoadFailed, ServerDied
 from bench.spec import Turn
 from bench.sweep import Sweep
 from bench.trial import Reference, Served
@@ -43,20 +43,29 @@ class Turns:
     _failed: set[tuple[int, str]] = field(default_factory=set)
 
     def run(self) -> None:
-        """Raises Unreachable when the target is gone; what was measured stays."""
+        """Raises as `Sweep.run`; what was measured stays."""
         for sweep, server, turns in plan(self.sweeps):
-            if (id(sweep), server.key) in self._failed or sweep.is_measured(server):
-                continue
-            try:
-                served = self._configured(sweep, server)
-            except ModelLoadFailed as error:
-                self._failed.add((id(sweep), server.key))
-                self._loaded.pop(server.model, None)
-                sweep.fail_to_load(server, error)
-                continue
-            sweep.measure_round(turns, served)
+            while (id(sweep), server.key) not in self._failed and not sweep.is_measured(server):
+                try:
+                    self._measure_round(sweep, server, turns)
+                except ServerDied as error:
+                    self._loaded.clear()
+                    if not sweep.gives_up(server, error):
+                        continue
+                    self._failed.add((id(sweep), server.key))
+                break
         for sweep in self.sweeps:
             sweep.finish()
+
+    def _measure_round(self, sweep: Sweep, server: ServerConfiguration, turns: tuple[Turn, ...]) -> None:
+        try:
+            served = self._configured(sweep, server)
+        except ModelLoadFailed as error:
+            self._failed.add((id(sweep), server.key))
+            self._loaded.pop(server.model, None)
+            sweep.fail_to_load(server, error)
+            return
+        sweep.measure_round(turns, served)
 
     def _configured(self, sweep: Sweep, server: ServerConfiguration) -> Served:
         key = (id(sweep), server.key)
@@ -64,7 +73,7 @@ class Turns:
         if loaded is not None and loaded[:2] == key:
             return loaded[2]
         if key in self._references:  # the answers it gives are the same every time it is loaded
-            served = replace(sweep.serving.configure(server), reference=self._references[key])
+            served = replace(sweep.load(server), reference=self._references[key])
         else:
             served = sweep.configure(server)
             self._references[key] = served.reference

@@ -41,7 +41,9 @@ def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Flags, ho
         return
     if not has_variants(config):
         names = ", ".join(f"--{name}" for name in asked)
-        flags.wrong("--model", spec.model, f"has none of the variants that {names} asks for: python_vit does")
+        flags.wrong(
+            "--model", spec.model, f"has no such variants: give --model python_vit, which has, or no {names}"
+        )
         return
     for name, values in asked.items():
         _check_values(name, values, flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -17,12 +18,13 @@ from rich.console import Console
 from bench import cells as cells_table
 from bench import index, page, terminal, units
 from bench.cell import Protocol, ServerConfiguration
+from bench.cell_row import CellRow
 from bench.conclusion import TALK
-from bench.errors import EXIT_OK, ServerStartFailed
+from bench.errors import EXIT_OK, ServerStartFailed, WrongUse, worst
 from bench.flags import Flags, choices
 from bench.opened import models_of, opened, remote_target, repository_of
 from bench.progress import ConsoleProgress
-from bench.run import RunFolder
+from bench.run import RunFolder, RunRecord
 from bench.sweep_verb import exit_code
 
 
@@ -73,31 +75,59 @@ def infer(given: Mapping[str, Any]) -> int:
 
 
 def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
-    """`bench report`: from folders alone; a folder of runs gets an index of them."""
-    if (
-        len(runs) == 1
-        and form == "html"
-        and not (runs[0] / "run.json").exists()
-        and any(runs[0].glob("*/run.json"))
-    ):
+    """`bench report`: from folders alone; a folder of runs gets an index of them, or where they were measured
+    in turns, a report over all."""
+    members = index.family(runs[0]) if len(runs) == 1 else []
+    if members:
+        runs, out = [member.path for member in members], out or runs[0] / "report.html"
+    elif len(runs) == 1 and not (runs[0] / "run.json").exists() and index.holds_runs(runs[0]):
+        if form != "html" or out:
+            raise WrongUse([f"{runs[0]} holds several runs and gets an index.html: name those you mean."])
         TALK.print(f"index: {index.write(runs[0])}", soft_wrap=True)
         return EXIT_OK
     folders = [RunFolder.open(path) for path in runs]
+    found = [(folder.record, cells_table.rows(folder)) for folder in folders]
     if form == "html":
-        path = out or folders[0].path / "report.html"
-        write_text(path, page.render(folders))
-        TALK.print(f"report: {path}", soft_wrap=True)
-    rows = [row for folder in folders for row in cells_table.rows(folder)]
-    if form == "html" and out is None:
-        for folder in folders:
-            cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
+        _write_page(folders, [rows for _, rows in found], out)
+    elif out:
+        write_text(out, _report_text(found, form))
+    elif form == "table" and len(found) == 1:
+        terminal.show(found[0][1], found[0][0], Console(highlight=False))  # in colour, where there is any
+    else:
+        print(_report_text(found, form), end="")
+    return worst([exit_code(rows, record.slo) for record, rows in found])
+
+
+def _write_page(folders: Sequence[RunFolder], tables: Sequence[Sequence[CellRow]], out: Path | None) -> None:
+    """One run's page is in its folder; one over several is beside theirs, which stay as they are."""
+    alone = folders[0].path / "report.html"
+    path = out or (alone if len(folders) == 1 else folders[0].path.parent / "overlay.html")
+    write_text(path, page.render(folders))
+    if out is None:
+        for folder, rows in zip(folders, tables, strict=True):
+            cells_table.write_csv(rows, folder.path / "cells.csv")
+    TALK.print(f"report: {path}", soft_wrap=True)
+
+
+def _report_text(found: Sequence[tuple[RunRecord, list[CellRow]]], form: str) -> str:
+    """Run by run; a run's name where there are several."""
+    several = len(found) > 1
     if form == "json":
-        print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
-    elif form == "md":
-        print(terminal.markdown(rows, folders[0].record))
-    elif form == "table":
-        terminal.show(rows, folders[0].record, Console(highlight=False))
-    return exit_code(rows, folders[0].record.slo)
+        named = [({"run": record.name} if several else {}, row) for record, rows in found for row in rows]
+        return json.dumps([{**name, **asdict(row)} for name, row in named], indent=1, default=str) + "\n"
+    parts = []
+    for record, rows in found:
+        name = terminal.plain(record.name) if form == "md" else record.name
+        heading = (f"### {name}\n\n" if form == "md" else f"{name}\n") if several else ""
+        parts.append(heading + (terminal.markdown(rows, record) if form == "md" else _table(rows, record)))
+    return "\n".join(parts)
+
+
+def _table(rows: list[CellRow], record: RunRecord) -> str:
+    console = Console(file=io.StringIO(), highlight=False)
+    terminal.show(rows, record, console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO from above
+    return text
 
 
 def compare(given: Mapping[str, Any]) -> int:

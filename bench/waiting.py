@@ -48,36 +48,55 @@ class _Watch:
             self.say(f"{what}: {now}")
 
 
+Landed = tuple[Mapping[str, Any], tuple[Pod, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something applied, and what was there before it. `is_queued`: its pods may wait for a node."""
+
+    wanted: Wanted
+    before: Before
+    is_queued: bool = False
+
+
 def wait(
-    cluster: Cluster,
-    wanted: Wanted,
-    before: Before,
-    say: Callable[[str], None],
-    timeout_s: float,
-    *,
-    is_queued: bool = False,
-) -> tuple[Mapping[str, Any], tuple[Pod, ...]]:
-    """The service as it is when the change has landed, and the change's pods.
+    cluster: Cluster, changes: Sequence[Change], say: Callable[[str], None], timeout_s: float
+) -> list[Landed]:
+    """Of each change the service as it is when it has landed, and its pods; all are watched at once.
 
     Raises DeployFailed with the cause, once it has held for as long as it may pass by itself.
     """
-    watch, began = _Watch(say), time.monotonic()
+    watches, began = [_Watch(say) for _ in changes], time.monotonic()
+    landed: dict[int, Landed] = {}
     while True:
-        item, raw = _look(cluster, wanted)
-        pods = tuple(sorted((pod_of(one) for one in raw), key=lambda pod: pod.name))
-        events = list(_news(cluster, wanted, before, pods))
-        _tell(watch, item, pods, events)
-        lacking = missing(wanted, item, pods)
-        if not lacking and item is not None:
-            return item, split(wanted, pods)[0]
-        mine = {pod.name for pod in split(wanted, pods)[0]}
-        own = [one for one in raw if one["metadata"]["name"] in mine]
-        news = [one for one in _conditions(item) if one not in before.conditions]
-        failure = diagnose(own, events, news)
-        _raise_if_holds(cluster, watch, failure, is_queued=is_queued)
-        if time.monotonic() - began > timeout_s:
-            raise DeployFailed(_too_long(wanted, timeout_s, lacking, failure, events))
+        for i, (change, watch) in enumerate(zip(changes, watches, strict=True)):
+            if i not in landed:
+                seen = _seen(cluster, change, watch, timeout_s if time.monotonic() - began > timeout_s else 0)
+                landed |= {} if seen is None else {i: seen}
+        if len(landed) == len(changes):
+            return [landed[i] for i in range(len(changes))]
         time.sleep(_POLL_S)  # polled: a watch would need one more verb than list
+
+
+def _seen(cluster: Cluster, change: Change, watch: _Watch, overdue_s: float) -> Landed | None:
+    """One look: None as long as it has not landed. `overdue_s`: it has had that long; 0: there is time."""
+    wanted, before = change.wanted, change.before
+    item, raw = _look(cluster, wanted)
+    pods = tuple(sorted((pod_of(one) for one in raw), key=lambda pod: pod.name))
+    events = list(_news(cluster, wanted, before, pods))
+    _tell(watch, item, pods, events)
+    lacking = missing(wanted, item, pods)
+    if not lacking and item is not None:
+        return item, split(wanted, pods)[0]
+    mine = {pod.name for pod in split(wanted, pods)[0]}
+    own = [one for one in raw if one["metadata"]["name"] in mine]
+    news = [one for one in _conditions(item) if one not in before.conditions]
+    failure = diagnose(own, events, news)
+    _raise_if_holds(cluster, watch, failure, is_queued=change.is_queued)
+    if overdue_s:
+        raise DeployFailed(_too_long(wanted, overdue_s, lacking, failure, events))
+    return None
 
 
 def _look(cluster: Cluster, wanted: Wanted) -> tuple[Mapping[str, Any] | None, tuple[Mapping[str, Any], ...]]:
@@ -121,7 +140,7 @@ def _tell(
 ) -> None:
     for one in _conditions(item):
         said = " ".join(str(one[key]) for key in ("status", "reason", "message") if one.get(key))
-        watch.tell(f"condition {one.get('type')}", said)
+        watch.tell(f"condition {one.get('type')} of {item['metadata']['name'] if item else ''}", said)
     for pod in pods:
         watch.tell(f"pod {pod.name}", "ready" if pod.ready else pod.phase or "Pending")
     for event in events:

@@ -10,7 +10,7 @@ import click
 import psutil
 from rich.console import Console
 
-from benchmarks import generator, overhead, pacing, serving, studies, truth
+from benchmarks import generator, overhead, pacing, report, serving, studies, truth, workers
 from benchmarks.findings import Findings, publish
 
 Benchmark = Callable[[float, int, Callable[[str], None]], Findings]
@@ -20,7 +20,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "generator": generator.run,
     "pacing": pacing.run,
     "overhead": overhead.run,
+    "report": report.run,
     "serving": serving.run,
+    "workers": workers.run,
 }
 
 

@@ -5,8 +5,8 @@
 #   benchmarks/h200.sh --dry-run        print what would be run
 #   benchmarks/h200.sh [OUT]            measure; runs, logs and the ceiling go to OUT (default: reports/h200)
 #
-# Needs Python 3.12 with torch, numpy, pandas, transformers, safetensors, pillow, rich, nvidia-ml-py; WHEELS names
-# the folder (default: .whl). Every stage ends at the time that is left, and keeps what it measured.
+# Needs Python 3.12 with the packages in THERE; WHEELS names the folder (default: .whl). Every stage ends at the
+# time that is left, and keeps what it measured.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,13 @@ BUDGET_S=${BUDGET_S:-525}
 LEAST_S=30 # a stage with less than this is left out
 PACKAGES="nvidia-pytriton tritonclient python-rapidjson locust gevent greenlet zope-event zope-interface
   geventhttpclient brotli flask flask-cors flask-login blinker itsdangerous configargparse bidict
-  python-engineio python-socketio simple-websocket wsproto pyzmq httptools hpack cattrs"
+  python-engineio python-socketio simple-websocket wsproto websocket-client pyzmq httptools hpack cattrs"
+
+THERE="torch numpy pandas transformers safetensors pillow rich nvidia-ml-py grpcio protobuf psutil pyyaml requests
+  click jinja2 werkzeug msgpack attrs ml-dtypes setuptools"
+# All that will be imported: better missed now than in the middle.
+IMPORTS="import torch, transformers, bench.cli, bench.sweep_verb, bench.ceiling_verb, bench.doctor, bench.verbs"
+WORKER="import bench.locust_worker"
 
 is_dry=0
 case "${1:-}" in
@@ -33,6 +39,19 @@ case "${1:-}" in
       --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
       --dest "$folder" "$locked" || exit 4
   done
+  # 3 MB of the 65 are stubs for other Pythons.
+  "$PYTHON" - "$folder" <<'STRIP' || exit 4
+import sys, zipfile
+from pathlib import Path
+
+for wheel in Path(sys.argv[1]).glob("nvidia_pytriton-*.whl"):
+    part = wheel.with_suffix(".part")
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as kept:
+        for entry in whole.infolist():
+            if "/python_backend_stubs/" not in entry.filename or "/python_backend_stubs/3.12/" in entry.filename:
+                kept.writestr(entry, whole.read(entry), zipfile.ZIP_DEFLATED, 9)
+    part.replace(wheel)
+STRIP
   exit 0
   ;;
 esac
@@ -76,6 +95,9 @@ if ((!is_dry)); then
   export PYTHONUNBUFFERED=1
 fi
 
+if ((!is_dry)); then
+  "$PYTHON" -c "$WORKER" && "$PYTHON" -c "$IMPORTS" || exit 4
+fi
 stage machine nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv
 stage doctor "${BENCH[@]}" doctor
 

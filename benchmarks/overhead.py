@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
+from bench import gpu, machine
 from bench.cell import Cell, Engine, Protocol, ServerConfiguration
 from bench.locust_engine import LocustEngine
 from bench.run import RunFolder, RunRecord
@@ -30,6 +30,8 @@ from tests import synthetic
 WARMUP_S = 0.5
 GOAL_TRIAL_S = 1.0
 GOAL_CPU_PERCENT = 5.0
+GOAL_SAMPLER_PERCENT = 1.0
+SAMPLER_S = 10.0
 _COMMAND_TIMEOUT_S = 900.0
 
 ABOUT = (
@@ -37,7 +39,8 @@ ABOUT = (
     "as rounds. Of each trial: its wall time less warm-up and window, and the CPU of the sweep's own process "
     "(the sensors' thread included, the load-generating process not) while the engine measures. The same "
     "sweep as a command adds the start of Python, of Triton and of Locust, the load of the model, and the "
-    "report. The report of 60 cells is made of generated samples, in a process of its own."
+    "report. The sensors' thread alone: CPU of a process that does nothing else, beside an idle server and a "
+    "load-generating process. The report of 60 cells is made of generated samples, in a process of its own."
 )
 
 
@@ -102,6 +105,8 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     with rig(("null_small",)) as server:
         say("a sweep, trial by trial")
         costs = _sweep(server, seconds, rounds)
+        say("the sensors alone")
+        sampler = _sampler_percent(server)
         triton = server.triton_version()
     say("the same sweep as a command")
     command = _command(seconds, rounds)
@@ -113,9 +118,14 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "repeats": rounds, "trials": len(costs)},
         versions=versions(Triton=triton),
-        tables=(_trials_table(costs), _command_table(command), _report_table(report)),
-        goals=_goals(costs),
-        figures={"trials": [asdict(cost) for cost in costs], "command": command, "report": report},
+        tables=(_trials_table(costs, sampler), _command_table(command), _report_table(report)),
+        goals=_goals(costs, sampler),
+        figures={
+            "trials": [asdict(cost) for cost in costs],
+            "sampler_percent": sampler,
+            "command": command,
+            "report": report,
+        },
     )
 
 
@@ -165,13 +175,22 @@ def _record(spec: SweepSpec) -> RunRecord:
 
 
 def _sensors(server: Rig, engine: LocustEngine) -> list[machine.Sensor]:
-    """Those of a sweep on a machine without a GPU."""
+    """Those of a sweep here, with NVML's where there is a GPU."""
     pid = server.target.pid
     return [
         *machine.host_sensors(),
+        *gpu.sensors(),
         machine.process_sensor("server_cpu_cores", lambda: [pid] if pid else []),
         machine.process_sensor("client_cpu_cores", lambda: engine.pids),
     ]
+
+
+def _sampler_percent(server: Rig) -> float:
+    """CPU of the sensors' thread, in percent of a core: this process does nothing else meanwhile."""
+    with LocustEngine() as engine, machine.Sampler(_sensors(server, engine)):
+        began, cpu_s = time.monotonic(), time.process_time()
+        time.sleep(SAMPLER_S)
+        return (time.process_time() - cpu_s) / (time.monotonic() - began) * 100
 
 
 def _command(seconds: float, rounds: int) -> dict[str, float]:
@@ -221,7 +240,7 @@ def _report() -> dict[str, float]:
     return {"cells": len(cells), "requests": requests, **cost}
 
 
-def _trials_table(costs: Sequence[TrialCost]) -> Table:
+def _trials_table(costs: Sequence[TrialCost], sampler: float) -> Table:
     columns = {
         "in the engine, s": [cost.in_engine_s for cost in costs],
         "around it, s": [cost.around_s for cost in costs],
@@ -231,7 +250,10 @@ def _trials_table(costs: Sequence[TrialCost]) -> Table:
     return Table(
         "A trial, beyond warm-up and window",
         ("figure", "median", "largest"),
-        tuple((name, f"{np.median(v):.2f}", f"{max(v):.2f}") for name, v in columns.items()),
+        (
+            *((name, f"{np.median(v):.2f}", f"{max(v):.2f}") for name, v in columns.items()),
+            ("sensors' thread alone, % of a core", f"{sampler:.2f}", ""),
+        ),
         "In the engine: preparing requests, starting together, drain, collecting the samples. Around it: "
         "writing the trial, ending the sensors' thread.",
     )
@@ -262,7 +284,7 @@ def _report_table(report: dict[str, Any]) -> Table:
     return Table("The report of 60 cells, 3 repeats", ("figure", "value"), rows)
 
 
-def _goals(costs: Sequence[TrialCost]) -> tuple[Goal, ...]:
+def _goals(costs: Sequence[TrialCost], sampler: float) -> tuple[Goal, ...]:
     seconds = float(np.median([cost.total_s for cost in costs]))
     percent = float(np.median([cost.cpu_percent for cost in costs]))
     return (
@@ -275,5 +297,10 @@ def _goals(costs: Sequence[TrialCost]) -> tuple[Goal, ...]:
             f"parent's CPU while measuring: under {GOAL_CPU_PERCENT:g} % of a core",
             f"median {percent:.1f} %",
             "yes" if percent < GOAL_CPU_PERCENT else "no",
+        ),
+        Goal(
+            f"sensors' thread: under {GOAL_SAMPLER_PERCENT:g} % of a core",
+            f"{sampler:.2f} %",
+            "yes" if sampler < GOAL_SAMPLER_PERCENT else "no",
         ),
     )

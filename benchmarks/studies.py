@@ -13,31 +13,31 @@ from typing import Any
 
 import numpy as np
 
-from bench import checks
 from bench.arrivals import poisson
 from bench.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.locust_engine import LocustEngine
-from bench.machine import usable_cores
+from bench.samples import Int64
 from bench.stats import Interval, geometric, nearest_rank
 from bench.summary import summarize
 from bench.trial import Plan, Trial
+from benchmarks import client_bound
 from benchmarks.findings import ROOT, Findings, Goal, Table, interval_text, versions
 from benchmarks.rig import Rig, rig
 
 STUDIES, REPEATS = 3, 5
-USERS = 64
 WARMUP_S = 0.5
 SERVICE_MS, SLO_MS = 3.0, 25.0
 CAPACITY_PERCENT = 5.0
+LEAST_SERVICE_S = 10.0  # enough of them that the rare long ones are among them
+SIMULATED = 1_000_000  # requests
 _COMMAND_TIMEOUT_S = 2400.0  # of twenty probes, the longest of two minutes
 
 ABOUT = (
     "A/A: the same cell (`null_vit`, batch 8, HTTP, 4 users) as two, five repeats each, in seeded random "
     "order; the 95 % intervals of throughput and p50 have to overlap, in every study. Search: "
-    f"`bench search --slo p99={SLO_MS:g}ms --longest-probe 120s` on `delay` with {SERVICE_MS:g} ms; the true "
-    "capacity is that of the simulated queue with the service time and the time on the way as measured here. "
-    f"Client-bound: the 64-byte model with {USERS} users in one process has to be labelled so, and "
-    "`--processes auto` has to take more of them."
+    f"`bench search --slo p99={SLO_MS:g}ms` on `delay` with {SERVICE_MS:g} ms; the true capacity is that of "
+    "a simulated queue with the service times, one after another, and the time on the way as measured here. "
+    + client_bound.ABOUT
 )
 
 
@@ -58,15 +58,15 @@ class AA:
 
 def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     del rounds  # the studies' own repeats are what is studied
-    with rig(("null_vit", "null_small", "delay")) as server, LocustEngine() as engine:
+    with rig(("null_vit", "delay")) as server, LocustEngine() as engine:
         studies = [study for i in range(STUDIES) for study in _aa(server, engine, seconds, i, say)]
-        bound = _client_bound(server, engine, seconds, say)
-        say("service time of the busy server")
-        service_ms, on_the_way_ms = _service(server, engine, seconds)
+        say("service times of the busy server")
+        services_ns, on_the_way_ms = _service(server, engine, max(seconds, LEAST_SERVICE_S))
         triton = server.triton_version()
+    bound = client_bound.measure(seconds, say)
     say("bench search")
     search = _search()
-    truth = capacity(service_ms, SLO_MS - on_the_way_ms)
+    truth = capacity(services_ns, SLO_MS - on_the_way_ms)
     return Findings(
         name="studies",
         title="Studies: equal cells, a known capacity, a generator at its limit",
@@ -75,14 +75,14 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         versions=versions(Triton=triton),
         tables=(
             _aa_table(studies),
-            _search_table(search, truth, service_ms, on_the_way_ms),
-            _bound_table(bound),
+            _search_table(search, truth, services_ns, on_the_way_ms),
+            client_bound.table(bound),
         ),
-        goals=(_aa_goal(studies), _search_goal(search, truth), _bound_goal(bound)),
+        goals=(_aa_goal(studies), _search_goal(search, truth), client_bound.goal(bound)),
         figures={
             "aa": [asdict(study) for study in studies],
-            "search": {**search, "truth_per_s": truth, "service_ms": service_ms},
-            "client_bound": bound,
+            "search": {**search, "truth_per_s": truth, "service_ms": float(services_ns.mean()) / 1e6},
+            "client_bound": [asdict(each) for each in bound],
         },
     )
 
@@ -117,30 +117,8 @@ def _p50_ms(trial: Trial) -> float:
     return nearest_rank(summarize(trial).latencies_ns, 50) / 1e6
 
 
-def _client_bound(
-    server: Rig, engine: LocustEngine, seconds: float, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    found = []
-    for protocol in Protocol:
-        load = Load(protocol=protocol, batch=1, concurrency=USERS)
-        for asked in (1, 0):
-            say(f"{USERS} users, {protocol}, {'auto' if asked == 0 else asked} processes")
-            plan = _plan(ServerConfiguration(model="null_small"), load, seconds, asked)
-            trial = engine.measure(plan, server.target, server.served["null_small"])
-            entry = {
-                "protocol": protocol.value,
-                "processes asked": "auto" if asked == 0 else str(asked),
-                "processes": trial.generator.workers,
-                "requests/s": _per_s(trial),
-                "busiest process, % of a core": checks.busiest_worker(trial) * 100,
-                "client-bound": any(f.code == "client-bound" for f in checks.judge(trial)),
-            }
-            found.append(entry)
-    return found
-
-
-def _service(server: Rig, engine: LocustEngine, seconds: float) -> tuple[float, float]:
-    """Time between answers of the busy server, and what a lone request takes beyond it; in ms."""
+def _service(server: Rig, engine: LocustEngine, seconds: float) -> tuple[Int64, float]:
+    """Times between answers of the busy server in ns, and what a lone request takes beyond them in ms."""
     configuration = ServerConfiguration(
         model="delay", instances=1, parameters=(("delay_ms", f"{SERVICE_MS:g}"),)
     )
@@ -150,8 +128,9 @@ def _service(server: Rig, engine: LocustEngine, seconds: float) -> tuple[float, 
         load = Load(protocol=Protocol.HTTP, batch=1, concurrency=users)
         return engine.measure(_plan(configuration, load, seconds, 1), server.target, served)
 
-    service_ms = 1e3 / _per_s(trial(2))
-    return service_ms, max(0.0, _p50_ms(trial(1)) - service_ms)
+    busy = trial(2)
+    services_ns = np.diff(np.sort(busy.samples.done_in(busy.window).done_ns))
+    return services_ns, max(0.0, _p50_ms(trial(1)) - float(np.median(services_ns)) / 1e6)
 
 
 def _search() -> dict[str, Any]:
@@ -170,24 +149,24 @@ def _search() -> dict[str, Any]:
     return {**found, "exit_code": ended.returncode}
 
 
-def capacity(service_ms: float, bound_ms: float, percent: float = 99.0) -> float:
+def capacity(services_ns: Int64, bound_ms: float, percent: float = 99.0) -> float:
     """The highest Poisson rate a second whose percentile of response holds, by bisection on long tapes."""
-    low, high = 0.1e3 / service_ms, 1e3 / service_ms
+    per_s = 1e9 / float(services_ns.mean())
+    low, high = 0.1 * per_s, per_s
     for _ in range(12):
         middle = (low + high) / 2
-        holds = _simulated_ms(middle, service_ms, percent) <= bound_ms
+        holds = _simulated_ms(middle, services_ns, percent) <= bound_ms
         low, high = (middle, high) if holds else (low, middle)
     return low
 
 
-def _simulated_ms(rate_per_s: float, service_ms: float, percent: float) -> float:
-    """Percentile of response time of a single server with a constant service time."""
-    due_ns = poisson(rate_per_s, 400_000 / rate_per_s, 99)
-    free_ns, service_ns, taken = 0, round(service_ms * 1e6), []
-    for due in due_ns.tolist():
-        free_ns = max(free_ns, due) + service_ns
-        taken.append(free_ns - due)
-    return float(np.percentile(taken, percent)) / 1e6
+def _simulated_ms(rate_per_s: float, services_ns: Int64, percent: float) -> float:
+    """Percentile of response time of a single server that takes these times, over and over."""
+    due_ns = poisson(rate_per_s, SIMULATED / rate_per_s, 99)
+    taken_ns = np.resize(services_ns, len(due_ns))
+    ahead_ns = np.cumsum(taken_ns) - taken_ns
+    start_ns = np.maximum.accumulate(due_ns - ahead_ns) + ahead_ns
+    return float(np.percentile(start_ns + taken_ns - due_ns, percent)) / 1e6
 
 
 def _aa_table(studies: Sequence[AA]) -> Table:
@@ -204,29 +183,32 @@ def _aa_table(studies: Sequence[AA]) -> Table:
     return Table("A/A", ("study", "figure", "one", "the other", "overlap"), tuple(rows))
 
 
-def _search_table(search: dict[str, Any], truth: float, service_ms: float, on_the_way_ms: float) -> Table:
-    found = search["rate_per_s"]
-    high = search["rate_per_s_high"]
+def _search_table(search: dict[str, Any], truth: float, services_ns: Int64, on_the_way_ms: float) -> Table:
     rows = (
-        ("service time as measured, ms", f"{service_ms:.3f}"),
+        ("service time as measured, ms", f"{services_ns.mean() / 1e6:.3f}"),
+        ("its standard deviation, ms", f"{services_ns.std() / 1e6:.3f}"),
         ("on the way, beyond it, ms", f"{on_the_way_ms:.3f}"),
         ("true capacity, requests/s", f"{truth:.1f}"),
-        ("found, requests/s", "none" if found is None else f"{found:.1f}"),
-        ("lowest rate above it that missed", "none" if high is None else f"{high:.1f}"),
-        ("off", "" if found is None else f"{(found / truth - 1) * 100:+.1f} %"),
+        ("the SLO is just met at, requests/s", _rate(search, "edge_per_s")),
+        ("95 % interval of that", f"{_rate(search, 'edge_per_s_low')}-{_rate(search, 'edge_per_s_high')}"),
+        ("off", _percent(_off(search["edge_per_s"], truth))),
+        ("the answer, which holds it, requests/s", _rate(search, "rate_per_s")),
+        ("off", _percent(_off(search["rate_per_s"], truth))),
         ("probes", f"{len(search['probes'])}"),
     )
     return Table(f"bench search --slo p99={SLO_MS:g}ms on `delay`", ("figure", "value"), rows)
 
 
-def _bound_table(bound: Sequence[dict[str, Any]]) -> Table:
-    def text(value: Any) -> str:
-        return "yes" if value is True else "no" if value is False else (
-            f"{value:,.0f}" if isinstance(value, float) else str(value)
-        )  # fmt: skip
+def _rate(search: dict[str, Any], name: str) -> str:
+    return "none" if search[name] is None else f"{search[name]:.1f}"
 
-    rows = tuple(tuple(text(value) for value in entry.values()) for entry in bound)
-    return Table(f"{USERS} users on the 64-byte model, {usable_cores()} cores", tuple(bound[0]), rows)
+
+def _off(found: float | None, truth: float) -> float | None:
+    return None if found is None else (found / truth - 1) * 100
+
+
+def _percent(off: float | None) -> str:
+    return "nothing found" if off is None else f"{off:+.1f} %"
 
 
 def _aa_goal(studies: Sequence[AA]) -> Goal:
@@ -239,21 +221,9 @@ def _aa_goal(studies: Sequence[AA]) -> Goal:
 
 
 def _search_goal(search: dict[str, Any], truth: float) -> Goal:
-    found = search["rate_per_s"]
-    off = None if found is None else (found / truth - 1) * 100
+    off = _off(search["rate_per_s"], truth)
     return Goal(
         f"the search finds the capacity within {CAPACITY_PERCENT:g} %",
-        "nothing found" if off is None else f"{off:+.1f} %",
+        _percent(off),
         "yes" if off is not None and abs(off) <= CAPACITY_PERCENT else "no",
-    )
-
-
-def _bound_goal(bound: Sequence[dict[str, Any]]) -> Goal:
-    """Labelled with one process; `auto` takes more of them."""
-    pairs = list(zip(bound[::2], bound[1::2], strict=True))
-    held = sum(one["client-bound"] and auto["processes"] > 1 for one, auto in pairs)
-    return Goal(
-        "client-bound is labelled, and --processes auto changes it",
-        f"{held} of {len(pairs)} protocols",
-        "yes" if held == len(pairs) else "no",
     )

@@ -14,12 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from names import Names
+from played_failures import QUOTA, pod_status, service_status
 from predictor import Gateway
 
+from bench.cell import Protocol as Traffic
 from bench.cluster import Cluster
 from bench.errors import ClusterError
 from bench.platforms import KIND, pods_of, template_of
 from bench.pods import PORTS
+from bench.service_ports import runtime_of, traffic_of
 
 MERGE = "application/merge-patch+json"
 PLATFORMS = {kind: platform for platform, kind in KIND.items()}
@@ -72,6 +76,7 @@ class Controller:
         self, cluster: Cluster, serve: Callable[[], Server] | None = None, play: Play | None = None
     ) -> None:
         self.cluster, self.serve, self.play = cluster, serve, play or Play()
+        self.names: Names | None = None  # where services can be reached by the names a cluster gives them
         self.services, self.errors = dict[tuple[str, str], _Service](), list[BaseException]()
         self.gateways: dict[tuple[str, str], Gateway] = {}
         self._ending = threading.Event()
@@ -165,7 +170,7 @@ class Controller:
             return
         if self.play.failure:
             service.told = True
-            self._fail(pod)
+            self._pod_status(pod, pod_status(self.play.failure))
         elif time.monotonic() - pod.made >= self.play.ready_after_s:
             self._pod_status(pod, {
                 "phase": "Running",
@@ -174,40 +179,12 @@ class Controller:
             })  # fmt: skip
             pod.ready = True
 
-    def _fail(self, pod: _PodState) -> None:
-        container = {"name": "user-container", "image": "example/triton:1", "imageID": "", "ready": False}
-        unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        if self.play.failure == "image":
-            said = 'Back-off pulling image "example/triton:1"'
-            waiting = {"waiting": {"reason": "ImagePullBackOff", "message": said}}
-            status = {"containerStatuses": [{**container, "restartCount": 0, "state": waiting}]}
-        elif self.play.failure == "gpu":
-            said = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
-            status = {"conditions": [{**unscheduled, "message": said}]}
-        elif self.play.failure == "pvc":
-            said = '0/3 nodes are available: persistentvolumeclaim "triton-python" not found.'
-            status = {"conditions": [{**unscheduled, "message": said}]}
-        else:
-            ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
-            waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
-            crashed = {**container, "restartCount": 1, "state": waiting, "lastState": ended}
-            status = {"containerStatuses": [crashed]}
-        self._pod_status(pod, {"phase": "Pending", **status})
-
     def _failed_status(self, item: Mapping[str, Any], service: _Service) -> dict[str, Any]:
-        name = item["metadata"]["name"]
         if self.play.failure == "quota" and not service.told:
             service.told = True
-            said = (
-                'pods "x" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=1, '
-                "used: requests.nvidia.com/gpu=4, limited: requests.nvidia.com/gpu=4"
-            )
-            self.event("ReplicaSet", f"{name}-predict-v1-00001-deployment-7b", "FailedCreate", said)
-        reason, message = "PredictorNotReady", ""
-        if self.play.failure == "deadline":
-            reason, message = "RevisionFailed", "Initial scale was never achieved"
-        ready = {"type": "Ready", "status": "False", "reason": reason, "message": message}
-        return {"conditions": [ready]}
+            name = f"{item['metadata']['name']}-predict-v1-00001-deployment-7b"
+            self.event("ReplicaSet", name, "FailedCreate", QUOTA)
+        return service_status(self.play.failure)
 
     def event(self, kind: str, name: str, reason: str, message: str, severity: str = "Warning") -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -231,6 +208,7 @@ class Controller:
     ) -> dict[str, Any]:
         serving = [pod for pod in service.pods if pod.ready]
         count = sum(pod.ready for pod in mine)
+        url = self._url(key, item, serving)
         if item["kind"] == "Deployment":
             generation = item["metadata"]["generation"]
             return {
@@ -244,16 +222,34 @@ class Controller:
             "name": "v1", "ready": ready, "trafficPercent": 100, "readyReplicas": count,
             "totalReplicas": len(mine),
         }  # fmt: skip
-        status = {"address": {"url": self._url(key, serving)}, "conditions": [condition]}
+        status = {"address": {"url": url}, "conditions": [condition]}
         return {**status, "releases": [release]} if item["kind"] == "MLService" else status
 
-    def _url(self, key: tuple[str, str], serving: list[_PodState]) -> str:
+    def _url(self, key: tuple[str, str], item: Mapping[str, Any], serving: list[_PodState]) -> str:
+        """The service's address, as its platform shows it, and a gateway there once a server is ready."""
+        name, namespace = key[1], self.cluster.namespace
+        stem = f"{name}-predictor" if key[0] == "InferenceService" else name
         servers = [pod.server for pod in serving if pod.server]
         if not servers:
-            return f"{key[1]}.{self.cluster.namespace}.example.com"
-        gateway = self.gateways.get(key) or self.gateways.setdefault(key, Gateway())
+            return f"{name}.{namespace}.example.com"
+        if key not in self.gateways:
+            self.gateways[key] = self._gateway(f"{stem}.{namespace}.svc", item)
+        gateway = self.gateways[key]
         gateway.backends = [server.addresses for server in servers]
+        if self.names is not None and key[0] == "InferenceService":
+            return f"http://{stem}.{namespace}.svc:{gateway.port}"
         return f"http://127.0.0.1:{gateway.port}"
+
+    def _gateway(self, host: str, item: Mapping[str, Any]) -> Gateway:
+        """An MLService shows its runtime's one port; the others show all, as their Services do."""
+        if item["kind"] == "MLService":
+            runtime = self.cluster.read("MLServiceRuntime", runtime_of(item))
+            return Gateway(shown=[traffic_of(PLATFORMS["MLService"], item, runtime) is Traffic.GRPC])
+        if self.names is None:
+            return Gateway()
+        # KServe's first port is 80 there, which only root may listen on.
+        first = 8080 if item["kind"] == "InferenceService" else 8000
+        return Gateway(host=self.names.give(host), at=(first, 8001, 8002))
 
     def _write_status(self, item: Mapping[str, Any], service: _Service, status: dict[str, Any]) -> None:
         if service.status != status:

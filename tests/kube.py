@@ -133,7 +133,7 @@ def _wait_until_served(cluster: Cluster, crd: dict[str, Any]) -> None:
         except ClusterError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.05)  # a kind is served a moment after it was applied, and nothing says when
 
 
 def _spawn(folder: Path, name: str, command: list[str]) -> subprocess.Popen[bytes]:
@@ -156,7 +156,7 @@ def _wait_until_ready(server: ApiServer, process: subprocess.Popen[bytes], folde
             return
         except ClusterError:
             assert time.monotonic() < deadline, "kube-apiserver was not ready within 60 s"
-            time.sleep(0.2)
+            time.sleep(0.2)  # /readyz has to be asked
 
 
 def _write_credentials(folder: Path) -> None:

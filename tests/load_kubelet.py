@@ -33,6 +33,7 @@ class Kubelet:
         self._cluster, self._folder, self._failing = cluster, folder, failing
         self._master, self.report = free_port(), free_port()
         self.processes: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self.jobs: dict[str, Mapping[str, Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -64,6 +65,7 @@ class Kubelet:
                         process.terminate()
 
     def _start(self, name: str, job: Mapping[str, Any]) -> None:
+        self.jobs[name] = job
         template = job["spec"]["template"]
         count = job["spec"].get("parallelism", 1)
         self.processes[name] = []
@@ -101,7 +103,7 @@ class Kubelet:
         while self._failing is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.report), 1):
                 return
-            time.sleep(0.1)
+            time.sleep(0.1)  # a port opens without a word
 
     def _pod(self, name: str, template: Mapping[str, Any]) -> None:
         path = f"/api/v1/namespaces/{self._cluster.namespace}/pods"

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,15 +30,22 @@ class Predictor:
 
 
 class Gateway:
-    """Three neighbouring ports (HTTP, gRPC, metrics) that pass each connection to the next server."""
+    """Ports that pass each connection to the same port of the next server, and count the bytes sent there.
 
-    def __init__(self) -> None:
+    `shown`: which of a server's three ports (HTTP, gRPC, metrics) there are; `host` and `at`: where exactly.
+    """
+
+    def __init__(
+        self, shown: Sequence[int] = (0, 1, 2), host: str = "127.0.0.1", at: Sequence[int] = ()
+    ) -> None:
         self.backends: list[tuple[int, int, int]] = []
+        self.passed = dict.fromkeys(shown, 0)
+        self.host = host
         self._next = 0
         self._open = True
-        self.listeners = _neighbours()
+        self.listeners = _listening(host, at) if at else _neighbours(len(shown))
         self.port = int(self.listeners[0].getsockname()[1])
-        for index, listener in enumerate(self.listeners):
+        for index, listener in zip(shown, self.listeners, strict=True):
             threading.Thread(target=self._accept, args=(listener, index), daemon=True).start()
 
     def close(self) -> None:
@@ -59,16 +67,32 @@ class Gateway:
                 client.close()
                 continue
             port = backends[self._next % len(backends)][index]
-            threading.Thread(target=_relay, args=(client, port), daemon=True).start()
+
+            def count(size: int) -> None:
+                self.passed[index] += size
+
+            threading.Thread(target=_relay, args=(client, port, count), daemon=True).start()
 
 
-def _neighbours() -> list[socket.socket]:
+def _listening(host: str, ports: Sequence[int]) -> list[socket.socket]:
+    found = []
+    try:
+        for port in ports:
+            found.append(socket.create_server((host, port), backlog=64))
+        return found
+    except OSError:
+        for sock in found:
+            sock.close()
+        raise
+
+
+def _neighbours(count: int) -> list[socket.socket]:
     while True:
         first = socket.socket()
         first.bind(("127.0.0.1", 0))
         found = [first]
         try:
-            for step in (1, 2):
+            for step in range(1, count):
                 sock = socket.socket()
                 found.append(sock)
                 sock.bind(("127.0.0.1", first.getsockname()[1] + step))
@@ -80,7 +104,7 @@ def _neighbours() -> list[socket.socket]:
                 sock.close()
 
 
-def _relay(client: socket.socket, port: int) -> None:
+def _relay(client: socket.socket, port: int, count: Callable[[int], None]) -> None:
     try:
         server = socket.create_connection(("127.0.0.1", port))
     except OSError:
@@ -88,19 +112,20 @@ def _relay(client: socket.socket, port: int) -> None:
         return
     for sock in (client, server):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+    back = threading.Thread(target=_pump, args=(server, client, lambda _: None), daemon=True)
     back.start()
-    _pump(client, server)
+    _pump(client, server, count)
     back.join()
     client.close()
     server.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, count: Callable[[int], None]) -> None:
     """Until either side closes; then the other is told."""
     try:
         while data := source.recv(1 << 16):
             sink.sendall(data)
+            count(len(data))
     except OSError:
         pass
     for sock, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):

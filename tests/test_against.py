@@ -10,16 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import calibration
 import pytest
 import synthetic
 from synthetic import Study, World, cell
 
 from bench import against, cli, turns
 from bench.against import Variant, parse_variant
-from bench.against_verb import worst
 from bench.cell import Cell, Engine, ServerConfiguration
+from bench.cells import rows
 from bench.comparison import compare, exit_code
-from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ModelLoadFailed
+from bench.embedded import EmbeddedTriton
+from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, ModelLoadFailed, worst
 from bench.flags import Flags, sweep_spec
 from bench.gates import parse_gate
 from bench.run import RunFolder
@@ -28,6 +30,7 @@ from bench.serving import Serving
 from bench.spec import SweepSpec, Turn
 from bench.sweep import Sweep
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.triton import Triton
 
 GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
 
@@ -120,7 +123,7 @@ class FakeServing:
     loaded: list[str]
     name: str
     refuses: bool = False
-    triton: Any = None
+    triton: Triton = field(default_factory=lambda: Triton(Target("http://h:1")))
 
     def configure(self, server: ServerConfiguration) -> Served:
         self.loaded.append(self.name)
@@ -197,6 +200,32 @@ def test_a_variant_that_does_not_load_fails_alone_and_is_tried_once(tmp_path: Pa
     assert set(RunFolder.open(tmp_path / "b").record.failed.values()) == {"no memory left"}
 
 
+def test_a_server_that_dies_loses_one_trial_and_every_model_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    loaded: list[str] = []
+    sweeps = [lab(tmp_path, name, order, loaded, model=name) for name in "ab"]
+    dies_after = [3]
+
+    def revive(_: Triton) -> str:
+        if len(order) != dies_after[0]:
+            return ""
+        dies_after[0] = 0
+        return "tritonserver crashed (SIGSEGV)."
+
+    monkeypatch.setattr(Triton, "revive", revive)
+    turns.Turns(sweeps).run()
+    assert sorted(loaded) == ["a", "a", "b", "b"]
+    assert len(order) == 12
+    records = [RunFolder.open(tmp_path / name).record for name in "ab"]
+    assert (
+        sum(len(record.crashes) for record in records) == sum(len(record.failed) for record in records) == 1
+    )
+    trials = [len(list(RunFolder.open(tmp_path / name).trials())) for name in "ab"]
+    assert sum(trials) == 11
+
+
 def variant(path: Path, name: str, world: World, value: str) -> RunFolder:
     study = Study(
         cells=tuple(cell(batch=b, parameters=(("delay_ms", value),)) for b in (1, 8)),
@@ -241,3 +270,48 @@ def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
     assert (tmp_path / "run" / "compare.html").exists()
     assert exit_code(compare(RunFolder.open(tmp_path / "run/old"), RunFolder.open(tmp_path / "run/new"),
                              [parse_gate("p50>+5%")])) == code  # fmt: skip
+
+
+def sweep(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "sweep", "--batch", "1", "--duration", "900ms", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.e2e
+def test_somebody_elses_server_is_measured_in_turns_and_left_as_it_was(
+    triton: EmbeddedTriton, tmp_path: Path
+) -> None:
+    control = Triton(triton.target)
+    calibration.serve(triton, ServerConfiguration(model="delay", parameters=(("delay_ms", "20"),)))
+    before = control.config("delay")
+    address = ["--url", triton.target.http_url, "--model", "delay"]
+    words = ["--concurrency", "1", "--repeats", "3", "--warmup", "100ms", "--fail-if", "p50>+50%"]
+    done = sweep(
+        *address, *words, "--variant", "old=", "--variant", "new=delay_ms=40", "--out", str(tmp_path / "run")
+    )
+    assert done.returncode == EXIT_MISSED, done.stderr + done.stdout
+    assert control.config("delay") == before
+    folders = [RunFolder.open(tmp_path / "run" / name) for name in ("old", "new")]
+    medians = [rows(folder)[0].latency_p50_ms or 0.0 for folder in folders]
+    assert 20 <= medians[0] < 40 <= medians[1]
+    again = sweep(*address, *words, "--against", str(tmp_path / "run/old"), "--variant", "b=delay_ms=45",
+                  "--out", str(tmp_path / "again"))  # fmt: skip
+    assert again.returncode == EXIT_MISSED, again.stderr + again.stdout
+    assert sorted(path.parent.name for path in (tmp_path / "again").glob("*/run.json")) == ["b", "base"]
+    assert control.config("delay") == before
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("model", "variant", "says"),
+    [("delay", "new=dealy_ms=40", "has no parameter dealy_ms"), ("none", "new=instances=2", "none")],
+)
+def test_what_somebody_elses_server_does_not_have_is_a_mistake(
+    triton: EmbeddedTriton, tmp_path: Path, model: str, variant: str, says: str
+) -> None:
+    calibration.serve(triton, ServerConfiguration(model="delay"))
+    words = ["--url", triton.target.http_url, "--model", model, "--variant", "old=", "--variant", variant]
+    done = sweep(*words, "--out", str(tmp_path / "run"))
+    assert done.returncode == EXIT_WRONG_USE, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path / "run" / "old").exists()

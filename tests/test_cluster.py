@@ -81,7 +81,7 @@ def _wait_until_bound(user: Cluster) -> None:
             return
         except ClusterError:
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.1)  # a RoleBinding counts a moment after it was made, and nothing says when
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ def test_execution_time_finds_the_servers_own_law(tmp_path_factory: pytest.TempP
     study = Study(cells=grid(instances=(1,), protocols=("http",)), world=synthetic.World(repeat_sigma=0.0))
     found = entries_of(cells.rows(synthetic.write(tmp_path_factory.mktemp("law") / "run", study)))
     figure = next(figure for figure in all_figures(found) if figure["id"] == "execution-time")
-    assert figure["notes"] == ["1 inst: s(b) = 5.4 + 2.25 b ms, within 0.0%; at most 444 img/s a device"]
+    assert figure["notes"] == ["1 inst: s(b) = 5.4 + 2.25 b ms, within 0.0%; at most 444 img/s an instance"]
 
 
 def test_one_cell_alone_can_be_drawn(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -146,3 +147,36 @@ def test_an_older_run_is_faint(entries: list[Entry]) -> None:
     for trace, index, _, _ in points(both, "tradeoff", 3):
         row, run = both[index].row, both[index].run
         assert (trace["opacity"] == 1) == (run == 1 and row.engine == "locust")
+
+
+def test_where_ceilings_are_known_the_batches_chart_has_them_and_says_how_far_it_is(
+    entries: list[Entry],
+) -> None:
+    plain = next(figure for figure in all_figures(entries) if figure["id"] == "against-batch")
+    assert len(plain["variants"]) == 1
+    known = [
+        replace(entry, row=replace(
+            entry.row, precision="bf16", compile="none", output="pooler_output", bare_img_per_s=1000.0,
+            roofline_img_per_s=4000.0, efficiency=0.5 if entry.row.batch == 1 else 0.75,
+        ))
+        for entry in entries
+    ]  # fmt: skip
+    figure = next(figure for figure in all_figures(known) if figure["id"] == "against-batch")
+    assert [variant["label"] for variant in figure["variants"]] == ["served", "with its limits"]
+    assert figure["variants"][0]["data"] == plain["variants"][0]["data"]
+    bare, roof = figure["variants"][1]["data"][-2:]
+    assert (bare["line"]["dash"], set(bare["y"])) == ("dash", {1000.0})
+    assert (roof["line"]["dash"], set(roof["y"])) == ("dot", {4000.0})
+    assert bare["x"] == sorted({entry.row.batch for entry in entries})
+    assert figure["notes"] == [
+        "bf16, pooler_output: served over bare: 50 to 75 %; bare (dashed) over the roofline (dotted): 25 %"
+    ]
+
+
+def test_a_device_without_a_peak_has_the_bare_line_alone(entries: list[Entry]) -> None:
+    known = [
+        replace(entry, row=replace(entry.row, precision="fp32", bare_img_per_s=9.0)) for entry in entries
+    ]
+    figure = next(figure for figure in all_figures(known) if figure["id"] == "against-batch")
+    assert len(figure["variants"][1]["data"]) == len(figure["variants"][0]["data"]) + 1
+    assert "peak is not known" in figure["notes"][0]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
 import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +91,48 @@ def test_the_packages_to_carry_are_locked() -> None:
     packages = script.split('PACKAGES="')[1].split('"')[0].split()
     locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
     assert set(packages) <= locked
+
+
+def closure(statement: str) -> set[str]:
+    """The distributions of all that a statement imports."""
+    tell = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{statement}\n{tell}"],
+        capture_output=True, text=True, check=True, timeout=60, cwd=ROOT,
+    ).stdout  # fmt: skip
+    owners = packages_distributions()
+    return {normal(name) for module in told.split() for name in owners.get(module, ())}
+
+
+def normal(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def needed_by(names: set[str]) -> set[str]:
+    """With what they need in turn, as far as it is installed here."""
+    found: set[str] = set()
+    todo = {normal(name) for name in names}
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        with contextlib.suppress(PackageNotFoundError):
+            lines = [line for line in requires(name) or () if "extra ==" not in line]
+            todo |= {normal(re.split(r"[^A-Za-z0-9_.-]", line)[0]) for line in lines} - found
+    return found
+
+
+def variable(name: str) -> list[str]:
+    return SCRIPT.read_text().split(f'{name}="')[1].split('"')[0].split()
+
+
+@pytest.mark.parametrize("statement", ["IMPORTS", "WORKER"])
+def test_all_that_is_imported_is_carried_or_there(statement: str) -> None:
+    """`socks` is urllib3's to try."""
+    imported = closure(" ".join(variable(statement)).replace("torch, transformers, ", ""))
+    known = {normal(name) for name in variable("PACKAGES")} | needed_by(set(variable("THERE")))
+    assert imported - known - {"triton-bench", "pysocks"} == set()
+
+
+def test_the_server_of_the_carried_wheel_has_its_stub() -> None:
+    assert "python_backend_stubs/3.12/" in SCRIPT.read_text()
+    assert subprocess.run(["bash", "-n", SCRIPT], check=False, timeout=30).returncode == 0

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import tarfile
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from controller import Controller
 from kube import ApiServer
 from load_kubelet import kubelet
+from predictor import Predictor
 
 from bench import in_cluster, load_jobs
+from bench.cli import bench
 from bench.cluster import Cluster
 from bench.embedded import EmbeddedTriton
 from bench.errors import ClusterError
 from bench.load_jobs import LOAD, LoadJobs, arguments_of, manifests
 from bench.load_pod import packed, unpack
+from bench.platforms import DeploymentSpec, Platform
+from bench.rollout import deploy
 from bench.run import RunFolder
 from bench.triton import Triton
 
@@ -43,6 +55,8 @@ def by_kind(jobs: LoadJobs, kind: str, name: str) -> dict[str, Any]:
         ("--name x --out y --force --json --quick --load-image i", ["--quick"]),
         ("--namespace a --context b --rate 5/s", ["--rate", "5/s"]),
         ("--slo p99=1s --workers", ["--slo", "p99=1s"]),
+        ("--deploy --triton-image i --gpu=1 --set a=b --keep --load-account c --via pod", ["--via", "pod"]),
+        ("--mlservice a,b --platform kserve --replicas 1,2", ["--replicas", "1,2"]),
     ],
 )
 def test_the_sweep_in_the_cluster_is_asked_all_but_where_it_runs(words: str, kept: list[str]) -> None:
@@ -54,6 +68,17 @@ def test_there_is_a_pod_for_each_worker_and_one_for_the_sweep() -> None:
     assert workers["spec"]["parallelism"] == workers["spec"]["completions"] == 8
     assert "8" in master["spec"]["template"]["spec"]["containers"][0]["command"]
     assert master["spec"]["backoffLimit"] == 0
+
+
+def test_only_a_sweep_that_asks_the_api_server_has_a_token() -> None:
+    for asks, account in ((False, ""), (True, ""), (True, "bench")):
+        jobs = replace(JOBS, asks_api=asks, account=account)
+        pods = [
+            by_kind(jobs, "Job", name)["spec"]["template"]["spec"]
+            for name in ("bench-load", "bench-load-worker")
+        ]
+        assert [pod["automountServiceAccountToken"] for pod in pods] == [asks, False]
+        assert [pod.get("serviceAccountName", "") for pod in pods] == [account, ""]
 
 
 def test_every_object_and_every_pod_carries_the_loads_label() -> None:
@@ -142,7 +167,7 @@ def test_a_sweep_in_the_cluster_gives_the_same_folder_and_leaves_nothing(
         assert code == 0, said
         deadline = time.monotonic() + 20
         while node.alive() and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.1)  # the played kubelet ends them in a thread of its own
         assert node.alive() == []
     folder = RunFolder.open(tmp_path / "run")
     (trial,) = folder.trials()
@@ -151,6 +176,91 @@ def test_a_sweep_in_the_cluster_gives_the_same_folder_and_leaves_nothing(
     assert (tmp_path / "run" / "report.html").exists()
     assert any("[1/1]" in line for line in said)
     assert left(cluster) == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("how", ["--deploy --triton-image example/triton:1", "--mlservice vit"])
+def test_a_service_is_found_and_measured_from_inside(
+    api_server: ApiServer, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The pod asks the API server itself: here with our kubeconfig in the place of its token."""
+    monkeypatch.setenv("KUBECONFIG", str(_in_namespace(api_server, cluster, tmp_path)))
+    out, pods = tmp_path / "run", iter(range(9))
+    words = f"{how} --in-cluster --workers 2 --load-account bench --model null_small --protocol http,grpc"
+    words += f" --batch 1 --quick --duration 0.5s --warmup 0.2s --concurrency 2 --check 0 --out {out}"
+    command = ["bench", "sweep", *words.split(" ")]
+    monkeypatch.setattr(sys, "argv", command)
+
+    def serve() -> Predictor:
+        return Predictor("null_small", tmp_path / f"pod-{next(pods)}.log")
+
+    with Controller(cluster, serve) as controller, kubelet(cluster, tmp_path / "node") as node:
+        monkeypatch.setattr(in_cluster, "forwarded", node.reach)
+        is_there = how.startswith("--mlservice")
+        if is_there:
+            deploy(cluster, _vit(cluster), lambda _: None, 30)
+        result = CliRunner().invoke(bench, command[1:])
+        assert result.exit_code in (0, 3), (result.output, result.exception)
+        assert not controller.errors
+        accounts = {job["spec"]["template"]["spec"].get("serviceAccountName") for job in node.jobs.values()}
+        assert accounts == {"bench", None}
+        services = [item["metadata"]["name"] for item in cluster.items("MLService")]
+        assert services == (["vit"] if is_there else [])
+    assert left(cluster) == []
+    ways = {trial.cell.load.protocol: trial.engine["way"] for trial in RunFolder.open(out).trials()}
+    over_grpc = "pods" if is_there else "gRPC service's address"
+    assert ways == {"http": "service address", "grpc": over_grpc}
+
+
+@pytest.mark.e2e
+def test_ctrl_c_removes_the_service_made_for_it_too(
+    api_server: ApiServer, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(_in_namespace(api_server, cluster, tmp_path)))
+    words = "--deploy --triton-image example/triton:1 --in-cluster --workers 1 --model null_small --batch 1"
+    command = ["bench", "sweep", *words.split(" "), "--duration", "20s", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", command)
+
+    def serve() -> Predictor:
+        return Predictor("null_small", tmp_path / "pod.log")
+
+    with Controller(cluster, serve), kubelet(cluster, tmp_path / "node") as node:
+        monkeypatch.setattr(in_cluster, "forwarded", node.reach)
+        begun = threading.Thread(
+            target=_interrupt_when, args=(lambda: bool(list(tmp_path.glob("node/pod/run*"))),)
+        )
+        begun.start()
+        result = CliRunner().invoke(bench, command[1:])
+        begun.join()
+        assert result.exit_code != 0
+        assert cluster.items("MLService") == ()
+        assert cluster.items("MLServiceRuntime") == ()
+    assert left(cluster) == []
+
+
+def _interrupt_when(happened: Callable[[], bool]) -> None:
+    """SIGINT to this very process, as Ctrl-C; after a minute anyway, so that nothing hangs."""
+    deadline = time.monotonic() + 60
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.1)  # a folder that another process makes has to be looked for
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _vit(cluster: Cluster) -> DeploymentSpec:
+    return DeploymentSpec(
+        platform=Platform.MLSERVICE, name="vit", namespace=cluster.namespace, image="example/triton:1",
+        run_label="vit", sets=(("model", "null_small"),),
+    )  # fmt: skip
+
+
+def _in_namespace(api_server: ApiServer, cluster: Cluster, folder: Path) -> Path:
+    """A kubeconfig whose context is the test's namespace, as a pod's service account has one."""
+    config = yaml.safe_load(api_server.kubeconfig.read_text())
+    for context in config["contexts"]:
+        context["context"]["namespace"] = cluster.namespace
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @pytest.mark.e2e

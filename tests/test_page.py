@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,8 +19,9 @@ import synthetic
 from plotly.offline import get_plotlyjs_version
 from synthetic import Study, World, cell, grid
 
-from bench import cells, index, page
+from bench import cells, index, page, verbs
 from bench.cell_row import PERCENTS
+from bench.errors import WrongUse
 from bench.run import RunFolder
 from bench.stats import nearest_rank
 from bench.summary import judged
@@ -191,12 +193,19 @@ def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
         {"rate_per_s": 60, "outcome": EVIL},
     ]
     found = [
-        {"what": EVIL, "rate_per_s": 41.5, "rate_per_s_low": 40, "rate_per_s_high": 43, "probes": probes}
+        {
+            "what": EVIL,
+            "rate_per_s": 41.5,
+            "edge_per_s": 42,
+            "edge_per_s_low": 40,
+            "edge_per_s_high": 43,
+            "probes": probes,
+        }
     ]
     (folder.path / "search.json").write_text(json.dumps(found))
     html = page.render([folder])
     assert "41.5 req/s" in html
-    assert "(40–43)" in html
+    assert "40–43)" in html
     assert "p99 is 80 ms" in html
     assert "<script>alert" not in html
 
@@ -220,3 +229,37 @@ def test_the_index_lists_runs_the_newest_first_with_a_trend(tmp_path: Path) -> N
     assert html.index('href="run-2026-01-02/report.html"') < html.index('href="run-2026-01-01/report.html"')
     assert html.count("<circle") == 3
     assert "<script" not in html
+
+
+def test_the_index_groups_runs_that_took_turns_and_joins_only_runs_of_the_same_cells(tmp_path: Path) -> None:
+    one, other = Study(cells=(cell(),), repeats=1), Study(cells=grid(), repeats=1)
+    runs = {"a": one, "b": one, "c": other, "turns/old": one, "turns/new": other}
+    for place, study in runs.items():
+        synthetic.write(tmp_path / place, dataclasses.replace(study, name=place.split("/")[-1]))
+    for name in ("report", "compare-new"):
+        (tmp_path / "turns" / f"{name}.html").write_text("")
+    html = index.write(tmp_path).read_text()
+    assert html.count("<circle") == 5
+    assert sorted(len(line.split()) for line in re.findall('<polyline points="([^"]*)"', html)) == [2, 3]
+    assert "turns</b> · 2 runs in turns" in html
+    assert 'href="turns/report.html"' in html
+    assert 'href="turns/compare-new.html">compare new' in html
+    assert html.count('class="nested"') == 2
+
+
+def test_several_runs_leave_each_others_pages_alone_and_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        page.write(synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name)))
+    runs, own = [tmp_path / "a", tmp_path / "b"], (tmp_path / "a" / "report.html").read_bytes()
+    assert verbs.report(runs, None, "html") == 0
+    assert (tmp_path / "a" / "report.html").read_bytes() == own
+    assert "laid over <b>a</b>" in (tmp_path / "overlay.html").read_text()
+    capsys.readouterr()
+    verbs.report(runs, None, "md")
+    assert "### b" in capsys.readouterr().out
+    verbs.report(runs, tmp_path / "rows.json", "json")
+    assert [row["run"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["a", "b"]
+    with pytest.raises(WrongUse, match="name those you mean"):
+        verbs.report([tmp_path], None, "md")

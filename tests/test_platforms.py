@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.cell import Protocol
 from bench.platforms import DeploymentSpec, Platform, is_about, manifests, mistakes, revision_of
 
 SPEC = DeploymentSpec(platform=Platform.MLSERVICE, name="vit", namespace="n", image="i:1", run_label="r")
@@ -36,6 +37,7 @@ def test_replicas_are_a_new_revision_to_knative_alone(platform: Platform, same: 
         ({"replicas": 0}, "--replicas"),
         ({"gpu": -1}, "--gpu"),
         ({"queue": "q", "platform": Platform.KSERVE}, "--queue"),
+        ({"traffic": Protocol.GRPC, "platform": Platform.KSERVE}, "--protocol grpc"),
         ({"sets": (("nope", "1"),)}, "--set nope"),
         ({"sets": (("memory", "much"),)}, "--set memory"),
         ({"sets": (("progress-deadline", "1h"),)}, "--set progress-deadline"),

@@ -121,6 +121,14 @@ def test_where_it_was_measured_goes_along_and_headers_do_not() -> None:
     assert repeat.target_flags(ran) == {"url": "h:8000", "vit": "tiny", "slo": "p99=1s"}
 
 
+def test_a_service_made_for_the_run_is_made_again() -> None:
+    said = ["--deploy", "--triton-image", "r/vit:1", "--gpu=1", "--set", "cpu=8", "--keep"]
+    ran = record(SweepSpec(model="m", batches=(1,)), *said)
+    command = repeat.repeat_command(absent(synthetic.cell(), ran, ""), ran)
+    assert command.endswith("--deploy --triton-image r/vit:1 --gpu=1 --set cpu=8")
+    assert repeat.target_flags(ran)["deploy"] is True
+
+
 @pytest.mark.parametrize("name", [name for name in repeat.DEFAULTS if name != "repeats"])
 def test_defaults_are_those_of_the_command_line(name: str) -> None:
     known = cli.sweep.make_context("sweep", []).params

@@ -148,7 +148,7 @@ def test_a_deploy_can_be_undone_while_it_waits(cluster: Cluster) -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         while not cluster.items("Pod"):
-            time.sleep(0.05)
+            time.sleep(0.05)  # what another thread applies has to be looked for
         undeploy(cluster, silent, run_label="r1", timeout_s=20)
         waiting.join()
         assert not cluster.items("Pod")

@@ -15,6 +15,7 @@ from bench.cell import ServerConfiguration
 from bench.embedded import EmbeddedTriton
 from bench.errors import ModelLoadFailed
 from bench.serving import Serving, mismatches
+from bench.trial import Target
 from bench.triton import Triton
 
 BASE: dict[str, Any] = {
@@ -32,6 +33,8 @@ class FakeTriton:
     stubborn: bool = False
     loads: list[Mapping[str, Any] | None] = field(default_factory=list)
     served: Mapping[str, Any] | None = None
+
+    target = Target("http://h:1")
 
     def model_ready(self, _model: str) -> bool:
         return self.served is not None

@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import pytest
 
+from bench import cells
 from bench.cell import Cell, Engine, Protocol, ServerConfiguration
-from bench.errors import ModelLoadFailed, TargetError, ToolError, Unreachable
+from bench.errors import ModelLoadFailed, ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.run import RunFolder, RunRecord
 from bench.samples import Outcome, Samples, Window
 from bench.serving import Serving
 from bench.spec import SweepSpec, Turn
 from bench.sweep import Sweep
+from bench.terminal import restarts
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 
 SPEC = SweepSpec(
@@ -32,9 +34,14 @@ SPEC = SweepSpec(
 @dataclass
 class FakeTriton:
     is_live: bool = True
+    died: str = ""  # why; one of ours
 
     def live(self) -> bool:
         return self.is_live
+
+    def revive(self) -> str:
+        why, self.died = self.died, ""
+        return why
 
 
 @dataclass
@@ -276,3 +283,144 @@ def test_whoever_watches_is_told_what_begins_how_far_it_is_and_what_came_out(lab
     assert left == sorted(left, reverse=True)
     assert len(lab.progress.all("live")) == len(lab.progress.all("measured")) == total
     assert lab.progress.all("configuring") == list(SPEC.configurations())
+
+
+def killer(lab: Lab, victims: dict[Cell, int]) -> Callable[[Plan], Exception | None]:
+    """The server dies of these cells, so many times each."""
+
+    def fails(plan: Plan) -> Exception | None:
+        if not victims.get(plan.cell):
+            return None
+        victims[plan.cell] -= 1
+        lab.serving.triton.died = "tritonserver crashed (SIGSEGV)."
+        return Unreachable("nothing answers")
+
+    return fails
+
+
+def test_a_server_of_ours_that_dies_fails_the_trial_and_everything_else_is_measured(lab: Lab) -> None:
+    victim = SPEC.cells()[3]
+    lab.engine.fails = killer(lab, {victim: 1})
+    lab.run()
+    record = lab.folder.record
+    assert record.failed == {victim.key: "tritonserver crashed (SIGSEGV)."}
+    assert [crash.key for crash in record.crashes] == [victim.key]
+    measured = {(trial.cell.key, trial.plan.repeat) for trial in lab.folder.trials()}
+    everything = {(turn.cell.key, turn.repeat) for turn in SPEC.turns()}
+    (lost,) = everything - measured
+    assert lost[0] == victim.key
+    assert lab.serving.loaded.count(victim.server) == 2  # again, on the new server
+    assert record.finished_at
+    assert not lab.serving.triton.died
+
+
+def test_a_server_that_dies_in_the_trial_s_drain_fails_that_trial(lab: Lab) -> None:
+    """The engine has its figures by then, and raises nothing."""
+    first = SPEC.turns()[0]
+
+    def die(_: Plan) -> Exception | None:
+        lab.serving.triton.died = "killed" if len(lab.engine.measured) == 1 else ""
+        return None
+
+    lab.engine.fails = die
+    lab.run()
+    assert lab.folder.record.failed == {first.cell.key: "killed"}
+    assert len(list(lab.folder.trials())) == len(SPEC.turns()) - 1
+
+
+def test_a_configuration_the_server_dies_of_twice_is_given_up_and_the_next_is_measured(lab: Lab) -> None:
+    server = SPEC.configurations()[0]
+    of_it = [cell for cell in SPEC.cells() if cell.server == server]
+    lab.engine.fails = killer(lab, {of_it[0]: 9, of_it[1]: 9})
+    lab.run()
+    record, kept = lab.folder.record, {trial.cell.key for trial in lab.folder.trials()}
+    assert len(record.crashes) == 2
+    assert lab.serving.loaded.count(server) == 2
+    assert {plan.cell.server for plan in lab.engine.measured} == set(SPEC.configurations())
+    assert set(record.failed) >= {cell.key for cell in of_it} - kept
+    given_up = [reason for reason in record.failed.values() if "given up" in reason]
+    assert given_up
+    assert all("SIGSEGV" in reason for reason in given_up)
+    others = {cell.key for cell in SPEC.cells() if cell.server != server}
+    assert others <= kept
+    assert not others & set(record.failed)
+
+
+def test_a_server_that_dies_while_loading_is_tried_once_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[ServerConfiguration] = []
+    configure = FakeServing.configure
+
+    def die(self: FakeServing, server: ServerConfiguration) -> Served:
+        loads.append(server)
+        if server.instances == 2:
+            self.triton.died = "tritonserver was ended by SIGKILL."
+            raise Unreachable("nothing answers")
+        return configure(self, server)
+
+    monkeypatch.setattr(FakeServing, "configure", die)
+    lab.run()
+    assert [server.instances for server in loads].count(2) == 2
+    failed = lab.folder.record.failed
+    assert set(failed) == {cell.key for cell in SPEC.cells() if cell.server.instances == 2}
+    assert all("SIGKILL" in reason for reason in failed.values())
+    assert {plan.cell.server.instances for plan in lab.engine.measured} == {1}
+
+
+def test_a_server_that_does_not_come_up_again_ends_the_sweep(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stay_dead(_: FakeTriton) -> str:
+        raise ServerStartFailed("3 times did not start again")
+
+    def fails(_: Plan) -> Exception | None:
+        if len(lab.engine.measured) < 4:
+            return None
+        monkeypatch.setattr(FakeTriton, "revive", stay_dead)
+        return Unreachable("nothing answers")
+
+    lab.engine.fails = fails
+    with pytest.raises(ServerStartFailed, match="3 times"):
+        lab.run()
+    assert len(list(lab.folder.trials())) == 3
+
+
+def test_what_a_crash_cost_is_measured_with_resume_and_told_until_then(lab: Lab) -> None:
+    victim = SPEC.cells()[3]
+    lab.engine.fails = killer(lab, {victim: 1})
+    lab.run()
+    row = next(row for row in cells.rows(lab.folder) if row.cell == victim.key)
+    assert (row.repeats, row.verdict) == (2, "INVALID")
+    assert "server-died" in row.findings
+    assert any("SIGSEGV" in remark.seen for remark in row.remarks)
+    record = lab.folder.record
+    assert restarts(record) == "tritonserver died 1 time and was started again."
+    lab.folder.write_record(replace(record, failed={}, finished_at=""))  # as --resume does
+    rest = again(lab)
+    rest.run()
+    assert len(rest.order) == 1
+    after = next(row for row in cells.rows(lab.folder) if row.cell == victim.key)
+    assert after.repeats == 3
+    assert "server-died" not in after.findings
+
+
+def test_a_cell_that_only_killed_the_server_is_failed_with_a_typed_finding(lab: Lab) -> None:
+    victim = SPEC.cells()[-1]
+    lab.engine.fails = killer(lab, {victim: 1})
+    lab.spec = replace(SPEC, repeats=1)
+    lab.run()
+    row = next(row for row in cells.rows(lab.folder) if row.cell == victim.key)
+    assert (row.repeats, row.verdict, row.findings) == (0, "FAILED", "server-died")
+    assert row.reason == "tritonserver crashed (SIGSEGV)."
+
+
+def test_a_repeat_that_failed_otherwise_is_a_warning_beside_the_others(lab: Lab) -> None:
+    victim = SPEC.cells()[3]
+    lab.engine.fails = lambda plan: (
+        ToolError("the tool ended") if plan.cell == victim and plan.repeat == 2 else None
+    )
+    lab.run()
+    row = next(row for row in cells.rows(lab.folder) if row.cell == victim.key)
+    assert row.repeats == 2
+    assert "repeat-failed" in row.findings

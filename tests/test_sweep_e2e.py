@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from bench import cells
 from bench.run import RunFolder
 
 pytestmark = pytest.mark.e2e
@@ -59,7 +61,7 @@ class Command:
         return Path(self._log.name).read_text()
 
     def trials(self) -> int:
-        return len(list(self.out.glob("trials/*/*.json")))
+        return len(list(self.out.glob("**/trials/*/*.json")))
 
     def commands(self) -> list[list[str]]:
         """The command lines of what it runs right now."""
@@ -68,6 +70,11 @@ class Command:
             with contextlib.suppress(psutil.Error):
                 found.append(member.cmdline())
         return found
+
+    def members(self) -> list[psutil.Process]:
+        """Everything it runs right now."""
+        self._look()
+        return [member for member in self._family if member.is_running()]
 
     def left(self) -> list[str]:
         """What is still there: processes, shared memory."""
@@ -146,6 +153,27 @@ def test_ctrl_c_ends_with_130_a_report_and_nothing_left_and_resume_goes_on(
     assert rest.left() == []
 
 
+def test_ctrl_c_of_variants_saves_each_and_resume_goes_on(start: Callable[..., Command]) -> None:
+    words = ["--batch", "1", "--concurrency", "1,2", "--quick", "--duration", "1s", "--warmup", "0.1s"]
+    words += ["--variant", "old=", "--variant", "new=delay_ms=55"]
+    sweep = start(*words)
+    sweep.until(lambda: sweep.trials() >= 1)
+    sweep.process.send_signal(signal.SIGINT)
+    assert sweep.ended() == 130, sweep.said()
+    assert sweep.left() == []
+    assert "Traceback" not in sweep.said()
+    assert 1 <= sweep.trials() < 4
+    for name in ("old", "new"):
+        assert (sweep.out / name / "report.html").exists()
+        assert len(pd.read_csv(sweep.out / name / "cells.csv")) == 2
+        assert not RunFolder.open(sweep.out / name).record.finished_at
+    rest = start(*words, "--resume")
+    assert rest.ended() == 3, rest.said()  # one repeat settles nothing
+    assert rest.trials() == 4
+    assert (rest.out / "compare.html").exists()
+    assert rest.left() == []
+
+
 def test_ctrl_c_before_the_server_is_up_ends_with_130_and_nothing_left(
     start: Callable[..., Command],
 ) -> None:
@@ -164,3 +192,75 @@ def test_a_killed_sweep_takes_its_server_and_its_load_along(start: Callable[...,
     sweep.process.kill()
     sweep.process.wait()
     sweep.until(lambda: sweep.left() == [], timeout_s=30)
+
+
+def server_pid(sweep: Command) -> int:
+    """Of the tritonserver that runs now."""
+    for member in sweep.members():
+        with contextlib.suppress(psutil.Error):
+            if member.name().startswith("tritonserver"):
+                return member.pid
+    return 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_server_that_dies_in_a_trial_is_started_again_and_the_sweep_goes_on(
+    start: Callable[..., Command], how: signal.Signals
+) -> None:
+    words = ["--batch", "1", "--concurrency", "1,2,3", "--quick", "--duration", "2s", "--warmup", "0.2s"]
+    sweep = start(*words)
+    sweep.until(lambda: sweep.trials() == 1)
+    time.sleep(0.5)  # into the next one
+    os.kill(server_pid(sweep), how)
+    assert sweep.ended() == 3, sweep.said()
+    assert "Traceback" not in sweep.said()
+    assert sweep.trials() == 2
+    assert sweep.left() == []
+    table = pd.read_csv(sweep.out / "cells.csv")
+    assert sorted(table["verdict"]) == ["FAILED", "VALID", "VALID"]
+    record = RunFolder.open(sweep.out).record
+    (crash,) = record.crashes
+    assert how.name in crash.reason
+    assert record.failed == {crash.key: crash.reason}
+    assert record.finished_at
+    failed = table[table["verdict"] == "FAILED"].iloc[0]
+    assert (failed["cell"], failed["findings"]) == (crash.key, "server-died")
+    assert sweep.process.stdout is not None
+    printed = sweep.process.stdout.read()
+    assert "tritonserver died 1 time and was started again." in printed
+    assert "INVALID server-died (1 cell): tritonserver" in printed
+    assert "tritonserver died 1 time" in (sweep.out / "report.html").read_text()
+    assert (sweep.out / "tritonserver-1.log").stat().st_size > 0
+    rest = start(*words, "--resume")
+    assert rest.ended() == 0, rest.said()
+    assert list(pd.read_csv(rest.out / "cells.csv")["verdict"]) == ["VALID"] * 3
+
+
+def test_a_configuration_that_kills_the_server_every_time_is_given_up_and_the_next_is_measured(
+    start: Callable[..., Command],
+) -> None:
+    words = ["--model", "faulty", "--parameter", "mode=crash,gpu_full", "--batch", "1", "--quick"]
+    sweep = start(*words, "--concurrency", "1,2,4", "--duration", "1s", "--warmup", "0.2s")
+    assert sweep.ended() == 3, sweep.said()
+    table = pd.read_csv(sweep.out / "cells.csv")
+    crashed = table[table["mode"] == "crash"]
+    assert list(crashed["verdict"]) == ["FAILED"] * 3
+    assert (table[table["mode"] == "gpu_full"]["verdict"] == "VALID").all()
+    record = RunFolder.open(sweep.out).record
+    assert len(record.crashes) == 2
+    assert sum("given up" in reason for reason in record.failed.values()) == 1
+    assert "died 2 times" in (sweep.out / "report.html").read_text()
+    assert sweep.left() == []
+
+
+def test_a_model_whose_process_dies_is_a_labelled_cell_and_the_sweep_goes_on(
+    start: Callable[..., Command],
+) -> None:
+    words = ["--model", "faulty", "--parameter", "mode=exit,gpu_full", "--batch", "1", "--quick"]
+    sweep = start(*words, "--concurrency", "2", "--duration", "1s", "--warmup", "0.2s")
+    assert sweep.ended() == 3, sweep.said()
+    died, other = cells.rows(RunFolder.open(sweep.out))
+    assert died.verdict == "INVALID"
+    assert any("Stub process 'faulty_0_0' is not healthy" in str(remark) for remark in died.remarks)
+    assert other.verdict == "VALID"
+    assert sweep.left() == []

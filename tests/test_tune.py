@@ -35,20 +35,20 @@ def outcome_of(space: Simulated, seed: int) -> Outcome:
     found = tune(space.space, space.measure(seed), bound_s=space.bound_s)
     assert found.best is not None
     true, holds = space.truth(found.best)
-    return Outcome(space.name, len(found.steps) / space.space.cells, true / most if holds else 0.0)
+    return Outcome(space.name, found.cost / space.space.cells, true / most if holds else 0.0)
 
 
-def test_nine_of_ten_servers_are_tuned_to_97_percent_in_a_quarter_of_the_grid() -> None:
+def test_ten_servers_are_tuned_to_97_percent_in_a_quarter_of_the_grid() -> None:
     outcomes = [outcome_of(space, seed=1) for space in SPACES]
     table = "\n".join(map(str, outcomes))
     print(f"\n{table}")
-    assert sum(outcome.is_good for outcome in outcomes) >= 9, table
+    assert all(outcome.is_good for outcome in outcomes), table
 
 
 def flat(space: Space, best: Point | None = None) -> Tuned:
     """A server that serves the same everywhere, but twice as much at one point."""
     return tune(
-        space, lambda point: Reading(200.0 if point == best else 100.0, Holds.YES), bound_s=1.0, budget=60
+        space, lambda point, _: Reading(200.0 if point == best else 100.0, Holds.YES), bound_s=1.0, budget=60
     )
 
 
@@ -75,7 +75,7 @@ def test_winner_and_runner_up_have_their_repeats_in_turn() -> None:
 
 
 def test_where_nothing_holds_it_says_so_after_a_few_measurements() -> None:
-    found = tune(SPACE, lambda _: Reading(50.0, Holds.NO), bound_s=0.05)
+    found = tune(SPACE, lambda *_: Reading(50.0, Holds.NO), bound_s=0.05)
     assert found.best is None
     assert found.throughput is None
     assert 0 < len(found.steps) <= default_budget(SPACE)
@@ -84,12 +84,15 @@ def test_where_nothing_holds_it_says_so_after_a_few_measurements() -> None:
 def test_where_only_the_least_load_of_one_configuration_holds_it_is_found() -> None:
     only = Point((1, 1), 0)
     found = tune(
-        SPACE, lambda point: Reading(10.0, Holds.YES if point == only else Holds.NO), bound_s=10.0, budget=27
+        SPACE,
+        lambda point, _: Reading(10.0, Holds.YES if point == only else Holds.NO),
+        bound_s=10.0,
+        budget=27,
     )
     assert found.best == only
 
 
-def product(point: Point) -> Reading:
+def product(point: Point, _: int = 1) -> Reading:
     """More of everything is better."""
     return Reading(math.prod(float(str(value)) for value in point.configuration), Holds.YES)
 
@@ -104,7 +107,7 @@ def test_the_budget_is_kept(budget: int) -> None:
 def test_whoever_measures_may_stop_it_and_gets_the_best_so_far() -> None:
     readings = iter([Reading(100.0, Holds.YES)] * 5)
 
-    def measure(_: Point) -> Reading:
+    def measure(_: Point, _times: int) -> Reading:
         try:
             return next(readings)
         except StopIteration:
@@ -119,7 +122,7 @@ def test_whoever_measures_may_stop_it_and_gets_the_best_so_far() -> None:
 def test_what_is_proved_goes_before_what_only_seems_to_hold() -> None:
     """As the report decides: 32 is never proved, though it serves more."""
 
-    def measure(point: Point) -> Reading:
+    def measure(point: Point, _: int) -> Reading:
         batch = int(str(point.configuration[1]))
         return Reading(100.0 + batch, Holds.LIKELY if batch == 32 else Holds.YES)
 
@@ -144,7 +147,7 @@ def test_a_lower_load_is_not_measured_where_it_cannot_win() -> None:
     space = Space((("instances", (1, 2)),), (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
     measured = []
 
-    def measure(point: Point) -> Reading:
+    def measure(point: Point, _: int) -> Reading:
         users, per_s = space.levels[point.level], 100.0 if point.configuration == (2,) else 40.0
         measured.append(point)
         return Reading(per_s, Holds.YES if users / per_s <= 0.05 else Holds.NO)
@@ -160,7 +163,7 @@ def test_a_winner_that_misses_when_repeated_gives_way_to_less_load() -> None:
     seen: dict[Point, int] = {}
     lucky = Point((4, 32), 2)
 
-    def measure(point: Point) -> Reading:
+    def measure(point: Point, _: int) -> Reading:
         seen[point] = seen.get(point, 0) + 1
         if point == lucky:
             return Reading(500.0, Holds.YES if seen[point] == 1 else Holds.NO)

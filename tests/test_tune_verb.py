@@ -71,6 +71,9 @@ def test_max_batches_hold_the_largest_request_and_stay_within_the_model() -> Non
         ("--slo p99=1s --budget soon", "a number of measurements, or a time"),
         ("--slo p99=1s --budget 2", "at least 3"),
         ("--slo p99=1s --parameter batch=1,2", "named as an axis"),
+        ("--slo p99=1s --mlservice vit --replicas 1,2", "--replicas 1,2: give one"),
+        ("--slo p99=1s --mlservice vit --via pod,platform", "--via pod,platform: give one"),
+        ("--slo p99=1s --namespace demo", "--namespace demo: goes with --mlservice"),
         ("--slo p99=1s --batch 16 --max-batch 8", "over the model's maximum"),
     ],
 )
@@ -94,7 +97,9 @@ def test_a_point_is_a_cell_with_the_axes_it_names() -> None:
 def test_no_answer_is_a_sentence_too() -> None:
     space = space_of(SweepSpec(model="m", batches=(1,), concurrencies=(1, 2)))
     nothing: Any = dict.fromkeys(("best", "runner_up", "throughput", "runner_up_throughput", "apart"))
-    found = Tuned(**nothing, proved=False, steps=(), cells=2, untried=(), edges=(), out_of_budget=True)
+    found = Tuned(
+        **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), edges=(), out_of_budget=True
+    )
     assert sentences(space, found, "p99=1ms")[0] == "No measured configuration holds p99=1ms."
 
 
@@ -126,3 +131,36 @@ def test_a_real_triton_is_tuned_and_the_answer_is_deployable(tmp_path: Path) -> 
     assert (written.instances, written.parameters["delay_ms"]) == (2, "20")
     assert "Recommended settings" in tuned_html(folder)
     assert 'id="tuned"' in (out / "report.html").read_text()
+    again = subprocess.run(
+        [sys.executable, "-m", "bench", *words.split(), "--resume"],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == found  # nothing had to be measured again
+    assert len(list(folder.trials())) == found["measurements"]
+
+
+@pytest.mark.e2e
+def test_a_configuration_the_server_dies_of_is_an_answer_and_the_tuning_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = (
+        "tune --model faulty --slo p90=250ms --instances 1 --max-batch 8 --max-queue-delay off "
+        "--parameter mode=crash,gpu_full --concurrency 1,2 --duration 0.5s --warmup 0.2s --longest-trial 1s "
+        f"--budget 12 --json --out {out}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["best"]["configuration"]["mode"] == "gpu_full"
+    record = RunFolder.open(out).record
+    assert 1 <= len(record.crashes) <= 2
+    assert any("SIGSEGV" in step["why"] for step in found["steps"])

@@ -205,7 +205,7 @@ class TestRules:
         spec = SweepSpec(model="null_vit", batches=(1,), parameters=(("wire", ("uint8",)),))
         refuse_variants(spec, {"input": [], "parameters": {}}, flags, CPU)
         assert flags.mistakes == [
-            "--model null_vit: has none of the variants that --wire asks for: python_vit does"
+            "--model null_vit: has no such variants: give --model python_vit, which has, or no --wire"
         ]
 
     def test_nothing_starts_where_something_is_refused(self) -> None:

@@ -178,7 +178,8 @@ def test_workers_that_never_come_are_an_error_that_says_how_many(
         (["--workers", "2", "--processes", "2"], ["--workers 2", "without --processes"]),
         (["--workers", "0"], ["--workers 0"]),
         (["--in-cluster", "--url", "http://a"], ["--in-cluster", "needs --workers"]),
-        (["--in-cluster", "--workers", "2"], ["--in-cluster", "needs --url"]),
+        (["--in-cluster", "--workers", "2"], ["--in-cluster", "needs --mlservice, --deploy, or --url"]),
+        (["--workers", "2", "--load-account", "a"], ["--load-account a: goes with --in-cluster"]),
         (["--locust-master", "10.0.0.5"], ["--locust-master 10.0.0.5", "needs --workers"]),
         (["--locust-master", "h:x", "--workers", "2"], ["--locust-master h:x", "1 to 65535"]),
         (

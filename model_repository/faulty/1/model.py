@@ -1,6 +1,8 @@
 """Wrong on purpose: proves that the suite sees each kind of wrong answer."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -25,7 +27,7 @@ class TritonPythonModel:
         fraction = float(parameters["fraction"]["string_value"])
         self._every = round(1 / fraction) if fraction else 0
         self._requests = 0
-        known = (*_ERRORS, "empty", "wrong_shape", "wrong_values", "nan", "gpu_full")
+        known = (*_ERRORS, "empty", "wrong_shape", "wrong_values", "nan", "gpu_full", "crash", "exit")
         if self._mode not in known:
             raise pb_utils.TritonModelException(f"mode {self._mode!r} is unknown")
         number = int(args["model_instance_name"].rpartition("_")[2])
@@ -43,6 +45,10 @@ class TritonPythonModel:
         if is_good and not self._is_lost:
             return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("y", x)])
         self._is_lost = self._mode == "gpu_lost"  # and stays so until the model is loaded again
+        if self._mode == "crash":  # of the server, whose child this is
+            os.kill(os.getppid(), signal.SIGSEGV)
+        if self._mode in ("crash", "exit"):
+            os._exit(1)
         if self._mode in _ERRORS:
             return pb_utils.InferenceResponse([], pb_utils.TritonError(_ERRORS[self._mode]))
         if self._mode == "empty":  # DLPack refuses a tensor of no items

@@ -1,0 +1,168 @@
+"""A generator at its limit: many users of a small model, answered by Python, and from Triton's own cache.
+
+The cache answers without the model: only then is Triton fast enough for one process, and only when the
+process compares every answer's values.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+
+from bench import checks
+from bench.cell import Cell, Load, Protocol, ServerConfiguration
+from bench.embedded import Tritonserver, find_tritonserver, start
+from bench.locust_engine import LocustEngine
+from bench.machine import usable_cores
+from bench.opened import SHIPPED
+from bench.oracle import refer
+from bench.serving import Serving
+from bench.summary import summarize
+from bench.trial import Plan, Served, Target, Trial
+from bench.triton import Triton
+from benchmarks.findings import Goal, Table
+from benchmarks.rig import IMAGE
+
+USERS, MODEL, WARMUP_S = 64, "null_small", 0.5
+CACHE_BYTES = 16 << 20
+
+ABOUT = (
+    f"Client-bound: {USERS} users on the 64-byte model. A generator at its limit has to be labelled so, "
+    "and no other one. `python`: the model answers, 1 % of the answers are compared; Triton takes most of the "
+    "machine, and one process is not the limit. `cache`: Triton answers from its response cache and every "
+    "answer is compared; over HTTP one process is at its limit then, and `--processes auto` has to take "
+    "another one (over gRPC Triton itself is slower than one process, on two cores)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One trial. `asked`: processes, 0 for auto."""
+
+    protocol: Protocol
+    answered_by: str
+    asked: int
+    processes: int
+    rate_per_s: float
+    busiest: float  # cores
+    labelled: bool
+
+
+def measure(seconds: float, say: Callable[[str], None]) -> list[Bound]:
+    """From Python with one process, over both protocols; from the cache with one, and with `auto`."""
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        return [
+            *_served(
+                Path(folder), "python", 0.01, tuple((protocol, 1) for protocol in Protocol), seconds, say
+            ),
+            *_served(Path(folder), "cache", 1.0, ((Protocol.HTTP, 1), (Protocol.HTTP, 0)), seconds, say),
+        ]
+
+
+def _served(
+    scratch: Path,
+    by: str,
+    check_fraction: float,
+    asked: Sequence[tuple[Protocol, int]],
+    seconds: float,
+    say: Callable[[str], None],
+) -> Iterator[Bound]:
+    with _server(scratch, cached=by == "cache") as (target, served), LocustEngine() as engine:
+        for protocol, count in asked:
+            say(f"{USERS} users, {protocol}, answered by {by}, {count or 'auto'} processes")
+            trial = engine.measure(_plan(protocol, count, check_fraction, seconds), target, served)
+            yield _bound(protocol, by, count, trial)
+
+
+@contextmanager
+def _server(scratch: Path, *, cached: bool) -> Iterator[tuple[Target, Served]]:
+    repository = scratch / f"repository-{cached}"
+    copytree(SHIPPED / MODEL, repository / MODEL)
+    server = find_tritonserver()
+    if cached:
+        server = _caching(server, scratch)
+        with (repository / MODEL / "config.pbtxt").open("a") as config:
+            config.write("response_cache { enable: true }\n")
+    with start(repository, log=scratch / "server.log", server=server, models=[MODEL]) as triton:
+        control = Triton(triton.target)
+        try:
+            served = Serving(control, MODEL).configure(ServerConfiguration(model=MODEL))
+            yield triton.target, refer(served, IMAGE, IMAGE, scratch)
+        finally:
+            control.close()
+
+
+def _caching(server: Tritonserver, scratch: Path) -> Tritonserver:
+    """The same server with two flags more; nvidia-pytriton's has the cache beside its backends."""
+    caches = server.binary.parent.parent / "caches"
+    where = f" --cache-directory={caches}" if caches.is_dir() else ""
+    script = scratch / "tritonserver"
+    script.write_text(
+        f'#!/bin/sh\nexec {server.binary} "$@" --cache-config=local,size={CACHE_BYTES}{where}\n'
+    )
+    script.chmod(0o755)
+    return replace(server, binary=script)
+
+
+def _plan(protocol: Protocol, asked: int, check_fraction: float, seconds: float) -> Plan:
+    load = Load(protocol=protocol, batch=1, concurrency=USERS)
+    cell = Cell(server=ServerConfiguration(model=MODEL), load=load)
+    return Plan(
+        cell=cell,
+        repeat=0,
+        seed=1,
+        warmup_s=WARMUP_S,
+        duration_s=seconds,
+        workers=asked,
+        check_fraction=check_fraction,
+    )
+
+
+def _bound(protocol: Protocol, by: str, asked: int, trial: Trial) -> Bound:
+    return Bound(
+        protocol=protocol,
+        answered_by=by,
+        asked=asked,
+        processes=trial.generator.workers,
+        rate_per_s=summarize(trial).throughput_req_per_s,
+        busiest=checks.busiest_worker(trial),
+        labelled=any(finding.code == "client-bound" for finding in checks.judge(trial)),
+    )
+
+
+def table(bound: Sequence[Bound]) -> Table:
+    head = ("protocol", "answered by", "processes asked", "processes", "requests/s",
+            "busiest process, % of a core", "client-bound")  # fmt: skip
+    rows = tuple(
+        (
+            each.protocol.value,
+            each.answered_by,
+            str(each.asked or "auto"),
+            str(each.processes),
+            f"{each.rate_per_s:,.0f}",
+            f"{each.busiest * 100:.0f}",
+            "yes" if each.labelled else "no",
+        )
+        for each in bound
+    )
+    return Table(f"{USERS} users on the 64-byte model, {usable_cores()} cores", head, rows)
+
+
+def goal(bound: Sequence[Bound]) -> Goal:
+    """Not labelled where Triton is the limit; labelled where the process is, and then `auto` takes more."""
+    held = [_is_right(each, limited=each.answered_by == "cache") for each in bound]
+    return Goal(
+        "a generator at its limit, and no other, is labelled client-bound; --processes auto changes it",
+        f"{sum(held)} of {len(held)} trials as they should be",
+        "yes" if all(held) else "no",
+    )
+
+
+def _is_right(bound: Bound, *, limited: bool) -> bool:
+    if bound.asked == 0:
+        return bound.processes > 1
+    return bound.labelled is limited

@@ -97,18 +97,21 @@ class Counters:
     # executed batch size -> (executions, compute_infer_ns per those executions)
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     pods: Mapping[str, Counters] = field(default_factory=dict)  # each pod's own, where there are several
+    uncertain_ns: int = 0  # of the window they are of: how long the two calls for them took
 
 
 def total(parts: Iterable[Counters]) -> Counters:
     """What several servers, or several windows, counted together."""
     parts = tuple(parts)
-    names = [entry.name for entry in fields(Counters) if entry.name not in ("batches", "pods")]
+    apart = ("batches", "pods", "uncertain_ns")
+    names = [entry.name for entry in fields(Counters) if entry.name not in apart]
     batches: dict[int, tuple[int, int]] = {}
     for size, (count, ns) in (item for part in parts for item in part.batches.items()):
         before = batches.get(size, (0, 0))
         batches[size] = (before[0] + count, before[1] + ns)
     sums = {name: sum(getattr(part, name) for part in parts) for name in names}
-    return Counters(**sums, batches=dict(sorted(batches.items())))
+    uncertain_ns = max((part.uncertain_ns for part in parts), default=0)
+    return Counters(**sums, batches=dict(sorted(batches.items())), uncertain_ns=uncertain_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

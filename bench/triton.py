@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -48,6 +48,7 @@ class Snapshot:
 
     at_ns: int
     stats: Mapping[str, Any]
+    within_ns: int = field(default=0, kw_only=True)  # of at_ns, to one side: the server answered in between
 
     def __sub__(self, earlier: Snapshot) -> Counters:
         """What was counted from `earlier` to here. A reload in between restarts counters at zero."""
@@ -64,6 +65,7 @@ class Snapshot:
                 self.stats, earlier.stats, "inference_stats", "compute_output", "ns"
             ),
             batches=_batch_differences(self.stats, earlier.stats),
+            uncertain_ns=2 * (self.within_ns + earlier.within_ns),
         )
 
 
@@ -128,9 +130,9 @@ class Triton:
         """The counters of all versions of the model, stamped halfway through the call."""
         before = time.monotonic_ns()
         answer = self._json("GET", f"/v2/models/{quote(model)}/stats")
-        at_ns = (before + time.monotonic_ns()) // 2
+        half_ns = (time.monotonic_ns() - before) // 2
         versions = answer.get("model_stats") or [{}]
-        return Snapshot(at_ns, versions[-1])
+        return Snapshot(before + half_ns, versions[-1], within_ns=half_ns)
 
     def metrics(self) -> str:
         """The Prometheus text, or "" when there is no metrics address or nothing answers there."""

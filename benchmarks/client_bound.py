@@ -31,8 +31,8 @@ USERS, MODEL, WARMUP_S = 64, "null_small", 0.5
 CACHE_BYTES = 16 << 20
 
 ABOUT = (
-    f"Client-bound: {USERS} users on the 64-byte model. A generator at its limit has to be labelled so, "
-    "and no other one. `python`: the model answers, 1 % of the answers are compared; Triton takes most of the "
+    f"Client-bound: {USERS} users on the 64-byte model. A generator at its limit has to be labelled so, and "
+    "no other one. `python`: the model answers, 1 % of the answers are compared; Triton takes most of the "
     "machine, and one process is not the limit. `cache`: Triton answers from its response cache and every "
     "answer is compared; over HTTP one process is at its limit then, and `--processes auto` has to take "
     "another one (over gRPC Triton itself is slower than one process, on two cores)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,3 +255,19 @@ def test_a_server_that_does_not_tell_is_no_finding() -> None:
 
 def test_counters_of_the_simulation_agree_with_its_samples() -> None:
     assert counters(HEALTHY.samples, HEALTHY.window, 1) == HEALTHY.counters
+
+
+def test_every_finding_is_documented() -> None:
+    root = Path(__file__).parents[1]
+    source = "".join(path.read_text() for path in (root / "bench").glob("*.py"))
+    codes = set(re.findall(r'Finding\(\s*"([a-z0-9-]+)"', source))
+    listed = (root / "docs" / "method.md").read_text()
+    assert len(codes) > 20
+    assert [code for code in sorted(codes) if f"`{code}`" not in listed] == []
+
+
+def test_requests_answered_while_the_counters_were_read_may_be_on_either_side() -> None:
+    trial = counted(HEALTHY, success_count=HEALTHY.counters.success_count + 60)
+    slow = counted(trial, uncertain_ns=round(0.05 * HEALTHY.window.seconds * 1e9))
+    assert "counts-disagree" in codes(trial)
+    assert "counts-disagree" not in codes(slow)

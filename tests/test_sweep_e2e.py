@@ -203,15 +203,15 @@ def server_pid(sweep: Command) -> int:
     return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_server_that_dies_in_a_trial_is_started_again_and_the_sweep_goes_on(
-    start: Callable[..., Command], how: signal.Signals
+    start: Callable[..., Command],
 ) -> None:
+    """As for want of memory; one that crashes by itself is the next test's."""
     words = ["--batch", "1", "--concurrency", "1,2,3", "--quick", "--duration", "2s", "--warmup", "0.2s"]
     sweep = start(*words)
     sweep.until(lambda: sweep.trials() == 1)
     time.sleep(0.5)  # into the next one
-    os.kill(server_pid(sweep), how)
+    os.kill(server_pid(sweep), signal.SIGKILL)
     assert sweep.ended() == 3, sweep.said()
     assert "Traceback" not in sweep.said()
     assert sweep.trials() == 2
@@ -220,7 +220,7 @@ def test_a_server_that_dies_in_a_trial_is_started_again_and_the_sweep_goes_on(
     assert sorted(table["verdict"]) == ["FAILED", "VALID", "VALID"]
     record = RunFolder.open(sweep.out).record
     (crash,) = record.crashes
-    assert how.name in crash.reason
+    assert "SIGKILL" in crash.reason
     assert record.failed == {crash.key: crash.reason}
     assert record.finished_at
     failed = table[table["verdict"] == "FAILED"].iloc[0]

@@ -97,13 +97,13 @@ def _server(scratch: Path, *, cached: bool) -> Iterator[tuple[Target, Served]]:
 
 
 def _caching(server: Tritonserver, scratch: Path) -> Tritonserver:
-    """The same server with two flags more; nvidia-pytriton's has the cache beside its backends."""
+    """The same server with its cache (nvidia-pytriton's lies beside the backends), and no more HTTP threads
+    than cores: it answers from the cache in them."""
     caches = server.binary.parent.parent / "caches"
-    where = f" --cache-directory={caches}" if caches.is_dir() else ""
+    flags = [f"--http-thread-count={usable_cores()}", f"--cache-config=local,size={CACHE_BYTES}"]
+    flags += [f"--cache-directory={caches}"] if caches.is_dir() else []
     script = scratch / "tritonserver"
-    script.write_text(
-        f'#!/bin/sh\nexec {server.binary} "$@" --cache-config=local,size={CACHE_BYTES}{where}\n'
-    )
+    script.write_text(f'#!/bin/sh\nexec {server.binary} "$@" {" ".join(flags)}\n')
     script.chmod(0o755)
     return replace(server, binary=script)
 

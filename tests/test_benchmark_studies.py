@@ -1,0 +1,29 @@
+"""The known capacity that `bench search` is held against: of a queue whose services are known here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.arrivals import poisson
+from bench.samples import Samples
+from benchmarks.studies import capacity, services_of
+
+SERVICE_NS = 4_000_000
+
+
+def test_services_are_read_back_from_a_queue_of_requests() -> None:
+    due_ns = poisson(170, 20.0, 1)
+    taken_ns = np.random.default_rng(1).integers(2_000_000, 6_000_000, len(due_ns))
+    done_ns, free_ns = [], 0
+    for due, taken in zip(due_ns.tolist(), taken_ns.tolist(), strict=True):
+        free_ns = max(free_ns, due) + taken
+        done_ns.append(free_ns)
+    done = np.array(done_ns, dtype=np.int64)
+    samples = Samples(due_ns, due_ns, done, np.zeros_like(done))
+    assert np.array_equal(services_of(samples), taken_ns[1:])
+
+
+def test_the_capacity_of_a_queue_with_a_constant_service_is_the_known_one() -> None:
+    """M/D/1 at 0.72 of its most: p99 is ten services, by the simulation of `tests/test_search.py`."""
+    assert capacity(np.full(100, SERVICE_NS), 32.0) == pytest.approx(179.7, rel=0.01)

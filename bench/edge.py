@@ -22,6 +22,7 @@ STEP = 0.002  # of the grid, in ln(rate)
 # hardly queues to many instances that saturate at once; and how many late requests come in a crowd.
 SLOPES = np.geomspace(2.0, 100.0, 16)
 CROWDS = np.geomspace(1.5, 400.0, 9)
+LAPSES = 0.05  # of the probes: a neighbour on the machine, a stall
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Edge:
     def see(self, seen: Seen | None) -> None:
         """Bayes' rule, with a negative binomial count of late requests: variance = crowd x mean.
 
+        A probe in LAPSES was disturbed from outside (Wichmann and Hill, The psychometric function, 2001): any
+        count is as likely then, so that one the others contradict does not decide.
+
         What was seen outside the rates in question tells of a part of the curve that may bend: left out.
         """
         if seen is None or not self._at[0] <= math.log(seen.rate_per_s) <= self._at[-1]:
@@ -53,12 +57,15 @@ class Edge:
         logit = math.log(seen.budget / (1 - seen.budget)) + away * SLOPES[None, :]
         mean = np.maximum(seen.requests / (1 + np.exp(-np.clip(logit, -50, 50))), 1e-9)[:, :, None]
         size = mean / (CROWDS - 1)
-        self._weight += (
+        expected = (
             log_gamma(seen.late + size)
             - log_gamma(size)
+            - math.lgamma(seen.late + 1)
             - size * np.log(CROWDS)
             + seen.late * np.log1p(-1 / CROWDS)
         )
+        disturbed = math.log(LAPSES / (1 - LAPSES)) - math.log(seen.requests + 1)
+        self._weight += np.logaddexp(expected, disturbed)
 
     @property
     def error(self) -> float:

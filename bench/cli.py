@@ -112,7 +112,7 @@ def bench() -> None:
 @click.option(
     "--scenario", help="Set the load as MLPerf LoadGen does: single-stream, multi-stream, server, offline."
 )
-@click.option("--protocol", default="http", help="http, grpc, or both.")
+@click.option("--protocol", help="http, grpc, or both.  [default: http; with --deploy both]")
 @click.option("--engine", default="locust", help="locust, perf_analyzer, or both.")
 @click.option("--shared-memory", default="none", help="none, system, cuda: how tensors reach the server.")
 @target_options

@@ -34,7 +34,10 @@ def _where(command: Any) -> Any:
 )  # fmt: skip
 @click.option("--name", default="vit-base-patch16-224", help="Of the service.", show_default=True)
 @_where
-@click.option("--image", required=True, help="With tritonserver and the model's libraries.")
+@click.option(
+    "--image", required=True, envvar="BENCH_TRITON_IMAGE", show_envvar=True,
+    help="With tritonserver and the model's libraries.",
+)  # fmt: skip
 @click.option("--replicas", type=int, default=1, help="Pods; fixed, no autoscaling.", show_default=True)
 @click.option("--gpu", type=int, default=0, help="For each pod; 0: CPU only.", show_default=True)
 @click.option(

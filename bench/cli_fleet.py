@@ -25,7 +25,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--namespace", "-n", help="Of the service.  [default: the kubeconfig's]"),
     click.option("--context", help="Of the kubeconfig.  [default: the current one]"),
     click.option("--platform", help="Of the service: mlservice, kserve, deployment.  [default: mlservice]"),
-    click.option("--triton-image", help="For --deploy: with a tritonserver, see manifests/image."),
+    click.option(
+        "--triton-image",
+        help="For --deploy: with a tritonserver, see manifests/image.  [default: $BENCH_TRITON_IMAGE]",
+    ),
     click.option("--gpu", help="For --deploy: GPUs of each pod.  [default: 0]"),
     click.option("--queue", help="For --deploy: T9k's scheduler queue."),
     click.option("--set", multiple=True, metavar="NAME=VALUE", help="For --deploy: as `bench deploy --set`."),

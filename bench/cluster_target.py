@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import time
@@ -30,6 +31,7 @@ __all__ = ["Place", "opened_at", "place_of", "refuse_cluster"]
 
 # An API call that an interrupt cut off may still be carried out after it.
 _IN_FLIGHT_S = 0.5
+IMAGE_VARIABLE = "BENCH_TRITON_IMAGE"  # a cluster's image seldom changes, and its name is long
 _NEEDS_CLUSTER = ("replicas", "via", "namespace", "context", "platform")
 _NEEDS_DEPLOY = ("triton_image", "gpu", "queue", "set", "keep", "deploy_timeout")
 
@@ -131,9 +133,20 @@ def deployed_for(place: Place, cluster: Cluster, say: Say) -> Iterator[tuple[Dep
     with Teardown(undo, f"Removing {names} first; that takes a moment."):
         say(f"deploying {names} as {place.platform} in namespace {cluster.namespace}; {again} removes it")
         say(cost(place))
-        services = deploy_all(cluster, specs, say, place.timeout_s)
+        services = _made(specs, cluster, say, place.timeout_s)
         state["ready"] = True
         yield services
+
+
+def _made(
+    specs: tuple[DeploymentSpec, ...], cluster: Cluster, say: Say, timeout_s: float
+) -> tuple[Deployed, ...]:
+    try:
+        return deploy_all(cluster, specs, say, timeout_s)
+    except DeployFailed as error:
+        if len(specs) == 1:
+            raise
+        raise DeployFailed(f"{error} With --protocol http, one of the two services is enough.") from error
 
 
 def cost(place: Place) -> str:
@@ -198,7 +211,7 @@ def _deployment(
         platform=platform,
         name=name,
         namespace=given.get("namespace") or "default",
-        image=given.get("triton_image") or "",
+        image=given.get("triton_image") or os.environ.get(IMAGE_VARIABLE, ""),
         replicas=replicas or 1,
         gpu=flags.read("--gpu", given.get("gpu") or "0", _count, 0),
         queue=given.get("queue") or "",

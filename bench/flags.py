@@ -135,6 +135,11 @@ def _parameters(given: Mapping[str, Any], flags: Flags) -> tuple[tuple[str, tupl
     return (*named, *((name, values) for name, values in plain if name not in known))
 
 
+def _protocol(given: Mapping[str, Any]) -> str:
+    """A service made for the run is made to be measured as a whole."""
+    return given.get("protocol") or ("http,grpc" if given.get("deploy") else "http")
+
+
 def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     """The spec as far as the flags alone tell; mistakes are left in `flags`."""
     read = flags.read
@@ -159,7 +164,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         concurrencies=read("--concurrency", concurrency, integers(1, MAX_USERS), ()) if concurrency else (),
         rates_per_s=read("--rate", given["rate"], units.parse_rates, ()) if has_rate else (),
         arrival=flags.one("--arrival", given["arrival"], choices(Arrival), Arrival.POISSON),
-        protocols=read("--protocol", given["protocol"], choices(Protocol), (Protocol.HTTP,)),
+        protocols=read("--protocol", _protocol(given), choices(Protocol), (Protocol.HTTP,)),
         engines=read("--engine", given["engine"], choices(Engine), (Engine.LOCUST,)),
         shared_memory=read(
             "--shared-memory", given["shared_memory"], choices(SharedMemory), (SharedMemory.NONE,)

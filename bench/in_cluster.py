@@ -82,7 +82,8 @@ def _named(place: Target | Place | None, cluster: Cluster, say: Say) -> Iterator
     making = deployed_for(place, cluster, say) if place.specs else contextlib.nullcontext(())
     with making as services:
         names = [service.name for service in services] or place.names
-        yield ("--mlservice", ",".join(names), "--platform", place.platform)
+        protocols = ",".join(place.protocols)  # what --deploy was asked, or means unasked
+        yield ("--mlservice", ",".join(names), "--platform", place.platform, "--protocol", protocols)
 
 
 def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach | None = None) -> int:

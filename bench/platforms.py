@@ -65,7 +65,10 @@ def mistakes(spec: DeploymentSpec) -> Iterator[str]:
     if not is_name(spec.name) or "." in spec.name or len(spec.name) > LONGEST_NAME:
         yield f"--name {spec.name}: a-z, 0-9 and -, at most {LONGEST_NAME} characters"
     if not spec.image or any(c.isspace() for c in spec.image):
-        yield f"--image {spec.image!r}: name a container image with a tritonserver, see manifests/image"
+        yield (
+            f"--image {spec.image!r}: name a container image with a tritonserver, here or in "
+            "$BENCH_TRITON_IMAGE; see manifests/image"
+        )
     if spec.replicas < 1:
         yield f"--replicas {spec.replicas}: at least 1"
     if spec.gpu < 0:

@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, str | None] = {
     "rate": None,
     "arrival": "poisson",
     "scenario": None,
-    "protocol": "http",
+    "protocol": None,  # depends on --deploy
     "engine": "locust",
     "shared_memory": "none",
     "via": None,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from controller import Controller
+from controller import Controller, Play
 from kube import ApiServer
 from names import Names
 
@@ -30,6 +30,7 @@ from bench.triton import Triton
 
 MODEL = "null_small"
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
+IMAGE = {"BENCH_TRITON_IMAGE": "example/triton:1"}
 QUICK = ["--quick", "--duration", "0.4s", "--warmup", "0.1s", "--concurrency", "2"]
 
 
@@ -71,7 +72,7 @@ class Lab:
             stderr=self.log.open("w"),
             stdout=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **self.names.environment, "KUBECONFIG": str(self.kubeconfig)},
+            env={**os.environ, **self.names.environment, "KUBECONFIG": str(self.kubeconfig), **IMAGE},
             start_new_session=True,
         )
         self.processes.append(process)
@@ -126,15 +127,15 @@ def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:
         assert not controller.errors
 
 
-DEPLOY = ("--deploy", "--triton-image", "example/triton:1")
+DEPLOY = ("--deploy",)
 BOTH = ("--batch", "1", "--protocol", "http,grpc", "--check", "0")
 
 
 @pytest.mark.e2e
 @pytest.mark.cluster
 def test_deploy_measures_through_an_address_of_each_protocol_and_leaves_nothing(lab: Lab) -> None:
-    axes = ("--batch", "1,8", "--instances", "1,2", "--protocol", "http,grpc", "--check", "0")
-    process = lab.sweep(*DEPLOY, *axes)
+    """The image from the environment and no --protocol: a service made for the run is measured as a whole."""
+    process = lab.sweep("--deploy", "--batch", "1,8", "--instances", "1,2", "--check", "0")
     assert process.wait(120) in (0, 3), lab.said()
     table = pd.read_csv(lab.out / "cells.csv")
     assert sorted(zip(table["protocol"], table["batch"], table["instances"], strict=True)) == [
@@ -174,6 +175,18 @@ def test_a_platform_that_shows_all_ports_needs_one_service(lab: Lab, platform: s
     assert min(passed[0], passed[1]) > 1000
     assert RunFolder.open(lab.out).record.target.startswith(f"{platform} made for the run")
     assert lab.left() == []
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+def test_two_services_that_find_no_room_tell_how_one_would_do(lab: Lab) -> None:
+    lab.controller.play = Play(failure="gpu")
+    assert lab.sweep("--deploy").wait(60) == 4
+    assert "No node has the GPU" in lab.said()
+    assert "With --protocol http, one of the two services is enough." in lab.said()
+    assert lab.left() == []
+    assert lab.sweep("--deploy", "--protocol", "http").wait(60) == 4
+    assert "is enough" not in lab.said()
 
 
 @pytest.mark.e2e

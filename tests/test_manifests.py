@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from bench.pods import REVISION
 
 FOLDER = Path(__file__).parents[1] / "manifests"
 FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml")
+KUSTOMIZATIONS = sorted(FOLDER.rglob("kustomization.yaml"))
+KUBECTL = shutil.which("kubectl")
 CASES = [(path, index) for path in FILES for index in range(len(list(yaml.safe_load_all(path.read_text()))))]
 
 
@@ -89,6 +93,28 @@ def test_kubectl_apply_dry_run_server_takes_every_manifest(cluster: Cluster, pat
     taken = cluster.call("POST", f"{root}/namespaces/{cluster.namespace}/{plural}", query, item)
     assert (taken["kind"], taken["metadata"]["name"]) == (kind, name)
     assert cluster.read(kind, name) is None, "nothing was made"
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(
+    KUBECTL is None, reason="kubectl is not on the PATH; the test above sends the same request"
+)
+@pytest.mark.parametrize("path", [*FILES, *KUSTOMIZATIONS], ids=lambda path: "/".join(path.parts[-2:]))
+def test_kubectl_itself_takes_every_file_and_kustomization(
+    api_server: ApiServer, cluster: Cluster, path: Path
+) -> None:
+    what = ["-k", path.parent] if path in KUSTOMIZATIONS else ["-f", path]
+    where = ["--kubeconfig", api_server.kubeconfig, "--namespace", cluster.namespace]
+    command = [KUBECTL, *where, "apply", "--dry-run=server", *what]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)  # type: ignore[arg-type]
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("(server dry run)") == sum(len(objects(file)) for file in _files_of(path))
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path not in KUSTOMIZATIONS:
+        return [path]
+    return [path.parent / name for name in yaml.safe_load(path.read_text())["resources"]]
 
 
 @pytest.mark.cluster

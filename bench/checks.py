@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from bench.steadiness import steadiness
 from bench.summary import TrialSummary, judged, summarize
 from bench.trial import Trial
 
-# A worker this busy has next to no time in which it waits for the server: it is what is measured.
-CLIENT_BOUND_CPU = 0.90
+# A worker that sleeps less than a tenth of the time does not wait for the server: it is what is measured.
+# One that mostly waits for a core tells of the machine, and not of itself.
+AWAKE, COMPUTING = 0.90, 0.75
 PRESSURE_PERCENT = 25.0  # a quarter of the time somebody waited: shows in p99, and soon in p50
 STEAL_PERCENT = 2.0  # a host with nobody else on it shows next to nothing
 THROTTLED_SHARE = 0.05  # of the readings: a single one at the start of a load is how clocks are raised
@@ -53,7 +55,10 @@ def busiest_worker(trial: Trial) -> float:
 
 
 def is_client_bound(trial: Trial) -> bool:
-    return busiest_worker(trial) > CLIENT_BOUND_CPU
+    """Whether a load-generating process had next to no time left, waiting for a core counted as no time."""
+    seconds = trial.window.seconds
+    spent = zip_longest(trial.generator.cpu_s, trial.generator.waited_s, fillvalue=0.0)
+    return any(cpu > COMPUTING * seconds and cpu + waited > AWAKE * seconds for cpu, waited in spent)
 
 
 def mean_of(trial: Trial, series: str) -> float | None:
@@ -123,7 +128,7 @@ def _client_bound(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "client-bound",
             Severity.INVALID,
-            f"A load-generating process used {units.percent(busiest_worker(trial))} of a core.",
+            f"A load generator used {units.percent(busiest_worker(trial))} of a core, and never slept.",
             "The generator is the limit, not the server.",
             "Use --processes auto, or a higher number; or make load from another machine.",
         )

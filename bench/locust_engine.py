@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench import units
 from bench.arrivals import tape_ns
 from bench.cell import Load
@@ -25,7 +28,7 @@ from bench.errors import ToolError
 from bench.findings import Finding, Severity
 from bench.fleet import control_of, service_of, ways
 from bench.lanes import Order
-from bench.machine import usable_cores
+from bench.machine import usable_cores, waited_s
 from bench.samples import Samples, Window
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.trial_clock import TrialClock
@@ -116,14 +119,14 @@ class LocustEngine:
         users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
         clock.wait(plan.warmup_s, until=users)
         opened = control.statistics(plan.cell.server.model)
-        cpu_opened = [worker.cpu_s() for worker in workers]
+        spent_opened = _spent(workers)
         opened_s = (opened.at_ns - start_ns) / 1e9
         # A window without an answer for each user would say nothing of a model this slow.
         clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
         if plan.longest_s is not None:
             clock.wait_until_tight(opened_s, opened_s + plan.longest_s)
         closed = control.statistics(plan.cell.server.model)
-        cpu_closed = [worker.cpu_s() for worker in workers]
+        spent = np.maximum(_spent(workers) - spent_opened, 0.0)
         window = Window(opened.at_ns, closed.at_ns)
         # A little ahead: no worker may have sent what is due after the end before it hears of it.
         stop_ns = time.monotonic_ns() + _LEAD_NS
@@ -139,7 +142,8 @@ class LocustEngine:
             errors=dict(sum((Counter(end["errors"]) for end, _ in done), Counter())),
             generator=Generator(
                 workers=len(workers),
-                cpu_s=tuple(max(0.0, b - a) for a, b in zip(cpu_opened, cpu_closed, strict=True)),
+                cpu_s=tuple(spent[:, 0].tolist()),
+                waited_s=tuple(spent[:, 1].tolist()),
                 max_rss_bytes=max((worker.rss_bytes() for worker in workers), default=0),
                 lost_workers=len(workers) - len(done),
             ),
@@ -206,6 +210,11 @@ def in_flight_cap(plan: Plan) -> int:
     """As many users as an open loop may need, within what their answers take in memory."""
     per_answer = max(1, plan.cell.load.batch) * plan.image_height * plan.image_width * 3 * 4
     return max(4, min(MAX_IN_FLIGHT, _MAX_IN_FLIGHT_BYTES // per_answer))
+
+
+def _spent(workers: Sequence[Worker]) -> NDArray[np.float64]:
+    """Seconds, per worker: of CPU, and waiting for a core, which a worker on another host does not tell."""
+    return np.array([(worker.cpu_s(), waited_s(worker.pid) if worker.pid else 0.0) for worker in workers])
 
 
 def _planned(orders: Sequence[Order], span_ns: int) -> int | None:

@@ -170,6 +170,14 @@ def _process_cpu_s(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def waited_s(pid: int) -> float:
+    """Spent so far by its first thread as runnable, without a core; 0 where Linux does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
 def _pressure_us() -> float | None:
     try:
         some = Path("/proc/pressure/cpu").read_text().splitlines()[0]

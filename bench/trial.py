@@ -122,6 +122,7 @@ class Generator:
     cpu_s: tuple[float, ...]  # one per worker
     max_rss_bytes: int
     lost_workers: int = 0
+    waited_s: tuple[float, ...] = ()  # runnable, and waiting for a core: one per worker, where the host tells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

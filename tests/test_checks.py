@@ -115,6 +115,12 @@ FOUND: list[tuple[str, Trial, str, Severity]] = [
     ),
     ("some time out", with_outcome(HEALTHY, Outcome.TIMEOUT, 100), "errors", WARNING),
     ("the generator had no CPU left", with_generator(HEALTHY, cpu_s=(3.0, 28.5)), "client-bound", INVALID),
+    (
+        "the generator slept hardly ever, as it had to share its core",
+        with_generator(HEALTHY, cpu_s=(24.6,), waited_s=(3.6,)),
+        "client-bound",
+        INVALID,
+    ),
     ("a worker died", with_generator(HEALTHY, lost_workers=1), "worker-lost", INVALID),
     ("an arrival got lost", replace(OPEN, planned=len(OPEN.samples) + 1), "arrivals-missing", INVALID),
     ("the cap holds sends back", trial(Server(always(40)), cell(rate_per_s=60)), "under-delivered", INVALID),
@@ -230,6 +236,11 @@ def test_the_generators_cpu_is_not_asked_of_another_engine() -> None:
     other = with_generator(HEALTHY, cpu_s=(100.0,))
     other = replace(other, plan=replace(other.plan, cell=replace(other.cell, engine=Engine.PERF_ANALYZER)))
     assert "client-bound" not in codes(other)
+
+
+def test_a_generator_that_mostly_waits_for_a_core_tells_of_the_machine() -> None:
+    busy = with_generator(HEALTHY, cpu_s=(20.0,), waited_s=(9.9,))
+    assert "client-bound" not in codes(busy)
 
 
 def test_what_the_engine_saw_comes_first() -> None:

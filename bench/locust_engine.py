@@ -157,7 +157,7 @@ class LocustEngine:
     def _end(self, worker: Worker, order: Order, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
         """A worker's own account and samples; None when it was lost on the way."""
         try:
-            end = worker.expect("done", drain_s + 30.0)
+            end = worker.expect("done", drain_s + order.timeout_s + 30.0)
             return end, worker.samples(order)
         except (ToolError, OSError, ValueError, BadZipFile):  # lost on the way, or its samples were
             worker.kill()

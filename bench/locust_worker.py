@@ -123,6 +123,7 @@ class Worker:
         stop = self._commands.get()
         session.end_ns = stop["stop_at"]
         drained = self._drain(session, stop["drain_s"])
+        self._work_off(session, order.timeout_s)
         live.kill()
         runner.stop()
         self._finish(session, order, drained, time.process_time() - cpu_start)
@@ -137,6 +138,17 @@ class Worker:
         while not session.is_settled() and time.monotonic_ns() < last_ns:
             gevent.sleep(0.002)  # users end one by one; there is no single event
         return session.is_settled()
+
+    def _work_off(self, session: Session, timeout_s: float) -> None:
+        """Nothing more is sent, and what is in flight is waited for as long as it may take.
+
+        A server goes on with requests that nobody waits for: they would be in the next trial's queue.
+        """
+        if session.tape is not None:
+            session.tape.close()
+        last_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        while session.in_flight and time.monotonic_ns() < last_ns:
+            gevent.sleep(0.01)
 
     def _finish(self, session: Session, order: Order, drained: bool, cpu_s: float) -> None:
         recorder = session.recorder

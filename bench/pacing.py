@@ -69,10 +69,15 @@ class Tape:
     def __init__(self, offsets_ns: Sequence[int], start_ns: int) -> None:
         self._due_ns = [start_ns + offset for offset in offsets_ns]
         self._next = 0
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Nothing is taken any more; what is left stays known."""
+        self._is_closed = True
 
     def take(self) -> int | None:
         """When the next request is due, in nanoseconds of the monotonic clock; None at the end."""
-        if self._next >= len(self._due_ns):
+        if self._is_closed or self._next >= len(self._due_ns):
             return None
         self._next += 1
         return self._due_ns[self._next - 1]

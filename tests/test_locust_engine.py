@@ -182,12 +182,27 @@ def test_a_target_that_is_gone_is_an_error_and_not_a_trial(engine: LocustEngine)
 def test_arrivals_of_an_overload_are_unfinished_and_not_lost(
     engine: LocustEngine, triton: EmbeddedTriton
 ) -> None:
-    load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=400)  # five times what it can do
+    load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=800)  # ten times what it can do
     trial = measure(engine, triton, delay(4), load, drain_s=0.1)
     unfinished = int((trial.samples.outcome == Outcome.UNFINISHED).sum())
     assert trial.planned == len(trial.samples)
     assert unfinished > 0.5 * len(trial.samples)
     assert "saturated" in {finding.code for finding in judge(trial)}
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_an_overload_leaves_no_work_to_the_next_trial(
+    engine: LocustEngine, triton: EmbeddedTriton, protocol: Protocol
+) -> None:
+    """A server goes on with requests that nobody waits for."""
+    load = Load(protocol=protocol, batch=1, rate_per_s=60)  # three times what it can do
+    trial = measure(engine, triton, delay(), load, drain_s=0.1)
+    after = measure(engine, triton, delay(), closed(1, protocol))
+    assert trial.samples.done_ns.max() > trial.window.end_ns + trial.plan.drain_s * 1e9
+    assert after.counters is not None
+    counted = len(after.samples.done_in(after.window).good())
+    assert after.counters.success_count == pytest.approx(counted, abs=2)
+    assert after.samples.service_ns[0] < trial.samples.service_ns.max() / 3
 
 
 @given(users=st.integers(1, 500), workers=st.integers(1, 16), batch=st.integers(1, 8))

@@ -1,4 +1,4 @@
-"""What a sweep costs beyond warm-up and measuring: each trial, the whole command, and the report."""
+"""What a sweep costs beyond warm-up and measuring: each trial, and the whole command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,6 @@ from bench.sweep import OnLive, Sweep, utc_now
 from bench.trial import Live, Plan, Served, Target, Trial
 from benchmarks.findings import ROOT, Findings, Goal, Table, versions
 from benchmarks.rig import Rig, rig
-from tests import synthetic
 
 WARMUP_S = 0.5
 GOAL_TRIAL_S = 1.0
@@ -40,7 +38,7 @@ ABOUT = (
     "(the sensors' thread included, the load-generating process not) while the engine measures. The same "
     "sweep as a command adds the start of Python, of Triton and of Locust, the load of the model, and the "
     "report. The sensors' thread alone: CPU of a process that does nothing else, beside an idle server and a "
-    "load-generating process. The report of 60 cells is made of generated samples, in a process of its own."
+    "load-generating process."
 )
 
 
@@ -110,21 +108,18 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         triton = server.triton_version()
     say("the same sweep as a command")
     command = _command(seconds, rounds)
-    say("a report of 60 cells")
-    report = _report()
     return Findings(
         name="overhead",
         title="Overhead: what a sweep costs beyond warm-up and measuring",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "repeats": rounds, "trials": len(costs)},
         versions=versions(Triton=triton),
-        tables=(_trials_table(costs, sampler), _command_table(command), _report_table(report)),
+        tables=(_trials_table(costs, sampler), _command_table(command)),
         goals=_goals(costs, sampler),
         figures={
             "trials": [asdict(cost) for cost in costs],
             "sampler_percent": sampler,
             "command": command,
-            "report": report,
         },
     )
 
@@ -226,20 +221,6 @@ def _spans(began: float, wall_s: float, windows: Sequence[Window]) -> dict[str, 
     }
 
 
-def _report() -> dict[str, float]:
-    """cells.csv and report.html of 60 cells with 3 repeats each."""
-    cells = synthetic.grid(batches=(1, 2, 8, 16, 32), instances=(1, 2, 4), levels=(1, 8))
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        folder = synthetic.write(Path(scratch) / "run", synthetic.Study(cells=cells))
-        requests = sum(len(trial.samples) for trial in folder.trials())
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.report_cost", str(folder.path)],
-            cwd=ROOT, capture_output=True, text=True, check=True, timeout=_COMMAND_TIMEOUT_S,
-        )  # fmt: skip
-    cost: dict[str, float] = json.loads(ended.stdout)
-    return {"cells": len(cells), "requests": requests, **cost}
-
-
 def _trials_table(costs: Sequence[TrialCost], sampler: float) -> Table:
     columns = {
         "in the engine, s": [cost.in_engine_s for cost in costs],
@@ -269,19 +250,6 @@ def _command_table(command: dict[str, float]) -> Table:
         ("after the last (drain, table, report, Triton's end), s", f"{command['after_s']:.1f}"),
     )
     return Table("`bench sweep` as a command", ("figure", "value"), rows)
-
-
-def _report_table(report: dict[str, Any]) -> Table:
-    rows = (
-        ("cells", f"{report['cells']}"),
-        ("requests", f"{report['requests']:,}"),
-        ("cells.csv, s", f"{report['csv_s']:.2f}"),
-        ("report.html, s", f"{report['page_s']:.2f}"),
-        ("report.html, MB", f"{report['page_bytes'] / 1e6:.1f}"),
-        ("peak memory, MB", f"{report['peak_bytes'] / 1e6:.0f}"),
-        ("of which Python and its modules, MB", f"{report['imports_bytes'] / 1e6:.0f}"),
-    )
-    return Table("The report of 60 cells, 3 repeats", ("figure", "value"), rows)
 
 
 def _goals(costs: Sequence[TrialCost], sampler: float) -> tuple[Goal, ...]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench import model_config
 from bench.flags import Flags
 from bench.gates import Gate, parse_gate
 from bench.opened import models_of, repository_of
@@ -81,7 +80,8 @@ def variants_of(given: Mapping[str, Any], flags: Flags) -> tuple[Variant, ...]:
             flags.wrong("--variant", BASE, "is what the run of --against is called; choose another name")
         return tuple(found) or (Variant(NEW),)
     if not texts:
-        flags.wrong("--fail-if", " ".join(given["fail_if"]), "goes with --against RUN or --variant")
+        said = ("--fail-if", " ".join(given["fail_if"])) if given["fail_if"] else ("--anyway", "")
+        flags.wrong(*said, "goes with --against RUN or --variant")
     elif len(texts) < 2:
         flags.wrong("--variant", texts[0], "needs a second one to be compared with, or --against RUN")
     return tuple(found)
@@ -100,6 +100,8 @@ def inherited(given: Mapping[str, Any], explicit: Collection[str], base: RunReco
         own |= set(_LOADS)
     if "quick" in own:
         own.add("repeats")
+    if "url" in own:
+        own |= {"vit", "repository"}  # of the server that the base started
     merged = {**given, **{name: text for name, text in before.items() if name not in own}}
     typed = given["parameter"] if "parameter" in own else ()
     named = {text.partition("=")[0] for text in typed}
@@ -120,25 +122,15 @@ def applied(given: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
 
 
 def check_settings(given: Mapping[str, Any], variant: Variant, flags: Flags) -> None:
-    """What the repository on disk tells: is there such a parameter, such a version."""
+    """What the repository on disk tells: is there such a version."""
     model = str(given["model"])
     folder = repository_of(given) / model
     if model not in models_of(repository_of(given)):
         return  # said elsewhere
-    known = model_config.served(model_config.read(folder / "config.pbtxt")).parameters
-    check_parameters(variant, model, known, flags)
     version = variant.version
     if version is not None and not (folder / str(version)).is_dir():
         there = ", ".join(sorted(path.name for path in folder.iterdir() if path.name.isdigit()))
         flags.wrong("--variant", variant.name, f"{model} has no version {version}; it has {there}")
-
-
-def check_parameters(variant: Variant, model: str, known: Collection[str], flags: Flags) -> None:
-    """A model would take a parameter that it does not read, and serve as before."""
-    for name, _ in variant.settings:
-        if name not in (*_OF_SERVER, "version", *known):
-            said = ", ".join(known) or "none"
-            flags.wrong("--variant", variant.name, f"{model} has no parameter {name}; it has {said}")
 
 
 def with_version(config: Mapping[str, Any], version: int | None) -> dict[str, Any]:

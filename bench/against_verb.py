@@ -39,7 +39,7 @@ from bench.oracle import refer
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
-from bench.run import RunFolder
+from bench.run import RunFolder, refuse_unwritable
 from bench.sensing import sensors
 from bench.spec import SweepSpec, describe
 from bench.sweep import Sweep
@@ -47,10 +47,14 @@ from bench.sweep_verb import (
     check_embedded,
     engines_of,
     new_folder,
+    refuse_name,
     slo_of,
 )
 from bench.takers import Asked, Taker, takers_of
 from bench.turns import Turns
+
+# Not of what takes turns: who makes the load, and the bare model.
+_NOT_IN_TURNS = ("workers", "locust_master", "in_cluster", "load_image", "load_account", "ceiling")
 
 
 def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[str]) -> int:
@@ -61,6 +65,10 @@ def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[s
     variants = variants_of(given, flags)
     gates, slo, remote = gates_of(given, flags), slo_of(given, flags), remote_target(given, flags)
     refuse_cluster(given, "--against and --variant", flags)
+    for name in _NOT_IN_TURNS:
+        if given.get(name):
+            said = "" if given[name] is True else str(given[name])
+            flags.wrong(f"--{name.replace('_', '-')}", said, "goes without --against and --variant")
     specs = {variant: _spec(given, variant, flags, is_remote=remote is not None) for variant in variants}
     flags.mistakes = list(dict.fromkeys(flags.mistakes))
     flags.check()
@@ -110,11 +118,11 @@ def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
 def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Path:
     """The folder of all, refused before anything starts when it holds something else."""
     name = given["name"] or f"{next(iter(specs.values())).model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if Path(name).name != name:
-        raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
+    refuse_name(name)
     if given["force"] and given["resume"]:
         raise WrongUse(["--force --resume: replace the runs, or go on with them; not both"])
     path: Path = given["out"] or Path(REPORTS) / name
+    refuse_unwritable(path)
     foreign = refuse_foreign(path, [BASE, *(variant.name for variant in specs)])
     if foreign:
         raise RunFolderError(f"--out {path} holds something else ({', '.join(foreign)}): choose another.")
@@ -125,7 +133,9 @@ def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Pat
             "on with them, or --force to replace them."
         )
     if given["resume"] and not held:
-        raise RunFolderError(f"--resume: {path} holds no runs of these variants to go on with.")
+        raise RunFolderError(
+            f"--resume: {path} holds no runs of these variants to go on with; --name or --out says which."
+        )
     return path
 
 

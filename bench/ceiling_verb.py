@@ -14,12 +14,12 @@ from bench import ceiling, gpu, model_config, variants
 from bench import cells as cells_table
 from bench.ceiling import Ceiling
 from bench.cell_row import CellRow
-from bench.errors import EXIT_OK, RunFolderError, WrongUse
-from bench.flags import Flags
+from bench.errors import EXIT_OK, RunFolderError
+from bench.flags import Flags, positive_duration
 from bench.opened import SHIPPED, repository_of, weights_of
 from bench.run import RunFolder
 from bench.spec import SweepSpec
-from bench.units import parse_duration_s, parse_integers, significant
+from bench.units import parse_integers, significant
 from bench.variant_rules import Host, refuse_variants
 from bench.weights import resolve
 
@@ -34,7 +34,8 @@ def run(given: Mapping[str, Any]) -> int:
     rows = cells_table.rows(folder) if folder else []
     flags = Flags()
     axes, batches = _axes(given, rows), _batches(given, rows, flags)
-    seconds = flags.read("--seconds", given["seconds"], parse_duration_s, 1.0)
+    seconds = flags.read("--seconds", given["seconds"], positive_duration, 1.0)
+    refuse_weights(given, flags)
     _refuse(axes, flags)
     flags.check()
     weights = _weights(given, folder)
@@ -156,11 +157,14 @@ def _refuse(axes: Mapping[str, tuple[str, ...]], flags: Flags) -> None:
     refuse_variants(spec, config, flags, Host.here())
 
 
+def refuse_weights(given: Mapping[str, Any], flags: Flags) -> None:
+    if given.get("run") and given["vit"] != "auto":
+        flags.wrong("--vit", given["vit"], "goes without --run: the weights are the run's; leave it out")
+
+
 def _weights(given: Mapping[str, Any], folder: RunFolder | None) -> str:
     if folder is None:
         return resolve(given["vit"], has_gpu=gpu.count() > 0).parameter
-    if given["vit"] != "auto":
-        raise WrongUse([f"--vit {given['vit']}: with --run the weights are the run's"])
     served = folder.record.served.values()
     found = {model_config.served(dict(config)).parameters.get("weights") for config in served} - {None}
     if len(found) != 1:

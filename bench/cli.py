@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +21,16 @@ from bench.cli_report import compare, report
 from bench.cli_tune import tune_command
 from bench.cli_variants import variant_options
 from bench.cli_worker import worker, worker_options
-from bench.errors import EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.flags import DEFAULT_BATCH
 from bench.help_sections import Sectioned
 from bench.late import verb
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+_PORT = click.IntRange(0, 65535)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors that name no file
 
 
 def _examples(*lines: str) -> str:
@@ -100,7 +105,7 @@ def bench() -> None:
     "bench sweep --against reports/main --fail-if 'p99>+5%'",
     "bench sweep --batch 8 --variant old= --variant new=precision=bf16,instances=2 --repeats 5",
 ))  # fmt: skip
-@click.option("--batch", default="1,8,32", help="Images a request.")
+@click.option("--batch", default=DEFAULT_BATCH, help="Images a request.")
 @click.option("--instances", help="Model instances, changed live.  [default: as the model's file says]")
 @click.option("--max-batch", help="Triton's max_batch_size, changed live.")
 @click.option("--max-queue-delay", help="Dynamic batcher: off, 0, 1ms...  [default: as the file says]")
@@ -179,16 +184,16 @@ def sweep(**given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON on stdout.")
 def search(**given: Any) -> None:
     """Find the highest Poisson arrival rate that holds an SLO; every probe is in the report."""
-    fixed = {"duration": "2s", "rate": None, "arrival": "poisson", "engine": "locust", "resume": False}
+    fixed = {"duration": "2s", "rate": None, "arrival": "poisson", "engine": "locust", "resume": None}
     sys.exit(verb("search_verb", "run")({**fixed, **given}, _command_line()))
 
 
 @bench.command(epilog=_examples("bench serve", "bench serve --vit base --http-port 8000"))
 @embedded_options
-@click.option("--instances", default=1, help="Of the model.")
-@click.option("--http-port", default=8000, help="0: any free one.")
-@click.option("--grpc-port", default=8001, help="0: any free one.")
-@click.option("--metrics-port", default=8002, help="0: any free one.")
+@click.option("--instances", default=1, type=click.IntRange(1), help="Of the model.")
+@click.option("--http-port", default=8000, type=_PORT, help="0: any free one.")
+@click.option("--grpc-port", default=8001, type=_PORT, help="0: any free one.")
+@click.option("--metrics-port", default=8002, type=_PORT, help="0: any free one.")
 @click.option("--log", type=click.Path(path_type=Path), help="The server's log.  [default: a scratch file]")
 def serve(**given: Any) -> None:
     """Start a Triton on this machine, load the model, and keep it until Ctrl-C."""
@@ -262,3 +267,15 @@ def main() -> None:
     except BenchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:  # Python would end with 1, which says here that a gate was missed
+        click.echo(_unforeseen(error), err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _unforeseen(error: Exception) -> str:
+    """A file that cannot be read or written is the machine's; anything else is a mistake of ours."""
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"error: {where}{error.strerror}. See to the path, its permissions and the free space."
+    said = "".join(traceback.format_exception(error))
+    return f"{said}error: this is a mistake in bench {__version__}; report it with the lines above."

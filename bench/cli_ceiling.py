@@ -39,7 +39,7 @@ ceiling_option: Callable[[Command], Command] = click.option(
     "--output",
     help="last_hidden_state, pooler_output, both.  [default: the run's, or last_hidden_state]",
 )
-@click.option("--threads", default=0, help="Of torch on a CPU; 0: every core.")
+@click.option("--threads", default=0, type=click.IntRange(0), help="Of torch on a CPU; 0: every core.")
 @click.option("--seconds", default="1s", help="Of one sample.")
 @click.option("--samples", default=5, type=click.IntRange(1), help="Of each batch; an interval needs 3.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")

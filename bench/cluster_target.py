@@ -19,7 +19,7 @@ from bench.cluster import Cluster
 from bench.cluster_serving import ClusterServing, Say, Site
 from bench.errors import BenchError, DeployFailed
 from bench.flags import Flags
-from bench.opened import Opened, opened, remote_target
+from bench.opened import Opened, opened, refuse_embedded, remote_target
 from bench.platforms import KIND, DeploymentSpec, Platform
 from bench.rollout import Deployed, deploy_all, found, undeploy
 from bench.spec import SweepSpec
@@ -237,10 +237,10 @@ def _refuse(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
         for name in _NEEDS_DEPLOY:
             if given.get(name) and name != "deploy_timeout":
                 flags.wrong(_flag(name), _text(given[name]), "goes with --deploy")
-    here = ("url", "grpc_url", "metrics_url", "tritonserver", "repository")
-    for name in here:
+    for name in ("url", "grpc_url", "metrics_url"):
         if given.get(name):
             flags.wrong(_flag(name), _text(given[name]), "goes without --mlservice and --deploy")
+    refuse_embedded(given, "--mlservice and --deploy", flags)
     if any(memory is not SharedMemory.NONE for memory in spec.shared_memory):
         flags.wrong("--shared-memory", str(given["shared_memory"]), "needs the server on this host")
     several = any((count or 1) > 1 for count in spec.replicas)

@@ -63,11 +63,12 @@ class CellComparison:
     base: CellRow
     new: CellRow
     results: tuple[Result, ...]
+    by_max_batch: bool = False  # cells differ in it
 
     @property
     def name(self) -> str:
         engine = "" if self.new.engine == Engine.LOCUST else f" · {self.new.engine}"
-        return f"{label(self.new)}{engine}"
+        return f"{label(self.new, with_max_batch=self.by_max_batch)}{engine}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,10 @@ def compare_rows(
     after = {_key(row, apart): row for row in new_rows}
     cells = tuple(
         CellComparison(
-            before[key], row, tuple(_result(gate, before[key], row, paired=paired) for gate in gates)
+            before[key],
+            row,
+            tuple(_result(gate, before[key], row, paired=paired) for gate in gates),
+            by_max_batch=len({other.max_batch for other in new_rows}) > 1,
         )
         for key, row in after.items()
         if key in before

@@ -26,6 +26,8 @@ def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Callable
         flags.wrong(
             "--in-cluster", "", "needs --mlservice, --deploy, or --url with the address in the cluster"
         )
+    if given.get("load_image") and not in_cluster:
+        flags.wrong("--load-image", given["load_image"], "goes with --in-cluster")
     if given.get("load_account") and not (in_cluster and named):
         flags.wrong(
             "--load-account", given["load_account"], "goes with --in-cluster and --mlservice or --deploy"

@@ -60,7 +60,10 @@ def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Jso
         "n": n,
         "steps": steps,
         "response_ms": [_short(nearest_rank(response_ns, p) / 1e6) for p in percents],
-        "service_ms": [_short(nearest_rank(service_ns, p) / 1e6) for p in percents],
+        # Requests that were never sent have no service time: there may be none at all.
+        "service_ms": [
+            _short(nearest_rank(service_ns, p) / 1e6) if len(service_ns) else None for p in percents
+        ],
         "carried": sum(n >= samples_needed(p) for p in percents),
     }
 

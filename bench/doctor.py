@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -147,6 +148,11 @@ def _cluster() -> Line:
         _, active = config.list_kube_config_contexts()
     except config.ConfigException:
         return Line("cluster", False, "no kubeconfig", "Needed for --mlservice and --deploy only.")
+    except (yaml.YAMLError, OSError, KeyError, TypeError, AttributeError, ValueError):
+        # The library walks the file as if it were sound.
+        return Line(
+            "cluster", False, "a kubeconfig that cannot be read as one", "Name another in $KUBECONFIG."
+        )
     return Line("cluster", True, f"context {active['name']}")
 
 

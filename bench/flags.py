@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from bench.variants import AXES
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
 
+DEFAULT_BATCH = "1,8,32"
 DEFAULT_CONCURRENCY = "4"
 OFFLINE_CONCURRENCY = "16"  # keeps several instances busy; LoadGen hands over everything at once
 MAX_BATCH = 4096
@@ -48,7 +50,7 @@ class Flags:
             return instead
 
     def wrong(self, flag: str, text: str, allowed: str) -> None:
-        self.mistakes.append(f"{flag} {text}: {allowed}")
+        self.mistakes.append(f"{f'{flag} {text}'.rstrip()}: {allowed}")
 
     def check(self) -> None:
         """Raises WrongUse with every mistake found so far."""
@@ -170,7 +172,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
             "--shared-memory", given["shared_memory"], choices(SharedMemory), (SharedMemory.NONE,)
         ),
         vias=read("--via", given["via"], choices(Via), ()) if given.get("via") else (None,),
-        duration_s=5.0 if is_auto else read("--duration", given["duration"], _positive_duration, 5.0),
+        duration_s=5.0 if is_auto else read("--duration", given["duration"], positive_duration, 5.0),
         auto_duration=is_auto,
         scenario=Scenario(given["scenario"]) if given.get("scenario") else None,
         warmup_s=read("--warmup", given["warmup"], units.parse_duration_s, 1.0),
@@ -179,7 +181,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
         image_height=height,
         image_width=width,
         check_fraction=read("--check", str(given["check"]), fraction, 0.01),
-        timeout_s=read("--timeout", given["timeout"], _positive_duration, 60.0),
+        timeout_s=read("--timeout", given["timeout"], positive_duration, 60.0),
         processes=read("--processes", given["processes"], _processes, 0),
         workers=flags.one("--workers", str(given["workers"]), integers(1, 1000), 0)
         if given.get("workers")
@@ -201,15 +203,39 @@ def _scenario(given: Mapping[str, Any], flags: Flags) -> Mapping[str, Any]:
         flags.wrong("--scenario", text, "sets the load itself: leave out --concurrency and --rate")
     match scenario:
         case Scenario.SINGLE_STREAM:
+            if given["batch"] not in ("1", DEFAULT_BATCH):
+                flags.wrong(
+                    "--batch", given["batch"], "--scenario single-stream sends one image; leave it out"
+                )
             return {**fixed, "batch": "1", "concurrency": "1"}
         case Scenario.MULTI_STREAM:
             return {**fixed, "concurrency": "1"}
         case Scenario.SERVER:
             if not given.get("rate"):
                 flags.wrong("--scenario", text, "needs --rate; `bench search` finds the highest that holds")
+            if given["arrival"] != Arrival.POISSON:
+                flags.wrong("--arrival", given["arrival"], "--scenario server is poisson; leave it out")
             return {**fixed, "arrival": "poisson"}
         case Scenario.OFFLINE:
             return {**fixed, "concurrency": OFFLINE_CONCURRENCY}
+
+
+def check_parameters(
+    spec: SweepSpec, known: Collection[str], flags: Flags, *, may_read_others: bool = False
+) -> None:
+    """A model takes a parameter that it does not read, and serves as before. `known`: those it declares.
+
+    A model of others may read one that it does not declare: then only a likely slip is refused.
+    """
+    for name, values in spec.parameters:
+        is_likely = not may_read_others or get_close_matches(name, known)
+        if name not in known and name not in AXES and is_likely:
+            said = ", ".join(sorted(known)) or "none"
+            flags.wrong(
+                "--parameter",
+                f"{name}={','.join(values)}",
+                f"{spec.model} has no such parameter; its configuration declares {said}",
+            )
 
 
 def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Flags) -> None:
@@ -239,7 +265,7 @@ def _optional(
     return nothing if not text else flags.read(flag, text, parse, nothing)
 
 
-def _positive_duration(text: str) -> float:
+def positive_duration(text: str) -> float:
     seconds = units.parse_duration_s(text)
     if seconds <= 0:
         raise ValueError("must be longer than nothing, e.g. 10s")

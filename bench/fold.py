@@ -180,9 +180,12 @@ def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
 
 
 def _drift(throughputs: Sequence[float], record: RunRecord) -> list[Finding]:
-    """Of the reference cell, which was measured again in each round: the others share its machine."""
+    """Of the reference cell, which was measured again in each round: the others share its machine.
+
+    Only a sweep has one; a search measures a rate as often as it needs to, and plans no cells.
+    """
     asked = int(record.spec.get("repeats", len(throughputs)))
-    if len(throughputs) <= asked or min(throughputs) <= 0:
+    if not record.planned or len(throughputs) <= asked or min(throughputs) <= 0:
         return []
     spread = max(throughputs) / min(throughputs)
     if spread <= DRIFT:

@@ -9,8 +9,8 @@ from bench.cell_row import PERCENTS
 
 MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTS))
 _ALLOWED = (
-    "give a figure, > with a plus or < with a minus, and a percentage, such as p99>+5% or throughput<-3%; "
-    f"figures: {', '.join(MEASURES)}"
+    "give how much worse a figure may get, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
+    f"{', '.join(MEASURES[1:])} with > and a plus"
 )
 
 
@@ -38,6 +38,8 @@ def parse_gate(text: str) -> Gate:
     """`p99>+5%` -> Gate. Raises ValueError saying what is allowed."""
     found = re.fullmatch(r"\s*([\w.]+)\s*([<>])\s*([+-])\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if not found or found[1] not in MEASURES or (found[2] == ">") != (found[3] == "+"):
+        raise ValueError(_ALLOWED)
+    if (found[1] == "throughput") != (found[2] == "<"):  # getting better is no regression
         raise ValueError(_ALLOWED)
     share = float(found[4]) / 100
     if share == 0 or (found[2] == "<" and share >= 1):

@@ -35,7 +35,7 @@ def _latency(valid: Sequence[CellRow], percent: float) -> str:
     if not known:
         return f"p{percent:g} latency n/a, it needs {samples_needed(percent)} requests a cell."
     value, row = min(known, key=lambda pair: pair[0])
-    return f"p{percent:g} latency {significant(value)} ms ({_of(row)})."
+    return f"p{percent:g} latency {significant(value)} ms ({_of(row, valid)})."
 
 
 def _rate(valid: Sequence[CellRow], slo: str) -> str:
@@ -47,15 +47,15 @@ def _rate(valid: Sequence[CellRow], slo: str) -> str:
         return f"no rate that was measured holds {slo}."
     row = max(held, key=lambda one: one.rate_per_s or 0.0)
     proved = "" if holds(row, limit) is Holds.YES else ", likely, not proved"
-    return f"{load_text(row)} under {slo}{proved} ({name_of(row)})."
+    return f"{load_text(row)} under {slo}{proved} ({name_of(row, valid)})."
 
 
 def _throughput(valid: Sequence[CellRow]) -> str:
     if not valid:
         return "nothing valid was measured."
     row = max(valid, key=lambda one: one.throughput_img_per_s or 0.0)
-    return f"{significant(row.throughput_img_per_s or 0.0)} img/s ({_of(row)})."
+    return f"{significant(row.throughput_img_per_s or 0.0)} img/s ({_of(row, valid)})."
 
 
-def _of(row: CellRow) -> str:
-    return f"{name_of(row)} over {row.protocol}"
+def _of(row: CellRow, valid: Sequence[CellRow]) -> str:
+    return f"{name_of(row, valid)} over {row.protocol}"

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bench.cluster_target import Place, deployed_for
 from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, ToolError
 from bench.load_jobs import REPORT_PORT, LoadJobs
 from bench.load_pod import unpack
-from bench.run import RunFolder
+from bench.run import RunFolder, without_secrets
 from bench.spec import SweepSpec
 from bench.teardown import Teardown
 from bench.trial import Target
@@ -67,10 +68,20 @@ def measured(
             asks_api=bool(words),
             account=given.get("load_account") or "",
         )
-        code = run(cluster, jobs, path, say)
+        try:
+            code = run(cluster, jobs, path, say)
+        finally:
+            keep_command(path, command)
     if not (path / "run.json").exists() or code not in (EXIT_OK, EXIT_MISSED, EXIT_INCONCLUSIVE):
         raise ToolError(f"The sweep in the cluster ended with code {code}: its words are above.")
     return RunFolder.open(path)
+
+
+def keep_command(path: Path, command: Sequence[str]) -> None:
+    """What was typed here measures it again; the pod's own words name things that are gone."""
+    if (path / "run.json").exists():
+        folder = RunFolder.open(path)
+        folder.write_record(replace(folder.record, command=tuple(without_secrets(command))))
 
 
 @contextmanager

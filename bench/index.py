@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -19,6 +20,7 @@ from bench.units import plural, significant
 
 _PLACES = ("*/run.json", "*/*/run.json")  # the second: runs that took turns
 _VERDICTS = ("VALID", "INVALID", "FAILED", "NOT RUN")
+_COLUMNS = ["cell", "verdict", "throughput_img_per_s"]
 _HEADINGS = ("run", "started (UTC)", "cells", "best img/s", "best cell", "SLO", "target")
 _STYLES = """
 .family td { padding-top: 14px; } .nested td:first-child { padding-left: 18px; }
@@ -69,8 +71,17 @@ def family(path: Path) -> list[RunFolder]:
     """The runs in a folder of such as were measured in turns, oldest first; none in any other folder."""
     if (path / "run.json").exists():
         return []
-    inside = [RunFolder(entry.parent) for entry in sorted(path.glob("*/run.json"))]
-    members = [(folder.record.created_at, folder) for folder in inside if folder.record.spec.get("variant")]
+    members, unreadable = [], []
+    for entry in sorted(path.glob("*/run.json")):
+        try:
+            record = RunFolder(entry.parent).record
+        except RunFolderError as error:
+            unreadable.append(error)
+            continue
+        if record.spec.get("variant"):
+            members.append((record.created_at, RunFolder(entry.parent)))
+    if members and unreadable:
+        raise unreadable[0]
     return [folder for _, folder in sorted(members, key=lambda member: member[0])]
 
 
@@ -94,9 +105,7 @@ def _pages(family: Path) -> list[tuple[str, str]]:
 
 def _line(folder: RunFolder, reports: Path) -> Line:
     """From cells.csv where there is one: samples of every run would be read for a list otherwise."""
-    csv = folder.path / "cells.csv"
-    table = pd.read_csv(csv) if csv.exists() else frame(rows(folder))
-    known = table[["cell", "verdict", "throughput_img_per_s"]].astype(object).to_dict("records")
+    known = _cells(folder)
     counts = {word: sum(row["verdict"] == word for row in known) for word in _VERDICTS}
     valid = [row for row in known if row["verdict"] == "VALID" and pd.notna(row["throughput_img_per_s"])]
     best = max(valid, key=lambda row: float(row["throughput_img_per_s"]), default=None)
@@ -111,6 +120,16 @@ def _line(folder: RunFolder, reports: Path) -> Line:
         best_img_per_s=float(best["throughput_img_per_s"]) if best is not None else None,
         best_cell=str(best["cell"]) if best is not None else "",
     )
+
+
+def _cells(folder: RunFolder) -> list[dict[Any, Any]]:
+    """From its trials where cells.csv is not there, or is not what is written now."""
+    try:
+        table = pd.read_csv(folder.path / "cells.csv", dtype={"cell": str, "verdict": str})[_COLUMNS]
+        table = table.astype({"throughput_img_per_s": float})
+    except (OSError, ValueError, KeyError):
+        table = frame(rows(folder))[_COLUMNS]
+    return table.astype(object).to_dict("records")
 
 
 def render(found: Sequence[Line], links: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> str:

@@ -32,7 +32,7 @@ from bench.machine import usable_cores, waited_s
 from bench.samples import Samples, Window
 from bench.trial import Generator, Live, Plan, Served, Target, Trial
 from bench.trial_clock import TrialClock
-from bench.triton import Triton
+from bench.triton import CONTROL_TIMEOUT_S, Triton
 from bench.worker import Crew, Worker
 from bench.worker_process import WorkerProcesses
 
@@ -124,7 +124,7 @@ class LocustEngine:
         # A window without an answer for each user would say nothing of a model this slow.
         clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
         if plan.longest_s is not None:
-            clock.wait_until_tight(opened_s, opened_s + plan.longest_s)
+            clock.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
         closed = control.statistics(plan.cell.server.model)
         spent = np.maximum(_spent(workers) - spent_opened, 0.0)
         window = Window(opened.at_ns, closed.at_ns)
@@ -168,9 +168,8 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
     """One order a worker: users and arrivals are shared out, everything else is the same."""
     load = plan.cell.load
     users = load.concurrency or in_flight_cap(plan)
-    tape_s = (
-        plan.warmup_s + (plan.longest_s or plan.duration_s) + 5.0
-    )  # the end is cut where the window really closed
+    # Its end is cut where the window really closed, which two slow calls for the counters put off.
+    tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
     addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
     base = Order(
         http_url=addresses[0][0],

@@ -24,8 +24,12 @@ Pixels = NDArray[np.float32]
 
 def picture(text: str) -> Pixels:
     """A picture file, or HxW of a seeded image -> float32 [height, width, 3], 0 to 255."""
-    path = Path(text).expanduser()
-    if not path.exists():
+    try:
+        path = Path(text).expanduser()
+        is_there = path.exists()
+    except (OSError, RuntimeError):  # a name too long for a file; a user that there is none of
+        is_there = False
+    if not is_there:
         try:
             height, width = image_size(text)
         except ValueError:

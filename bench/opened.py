@@ -56,6 +56,7 @@ def remote_target(given: Mapping[str, Any], flags: Flags) -> Target | None:
             if given.get(name):
                 flags.wrong(f"--{name.replace('_', '-')}", given[name], "goes with --url")
         return None
+    refuse_embedded(given, "--url", flags)
     url: str = given["url"]
     return flags.read(
         "--url",
@@ -63,6 +64,13 @@ def remote_target(given: Mapping[str, Any], flags: Flags) -> Target | None:
         lambda text: target_of(text, given.get("grpc_url"), given.get("metrics_url"), headers),
         Target(url),
     )
+
+
+def refuse_embedded(given: Mapping[str, Any], other: str, flags: Flags) -> None:
+    """Flags of a server started here, which `other` would leave without a word."""
+    for name, default in (("tritonserver", None), ("repository", None), ("vit", "auto")):
+        if given.get(name) not in (None, default):
+            flags.wrong(f"--{name}", str(given[name]), f"goes without {other}: that server has its own")
 
 
 @contextmanager

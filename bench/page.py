@@ -20,7 +20,7 @@ from bench import ceiling, figures, figures_by_cell
 from bench.capacity import KNEE
 from bench.cell_row import PERCENTS, CellRow
 from bench.cells import by_cell, complete, frame
-from bench.decide import WIDE
+from bench.decide import WIDE, Limit
 from bench.detail import MOST_BINS, detail, median_trial
 from bench.encoding import Entry, Keys
 from bench.fold import row
@@ -165,9 +165,7 @@ def _percent(rows: Sequence[CellRow]) -> float:
 def _limit(slo: str) -> Json | None:
     if not slo:
         return None
-    parsed = parse_slo(slo)
-    percent, bound_ns = parsed.latencies[-1]
-    return {"percent": percent, "bound_ms": bound_ns / 1e6, "error_fraction": parsed.error_fraction}
+    return asdict(Limit.of(parse_slo(slo)))
 
 
 def _trust(rows: Sequence[CellRow]) -> str:

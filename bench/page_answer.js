@@ -6,13 +6,18 @@ const ALLOWED_ERRORS = DATA.limit?.error_fraction ?? 0;
 /* yes: proved by the samples; likely: the figure is within, the samples do not prove it; no; unknown. */
 function holds(row, percent, bound) {
   if (bound === null) return "yes";
-  const i = DATA.percents.indexOf(percent);
   if (row.errors / Math.max(1, row.errors + row.latency_n) > ALLOWED_ERRORS) return "no";
+  const found = [[percent, bound], ...others(percent)].map(([p, ms]) => within(row, DATA.percents.indexOf(p), ms));
+  return ["no", "unknown", "likely", "yes"].find((kind) => found.includes(kind));
+}
+function within(row, i, bound) {
   if (row.latencies_ms[i] === null) return "unknown";
   if (row.latencies_ms[i] > bound) return "no";
   return row.proved_ms[i] !== null && row.proved_ms[i] <= bound ? "yes" : "likely";
 }
-const configuration = (row) => [row.model, row.instances, row.batch, row.protocol, JSON.stringify(row.parameters), row.max_batch].join("|");
+/* What else the SLO asks: the slider moves one percentile. */
+const others = (percent) => (DATA.limit?.others ?? []).filter(([p]) => p !== percent);
+const configuration = (row) => [row.model, row.replicas, row.instances, row.via, row.batch, row.protocol, row.shared_memory, JSON.stringify(row.parameters), row.max_batch, row.max_queue_delay_us].join("|");
 const faster = (a, b) => b.throughput_img_per_s - a.throughput_img_per_s;
 
 function decide(percent, bound) {
@@ -28,7 +33,8 @@ function decide(percent, bound) {
 }
 
 const link = (row, text) => h("a", { class: "link", href: `#cell-${row.index}` }, text ?? label(row));
-const limitText = () => `p${state.percent} ≤ ${ms(state.bound)}`;
+const boundText = (percent = state.percent, bound = state.bound) => `p${percent} ≤ ${ms(bound)}`;
+const limitText = () => [boundText(), ...others(state.percent).map(([percent, bound]) => boundText(percent, bound))].join(" and ");
 function intervalOf(row) {
   const text = range(row.throughput_img_per_s_low, row.throughput_img_per_s_high);
   return text ? ` (${text})` : "";
@@ -143,7 +149,7 @@ function withAnswer(traces, layout) {
   if (state.bound !== null) {
     shapes.push({ type: "rect", xref: "x", yref: "paper", x0: state.bound, x1: 10 ** (high + 1), y0: 0, y1: 1, fillcolor: colour("shade"), line: { width: 0 }, layer: "below" });
     shapes.push({ type: "line", xref: "x", yref: "paper", x0: state.bound, x1: state.bound, y0: 0, y1: 1, line: { color: colour("bad"), width: 1.2 } });
-    annotations.push({ xref: "x", yref: "paper", x: Math.log10(state.bound), y: 1, text: limitText(), showarrow: false, xanchor: Math.log10(state.bound) - low < (high - low) / 3 ? "left" : "right", xshift: Math.log10(state.bound) - low < (high - low) / 3 ? 5 : -5, yanchor: "top", font: { color: colour("bad"), size: 12 } });
+    annotations.push({ xref: "x", yref: "paper", x: Math.log10(state.bound), y: 1, text: boundText(), showarrow: false, xanchor: Math.log10(state.bound) - low < (high - low) / 3 ? "left" : "right", xshift: Math.log10(state.bound) - low < (high - low) / 3 ? 5 : -5, yanchor: "top", font: { color: colour("bad"), size: 12 } });
   }
   const missing = ROWS.filter((row) => passes(row) && row.throughput_img_per_s && latency(row, state.percent) === null).length;
   $("tradeoff-note").textContent = missing ? `${plural(missing, "cell")} ${missing === 1 ? "has" : "have"} too few samples for p${state.percent} and ${missing === 1 ? "is" : "are"} not drawn.` : "";
@@ -201,7 +207,7 @@ function setLimit() {
 }
 function drawLimit() {
   $("bound").value = state.bound === null ? 1000 : Math.round((1000 * (Math.log10(state.bound) - LIMIT.low)) / (LIMIT.high - LIMIT.low));
-  $("bound-text").textContent = state.bound === null ? "no limit" : limitText();
+  $("bound-text").textContent = state.bound === null ? "no limit" : boundText();
   $("no-limit").setAttribute("aria-pressed", String(state.bound === null));
 }
 function answer() {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -23,6 +23,7 @@ DEFAULTS: Mapping[str, str | None] = {
     "instances": None,
     "max_batch": None,
     "max_queue_delay": None,
+    "preferred_batch": None,
     **dict.fromkeys(AXES),
     "concurrency": None,
     "rate": None,
@@ -48,6 +49,9 @@ TARGET_FLAGS = (
     *("--queue", "--set"),
 )
 _SWITCHES = ("--deploy",)  # have no value
+# Who makes the load; not of what is measured.
+_LOAD_FLAGS = ("--workers", "--locust-master", "--load-image", "--load-account")
+_LOAD_SWITCHES = ("--in-cluster",)
 _converter = make_converter()
 
 
@@ -71,6 +75,7 @@ def flags_of(spec: SweepSpec) -> dict[str, Any]:
         "instances": _optional(spec.instances),
         "max_batch": _optional(spec.max_batches),
         "max_queue_delay": _delays(spec.queue_delays_us),
+        "preferred_batch": _listed(spec.preferred_batches) or None,
         **{name: parameters.get(name) for name in AXES},
         "parameter": tuple(f"{name}={values}" for name, values in parameters.items() if name not in AXES),
         **_load(spec),
@@ -101,7 +106,8 @@ def _load(spec: SweepSpec) -> dict[str, str | None]:
 
 def repeat_command(row: CellRow, record: RunRecord) -> str:
     """The command that measures one cell again, as it was measured here."""
-    return shlex.join(["bench", "sweep", *words(flags_of(cell_spec(row, record))), *target_words(record)])
+    said = [*target_words(record), *_said(record, _LOAD_FLAGS, _LOAD_SWITCHES)]
+    return shlex.join(["bench", "sweep", *words(flags_of(cell_spec(row, record))), *said])
 
 
 def cell_spec(row: CellRow, record: RunRecord) -> SweepSpec:
@@ -113,7 +119,7 @@ def cell_spec(row: CellRow, record: RunRecord) -> SweepSpec:
         batches=(row.batch,),
         replicas=(row.replicas,),
         instances=(row.instances,),
-        max_batches=(row.max_batch,),
+        max_batches=(row.max_batch or None,),  # 0 of a model without a batch axis: nothing to ask for
         queue_delays_us=(row.max_queue_delay_us,),
         parameters=tuple((name, (value,)) for name, value in row.parameters.items()),
         concurrencies=() if row.concurrency is None else (row.concurrency,),
@@ -140,13 +146,18 @@ def words(flags: Mapping[str, Any]) -> list[str]:
 
 def target_words(record: RunRecord) -> list[str]:
     """The flags of the run's own command that say what was measured."""
+    return _said(record, TARGET_FLAGS, _SWITCHES)
+
+
+def _said(record: RunRecord, flags: Collection[str], switches: Collection[str]) -> list[str]:
+    """Those of the run's own command, with their values."""
     said: list[str] = []
     given: Sequence[str] = record.command
     for position, word in enumerate(given):
         name, inline, _ = word.partition("=")
-        if word in _SWITCHES:
+        if word in switches:
             said.append(word)
-        elif name in TARGET_FLAGS:
+        elif name in flags:
             said += [word] if inline else given[position : position + 2]
     return said
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import cattrs
 from cattrs.preconf.json import make_converter
@@ -132,27 +134,50 @@ class RunFolder:
         """Every trial, by cell and repeat; one at a time, since their samples may be large."""
         for path in sorted((self.path / "trials").glob("*/*.json")):
             trial = _structure(_read_json(path), Trial, path)
-            samples = Samples.load(path.with_suffix(".npz"))
-            yield replace(trial, samples=samples)
+            yield replace(trial, samples=_samples(path))
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
         return self.path / "trials" / _safe(cell_key) / f"{repeat}"
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises RunFolderError when there is something at `path` that is neither a run nor a server's log."""
+    """Raises RunFolderError when there is something at `path` that is neither a run nor a server's log, or
+    where nothing can be written."""
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"--out {path} is a file: choose an empty or new folder.")
+    refuse_unwritable(path)
     is_run = (path / "run.json").exists()
     if path.exists() and not is_run and any(entry.suffix != ".log" for entry in path.iterdir()):
         raise RunFolderError(f"--out {path} is not empty and holds no run: choose an empty or new folder.")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raises RunFolderError where a folder at `path` can be neither made nor written into."""
+    whole = path.absolute()
+    there = next(place for place in (whole, *whole.parents) if place.exists())
+    if not there.is_dir():
+        raise RunFolderError(f"--out {path}: {there} is a file: choose another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunFolderError(f"--out {path} cannot be written, {there} is read-only: choose another folder.")
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write atomically."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def without_secrets(command: Sequence[str]) -> list[str]:
+    """The command line with the values of headers hidden."""
+    hidden = []
+    previous = ""
+    for word in command:
+        is_value = previous == "--header"
+        inline = word.startswith("--header=")
+        hidden.append("***" if is_value else ("--header=***" if inline else word))
+        previous = word
+    return hidden
 
 
 def _safe(key: str) -> str:
@@ -166,7 +191,7 @@ def _safe(key: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(f"{path.parent} holds no run: {path.name} is missing.") from error
     except (OSError, ValueError) as error:
@@ -174,6 +199,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RunFolderError(f"{path} is not a run's file: it holds no JSON object.")
     return data
+
+
+def _samples(path: Path) -> Samples:
+    """Of the trial whose JSON is at `path`."""
+    samples = path.with_suffix(".npz")
+    try:
+        return Samples.load(samples)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else "is no archive of samples"
+        raise RunFolderError(
+            f"{samples} {why}: restore it, or remove it and {path.name}, and --resume measures it again."
+        ) from error
 
 
 def _structure(data: dict[str, Any], kind: type[Any], path: Path) -> Any:

@@ -9,6 +9,7 @@ next, and with which error the capacity is known. The answer lies so far below i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -27,6 +28,7 @@ TIGHT = 0.012  # standard error of ln(rate) at which the edge is known well enou
 SAFE = 0.1  # probability that the answer breaks the SLO, by the probes so far; it is confirmed then
 BACK_OFF = 0.995  # after a rate that did not confirm
 MOST_PROBES = 45
+CLIENT_BOUND = "client-bound"  # the one finding that makes a miss the generator's own
 VOTES = 3  # near the edge one probe is a coin toss
 
 
@@ -40,12 +42,16 @@ class Effort(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`why`: in a phrase, for the report. `seen` None: nothing was answered."""
+    """`why`: in a phrase, for the report. `seen` None: nothing was answered.
+
+    `invalid`: codes of the findings that make the trial INVALID.
+    """
 
     rate_per_s: float
     outcome: Holding
     why: str
     seen: Seen | None = None
+    invalid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,28 @@ class Capacity:
     @property
     def is_confirmed(self) -> bool:
         return self.rate_per_s is not None
+
+    @property
+    def is_missed(self) -> bool:
+        """Nothing tried holds; without that, and without an answer, the probes ran out."""
+        return not self.is_confirmed and all(probe.outcome is Holding.MISSES for probe in self.probes)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it is not the server's capacity: what most probes at the answer have, or misses of the client.
+
+        A lone INVALID probe decides nothing, and above its capacity a server is not given all its load.
+        """
+        at_answer = [probe for probe in self.probes if probe.rate_per_s == self.rate_per_s]
+        misses = [probe for probe in self.probes if probe.outcome is Holding.MISSES]
+        client = {CLIENT_BOUND} & _most(misses)
+        return tuple(sorted(client | (_most(at_answer) if self.is_confirmed else set())))
+
+
+def _most(probes: Sequence[Probe]) -> set[str]:
+    """Codes that more than half of them have."""
+    counts = Counter(code for probe in probes for code in set(probe.invalid))
+    return {code for code, count in counts.items() if 2 * count > len(probes)}
 
 
 Measure = Callable[[float, Effort], Probe]
@@ -184,6 +212,7 @@ def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
             "probes": [
                 {"rate_per_s": p.rate_per_s, "outcome": p.outcome.value, "why": p.why} for p in found.probes
             ],
+            "doubts": list(found.doubts),
         }
         for name, found in results
     ]

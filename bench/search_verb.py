@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench import search
+from bench import search, searched
 from bench.cell import Cell, Engine, ServerConfiguration
+from bench.checks import judge as findings
 from bench.cluster_target import opened_at, place_of
 from bench.conclusion import TALK, publish
 from bench.crew import crew_of
-from bench.errors import EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK
+from bench.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, worst
+from bench.findings import Severity
 from bench.flags import Flags, sweep_spec
 from bench.locust_engine import LocustEngine
 from bench.opened import Opened
@@ -29,7 +31,7 @@ from bench.samples import Outcome
 from bench.search import Capacity, Effort, Probe
 from bench.sensing import sensors
 from bench.slo import judge, seen
-from bench.spec import SweepSpec, Turn
+from bench.spec import SweepSpec, Turn, settings
 from bench.summary import judged
 from bench.sweep import Sweep, utc_now
 from bench.sweep_verb import (
@@ -77,6 +79,8 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
         except KeyboardInterrupt:
             interrupted = True
         progress.__exit__()
+        if interrupted:
+            TALK.print("Interrupted: reporting what was measured; a search begins anew (--force).")
         return _end(hunt, as_json=given["as_json"], interrupted=interrupted)
 
 
@@ -91,7 +95,7 @@ def _seconds(text: str) -> float:
 
 def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
     found = [(name, capacity) for name, capacity in hunt.found]
-    write_json(hunt.folder.path / "search.json", search.table(found))
+    write_json(hunt.folder.path / searched.FILE, search.table(found))
     if not interrupted:
         hunt.folder.write_record(replace(hunt.folder.record, finished_at=utc_now()))
     publish(hunt.folder, as_json=as_json)
@@ -102,14 +106,32 @@ def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
         out.print(f"{name}: {sentence(capacity, hunt.slo)}", soft_wrap=True, markup=False)
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_OK if found and all(c.is_confirmed for _, c in found) else EXIT_MISSED
+    return worst([exit_code(capacity) for _, capacity in found])
+
+
+def exit_code(capacity: Capacity) -> int:
+    """Inconclusive: the probes ran out, or are not of the server."""
+    if capacity.doubts or not (capacity.is_confirmed or capacity.is_missed):
+        return EXIT_INCONCLUSIVE
+    return EXIT_OK if capacity.is_confirmed else EXIT_MISSED
 
 
 def sentence(capacity: Capacity, slo: Slo) -> str:
     """The answer as a person wants it."""
+    tried = [probe.rate_per_s for probe in capacity.probes]
+    if capacity.doubts:
+        codes = ", ".join(capacity.doubts)
+        return (
+            f"INVALID: not the server's capacity, most of the probes that decide are {codes}. "
+            "The report says of each what to do."
+        )
+    if capacity.is_missed:
+        return f"INVALID: {slo} does not hold, not even at {significant(min(tried, default=0.0))}/s."
     if capacity.rate_per_s is None:
-        tried = min((p.rate_per_s for p in capacity.probes), default=0.0)
-        return f"INVALID: {slo} does not hold, not even at {significant(tried)}/s."
+        return (
+            f"INVALID: {len(tried)} probes, up to {significant(max(tried))}/s, did not settle where {slo} "
+            "holds. Lengthen --longest-probe, or search when the machine is quiet."
+        )
     edge, low, high = (significant(at or 0.0) for at in (capacity.edge_per_s, capacity.low, capacity.high))
     return (
         f"VALID: {significant(capacity.rate_per_s)} requests/s hold {slo}. "
@@ -165,7 +187,8 @@ class Hunt:
         evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
         outcome, why = judge(*evidence)
         self.progress.say(f"  {rate:g}/s {outcome}: {why}")
-        return Probe(rate, outcome, why, seen(*evidence, rate))
+        codes = (finding.code for finding in findings(trial) if finding.severity is Severity.INVALID)
+        return Probe(rate, outcome, why, seen(*evidence, rate), tuple(codes))
 
     def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
         repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))
@@ -194,4 +217,5 @@ def _name(cell: Cell) -> str:
     instances = "" if count is None else f", {count} instance{'s' * (count != 1)}"
     pods = "" if cell.server.replicas is None else f", {cell.server.replicas} pods"
     via = "" if cell.load.via is None else f" via {cell.load.via}"
-    return f"{cell.server.model}, batch {cell.load.batch}{pods}{instances}, {cell.load.protocol}{via}"
+    name = f"{cell.server.model}, batch {cell.load.batch}{pods}{instances}, {cell.load.protocol}{via}"
+    return ", ".join([name, *settings(cell)])

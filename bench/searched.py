@@ -10,13 +10,14 @@ from typing import Any
 from bench.run import RunFolder
 from bench.units import significant
 
+FILE = "search.json"
 _TAGS = {"holds": "VALID", "misses": "INVALID"}
 
 
 def search_html(folder: RunFolder) -> str:
     """One section; empty where the folder holds no search."""
     try:
-        found = json.loads((folder.path / "search.json").read_text())
+        found = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # no search, or one cut short before its first answer
     slo = escape(folder.record.slo)
@@ -35,7 +36,7 @@ def _answer(entry: Mapping[str, Any]) -> str:
     table = f'<table style="width:auto"><tbody>{"".join(map(_probe, probes))}</tbody></table>'
     return (
         f'<div class="card"><p class="headline">{escape(str(entry.get("what", "")))}: '
-        f'<span class="value">{escape(value)}</span>{_bounds(entry)}</p></div>'
+        f'<span class="value">{escape(value)}</span>{_bounds(entry)}{_doubts(entry)}</p></div>'
         f'<details><summary>{len(probes)} probes</summary><div class="scroll">{table}</div></details>'
     )
 
@@ -47,6 +48,11 @@ def _bounds(entry: Mapping[str, Any]) -> str:
         return ""
     bounds = f"{significant(low)}–{significant(high)}"
     return f' <span class="range">(just met at {significant(edge)}: {bounds})</span>'
+
+
+def _doubts(entry: Mapping[str, Any]) -> str:
+    codes = ", ".join(entry.get("doubts", ()))
+    return f' <span class="tag INVALID">INVALID: {escape(codes)}</span>' if codes else ""
 
 
 def _probe(probe: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory, Via
+from bench.units import plural, queue_delay
 
 QUICK_REPEATS = 1
 DEFAULT_REPEATS = 3
@@ -149,7 +150,11 @@ class SweepSpec:
 def columns(cell: Cell) -> Mapping[str, str]:
     """A cell as a person reads it."""
     load = cell.load
-    level = f"{load.rate_per_s:g}/s {load.arrival}" if load.is_open_loop else f"{load.concurrency} users"
+    level = (
+        f"{load.rate_per_s:g}/s {load.arrival}"
+        if load.is_open_loop
+        else plural(load.concurrency or 0, "user")
+    )
     return {
         "protocol": load.protocol,
         "batch": str(load.batch),
@@ -162,12 +167,23 @@ def columns(cell: Cell) -> Mapping[str, str]:
     }
 
 
+def settings(cell: Cell) -> list[str]:
+    """What else was asked of the server, and of the way tensors take to it."""
+    server, memory = cell.server, cell.load.shared_memory
+    return [
+        *([] if server.max_batch is None else [f"max batch {server.max_batch}"]),
+        *([] if server.max_queue_delay_us is None else [queue_delay(server.max_queue_delay_us)]),
+        *(f"{name} {value}" for name, value in server.parameters),
+        *([] if memory is SharedMemory.NONE else [f"{memory} shared memory"]),
+    ]
+
+
 def describe(cell: Cell) -> str:
     """One line: batch 8, 2 instances, http, 4 users."""
     said = columns(cell)
     count = said["instances"]
     instances = f"{count} instance{'' if count == '1' else 's'}" if count != "as served" else "as served"
     extra = [f"{k} {said[k]}" for k in ("replicas", "via") if k in said]
-    extra += [f"{k} {v}" for k, v in cell.server.parameters]
+    extra += settings(cell)
     engine = [] if cell.engine is Engine.LOCUST else [cell.engine.value]
     return ", ".join([f"batch {said['batch']}", instances, said["protocol"], said["load"], *extra, *engine])

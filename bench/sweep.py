@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol as Interface
 
 from bench.cell import Cell, Engine, ServerConfiguration
+from bench.checks import PERCENTILE
 from bench.errors import ModelLoadFailed, ServerDied, ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.fleet import way_of
 from bench.machine import Sampler, Sensor
@@ -21,6 +22,7 @@ from bench.run import Crash, RunFolder
 from bench.serving import Serving
 from bench.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, SweepSpec, Turn
 from bench.trial import Live, Plan, Served, Target, Trial
+from bench.units import parse_slo
 
 MOST_CRASHES = 2  # of a server in one configuration
 
@@ -178,6 +180,7 @@ class Sweep:
             warmup_s=spec.warmup_s,
             duration_s=AUTO_SHORTEST_S if spec.auto_duration else spec.duration_s,
             longest_s=AUTO_LONGEST_S if spec.auto_duration else None,
+            percent=_asked_percent(self.folder.record.slo),
             image_height=spec.image_height,
             image_width=spec.image_width,
             timeout_s=spec.timeout_s,
@@ -200,6 +203,12 @@ class Sweep:
         failed = {**record.failed, **{cell.key: reason for cell in cells}}
         self.folder.write_record(replace(record, failed=failed))
         self.progress.failed(cells, reason)
+
+
+def _asked_percent(slo: str) -> float:
+    """The highest one, which needs the most samples; p99 at least, as `too-few-samples` has it."""
+    asked = parse_slo(slo).latencies if slo else ()
+    return max([PERCENTILE, *(percent for percent, _ in asked)])
 
 
 def utc_now() -> str:

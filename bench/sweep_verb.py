@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    ceiling,
     ceiling_verb,
     gpu,
     in_cluster,
     machine,
     model_config,
     perf_analyzer,
-    units,
+    searched,
+    tuned,
     versions,
 )
 from bench.cell import Cell, Engine
@@ -33,25 +35,34 @@ from bench.errors import (
     EXIT_INTERRUPTED,
     EXIT_MISSED,
     EXIT_OK,
+    BenchError,
     RunFolderError,
     WrongUse,
 )
-from bench.flags import Flags, check_against, sweep_spec
+from bench.flags import Flags, check_against, check_parameters, sweep_spec
 from bench.fleet import no_way
 from bench.locust_engine import LocustEngine
-from bench.opened import Opened, models_of, repository_of
+from bench.opened import SHIPPED, Opened, models_of, repository_of
 from bench.oracle import refer
 from bench.perf_analyzer_binary import PerfAnalyzer
 from bench.perf_analyzer_setup import find
 from bench.progress import ConsoleProgress
-from bench.run import RunFolder, RunRecord, refuse_foreign
+from bench.run import RunFolder, RunRecord, refuse_foreign, without_secrets
 from bench.sensing import sensors
 from bench.spec import SweepSpec, describe
 from bench.sweep import Measure, OnLive, Sweep, utc_now
 from bench.trial import Plan, Served, Target, Trial
+from bench.units import parse_slo, plural
 from bench.variant_rules import Host, refuse_variants
 
 _LOAD_S = 3.0  # of a model, for estimates
+# Of a run, whatever verb measured it; the record last, so that what is left of it stays a run.
+_MADE = (
+    *("trials", "cells.csv", "report.html"),
+    *(ceiling.FILE, searched.FILE, tuned.FILE, *tuned.TO_DEPLOY),
+    "run.json",
+)
+_LONGEST_NAME = 200  # file systems take 255 bytes
 
 
 def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
@@ -111,6 +122,10 @@ def _run(
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
         conclude(folder, as_json=as_json)
         return EXIT_INTERRUPTED
+    except BenchError:
+        progress.__exit__()
+        TALK.print(f"What was measured is in {folder.path}: `bench report` shows it, --resume goes on.")
+        raise
     progress.__exit__()
     return conclude(folder, as_json=as_json)
 
@@ -149,7 +164,7 @@ def exit_code(rows: Sequence[CellRow], slo: str = "") -> int:
 def slo_of(given: Mapping[str, Any], flags: Flags) -> str:
     text: str = given.get("slo") or ""
     if text:
-        flags.read("--slo", text, units.parse_slo, None)
+        flags.read("--slo", text, parse_slo, None)
     return text
 
 
@@ -160,6 +175,8 @@ def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> N
     if spec.model in known:
         config = model_config.read(repository_of(given) / spec.model / "config.pbtxt")
         limit = int(config.get("max_batch_size", 0))
+        is_theirs = repository_of(given) != SHIPPED
+        check_parameters(spec, model_config.served(config).parameters, flags, may_read_others=is_theirs)
         refuse_variants(spec, config, flags, Host.here())
     check_against(spec, known or (f"no model ({repository_of(given)} has none)",), limit, flags)
 
@@ -167,7 +184,9 @@ def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> N
 def check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
     check_against(spec, target.triton.models(), None, flags)
     flags.check()
-    check_against(spec, (), model_config.served(target.serving.base()).max_batch, flags)
+    served = model_config.served(target.serving.base())
+    check_against(spec, (), served.max_batch, flags)
+    check_parameters(spec, served.parameters, flags, may_read_others=True)
     refuse_variants(spec, target.serving.base(), flags, None)
     for protocol in spec.protocols:
         if missing := no_way(target.target, protocol, spec.vias):
@@ -181,7 +200,8 @@ def _dry_run(spec: SweepSpec, place: Target | Place | None) -> int:
         print(describe(cell))
     loads, trials = len(spec.configurations()), len(spec.turns())
     minutes = spec.estimate_s(_LOAD_S) / 60
-    print(f"{len(cells)} cells, {loads} model loads, {trials} trials, about {minutes:.1f} min")
+    counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
+    print(f"{', '.join(counts)}, about {minutes:.1f} min")
     if isinstance(place, Place) and place.specs:
         print(cost(place))
     return EXIT_OK
@@ -190,20 +210,27 @@ def _dry_run(spec: SweepSpec, place: Target | Place | None) -> int:
 def out_folder(given: Mapping[str, Any], base: str) -> Path:
     """The run's folder, refused before anything starts when it holds something else."""
     name = given.get("name") or f"{base}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if given.get("name") and Path(name).name != name:
-        raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
+    refuse_name(name)
     path: Path = given.get("out") or Path(REPORTS) / name
     if given["force"] and given["resume"]:
         raise WrongUse(["--force --resume: replace the run, or go on with it; not both"])
     if (path / "run.json").exists() and not (given["force"] or given["resume"]):
+        go_on = "" if given["resume"] is None else "--resume to go on with it, "  # a search cannot
         raise RunFolderError(
-            f"--out {path} already holds a run: choose another --name or --out, "
-            "--resume to go on with it, or --force to replace it."
+            f"--out {path} already holds a run: choose another --name or --out, {go_on}"
+            "or --force to replace it."
         )
     if given["resume"] and not (path / "run.json").exists():
-        raise RunFolderError(f"--resume: {path} holds no run to go on with.")
+        raise RunFolderError(f"--resume: {path} holds no run to go on with; --name or --out says which.")
     refuse_foreign(path)
     return path
+
+
+def refuse_name(name: str) -> None:
+    if Path(name).name != name or name == "..":
+        raise WrongUse([f"--name {name}: give a name, not a path; --out takes a path"])
+    if len(name.encode()) > _LONGEST_NAME:
+        raise WrongUse([f"--name {name}: too long; allowed: {_LONGEST_NAME} bytes"])
 
 
 def new_folder(
@@ -220,7 +247,7 @@ def new_folder(
     record = RunRecord(
         name=path.name,
         created_at=utc_now(),
-        command=tuple(_without_secrets(command)),
+        command=tuple(without_secrets(command)),
         seed=spec.seed,
         spec={**json.loads(json.dumps(asdict(spec))), **(also or {})},
         machine={**machine.describe(), **gpu.describe()},
@@ -236,7 +263,7 @@ def new_folder(
     if given["resume"]:
         return _resumed(RunFolder.open(path), record)
     if given["force"] and (path / "run.json").exists():
-        for old in ("trials", "cells.csv", "report.html", "ceiling.json", "run.json"):
+        for old in _MADE:
             _remove(path / old)
     return RunFolder.create(path, record)
 
@@ -246,7 +273,7 @@ def _resumed(folder: RunFolder, record: RunRecord) -> RunFolder:
     before = folder.record
     differing = [
         name
-        for name in ("spec", "machine", "weights", "target")
+        for name in ("spec", "machine", "weights", "target", "slo")
         if getattr(before, name) != getattr(record, name)
     ]
     if differing:
@@ -263,15 +290,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _without_secrets(command: Sequence[str]) -> list[str]:
-    """The command line with the values of headers hidden."""
-    hidden = []
-    previous = ""
-    for word in command:
-        is_value = previous == "--header"
-        inline = word.startswith("--header=")
-        hidden.append("***" if is_value else ("--header=***" if inline else word))
-        previous = word
-    return hidden

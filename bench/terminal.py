@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,9 +14,16 @@ from bench.findings import Severity
 from bench.headline import headline
 from bench.run import RunRecord
 from bench.stats import samples_needed
-from bench.units import duration, parse_slo, plural, significant
+from bench.units import parse_slo, plural, significant
 
-_LEFT = ("protocol", "via", "through", "load", "engine", "verdict")
+# Shown where they are what sets two cells apart.
+_SETTINGS: dict[str, Callable[[CellRow], object]] = {
+    "model": lambda row: row.model,
+    "max b.": lambda row: row.max_batch,
+    "queue": lambda row: row.max_queue_delay_us,
+    "memory": lambda row: row.shared_memory,
+}
+_LEFT = ("protocol", "via", "through", "load", "engine", "verdict", "model", "memory")
 _STYLE = {"VALID": "green", "INVALID": "red", "FAILED": "red", "NOT RUN": "yellow"}
 
 
@@ -88,7 +95,7 @@ def _answer(decision: Decision, limit: Limit | None) -> list[str]:
     best = decision.best
     if not decision.valid:
         return ["No valid cell was measured."]
-    bound = f"p{limit.percent:g} <= {duration(limit.bound_ms * 1e6)}" if limit else ""
+    bound = str(limit) if limit else ""
     if best is None and limit and decision.held[Holds.UNKNOWN]:
         needed = samples_needed(limit.percent)
         return [
@@ -98,17 +105,18 @@ def _answer(decision: Decision, limit: Limit | None) -> list[str]:
         return [f"No measured configuration holds {bound}."]
     lead = f"For {bound} run" if limit else "For the most throughput run"
     proved = "" if decision.proved else " (likely; too few samples to prove it)"
-    lines = [f"{lead} {named(best)}: {throughput(best)} img/s{proved}."]
+    lines = [f"{lead} {named(best, decision.valid)}: {throughput(best)} img/s{proved}."]
     low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
     if low and high and high / low > WIDE:
         lines.append("Its interval is wide: measure longer, with more repeats, or on a quieter machine.")
     if decision.next_best is not None:
         apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
         said = apart[overlap(best, decision.next_best)]
-        lines.append(f"Next best: {named(decision.next_best)}: {throughput(decision.next_best)} img/s{said}.")
+        other = named(decision.next_best, decision.valid)
+        lines.append(f"Next best: {other}: {throughput(decision.next_best)} img/s{said}.")
     if decision.quickest is not None:
         median = significant(decision.quickest.latency_ms(50.0) or 0)
-        lines.append(f"Lowest median latency: {named(decision.quickest)}: {median} ms.")
+        lines.append(f"Lowest median latency: {named(decision.quickest, decision.valid)}: {median} ms.")
     if limit is not None:
         counts = [f"{decision.held[kind]} {word}" for kind, word in _HELD.items() if decision.held[kind]]
         lines.append(f"Of {len(decision.valid)} valid cells {', '.join(counts)}.")
@@ -166,10 +174,11 @@ def _count(seen: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], t
     seen[key] = (count + 1, first)
 
 
-def named(row: CellRow) -> str:
-    """2 instances, batch 8 over http at 4 users."""
+def named(row: CellRow, among: Sequence[CellRow] = ()) -> str:
+    """2 instances, batch 8 over http at 4 users. `among`: as `name_of`."""
     via = "" if row.via is None else f" via {row.via}"
-    return f"{name_of(row)} over {row.protocol}{via} at {load_text(row)}"
+    memory = "" if row.shared_memory == "none" else f" with {row.shared_memory} shared memory"
+    return f"{name_of(row, among)} over {row.protocol}{via}{memory} at {load_text(row)}"
 
 
 def throughput(row: CellRow) -> str:
@@ -186,6 +195,10 @@ def _cells(row: CellRow) -> dict[str, str]:
         "via": row.via or "",
         "through": row.way or "",
         "inst.": "" if row.instances is None else str(row.instances),
+        "model": row.model,
+        "max b.": "" if row.max_batch is None else str(row.max_batch),
+        "queue": "" if row.max_queue_delay_us is None else _queue(row.max_queue_delay_us),
+        "memory": row.shared_memory,
         "load": load_text(row),
         "engine": row.engine,
         "img/s": throughput(row) if row.throughput_img_per_s else "",
@@ -199,6 +212,10 @@ def _cells(row: CellRow) -> dict[str, str]:
         "verdict": row.verdict,
         **dict(row.parameters),
     }
+
+
+def _queue(us: int) -> str:
+    return "off" if us == -1 else f"{significant(us / 1e3)} ms"
 
 
 def _or_missing(row: CellRow, percent: float) -> str:
@@ -218,6 +235,7 @@ def _used(rows: Sequence[CellRow]) -> list[str]:
     pods = ["pods"] if any(row.replicas is not None for row in rows) else []
     via = ["via"] if len({row.via for row in rows}) > 1 else []
     way = ["through"] if any(row.way for row in rows) else []
+    differing = [name for name, of in _SETTINGS.items() if len({of(row) for row in rows}) > 1]
     figures = ["img/s", "req/s", "p50 ms", "p99 ms", "n"]
     return [
         "protocol",
@@ -227,6 +245,7 @@ def _used(rows: Sequence[CellRow]) -> list[str]:
         *pods,
         "inst.",
         "load",
+        *differing,
         *parameters,
         *engines,
         *figures,

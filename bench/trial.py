@@ -62,6 +62,7 @@ class Plan:
     warmup_s: float
     duration_s: float
     longest_s: float | None = None  # the window grows up to this until it says enough; None: it does not
+    percent: float = 99.0  # then: the percentile that has to have its samples
     drain_s: float = 10.0
     model_version: str = ""
     image_height: int = 224

@@ -42,14 +42,14 @@ class TrialClock:
             self._show(seconds, requests)
             time.sleep(max(0.0, min(0.25, at_s - seconds) if seconds < at_s else 0.05))
 
-    def wait_until_tight(self, from_s: float, at_most_s: float) -> None:
-        """Until p99 has its samples and throughput is known to 3 %, or `at_most_s`."""
+    def wait_until_tight(self, from_s: float, at_most_s: float, percent: float) -> None:
+        """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
         while True:
             seconds = (time.monotonic_ns() - self._start_ns) / 1e9
             if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
                 return
             marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
-            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(99) and is_tight(marks):
+            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent) and is_tight(marks):
                 return
             self.wait(min(seconds + 0.5, at_most_s))
 

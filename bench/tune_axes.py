@@ -84,12 +84,14 @@ def cell_of(space: Space, spec: SweepSpec, point: Point) -> Cell:
         shared_memory=spec.shared_memory[0],
         via=spec.vias[0],
     )
+    delay_us = _number(named[QUEUE_DELAY])
     server = ServerConfiguration(
         model=spec.model,
         replicas=spec.replicas[0],
         instances=_number(named[INSTANCES]),
         max_batch=_number(named[MAX_BATCH]),
-        max_queue_delay_us=_number(named[QUEUE_DELAY]),
+        max_queue_delay_us=delay_us,
+        preferred_batches=() if delay_us == -1 else spec.preferred_batches,  # nothing batches, or prefers
         parameters=tuple((name, str(named[name])) for name, _ in spec.parameters),
     )
     return Cell(server=server, load=load)

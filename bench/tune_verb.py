@@ -33,7 +33,8 @@ from bench.spec import SweepSpec
 from bench.sweep_verb import check_embedded, check_remote, new_folder, out_folder
 from bench.tune import MOST_REPEATS, Tuned, default_budget, tune
 from bench.tune_axes import ELSEWHERE, USERS, check, instances_for, space_of, with_defaults
-from bench.units import Slo, parse_duration_s, parse_slo
+from bench.tune_log import QUEUE_DELAY, Value
+from bench.units import Slo, duration, parse_duration_s, parse_slo
 
 _LOAD_S = 3.0  # of a model, for estimates
 
@@ -69,7 +70,6 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
             spec = with_defaults(spec, given, target.serving.base(), ELSEWHERE)
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
-        (path / tuned.FILE).unlink(missing_ok=True)  # of a run that --force replaces
         engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
         space = space_of(spec)
         probing = Probing(spec, space, slo, target, folder, engine, progress, scratch, longest_s)
@@ -102,7 +102,7 @@ def _budget(text: str, trial_s: float) -> int:
 def _dry_run(spec: SweepSpec, most: int | None) -> int:
     space = space_of(spec)
     for name, values in space.axes:
-        print(f"{name}: {', '.join('as served' if value is None else str(value) for value in values)}")
+        print(f"{name}: {', '.join(_value(name, value) for value in values)}")
     print(f"{'requests/s' if space.is_open_loop else 'users'}: {', '.join(f'{n:g}' for n in space.levels)}")
     count = default_budget(space) if most is None else most
     minutes = count * (spec.trial_s() + _LOAD_S) / 60
@@ -110,11 +110,19 @@ def _dry_run(spec: SweepSpec, most: int | None) -> int:
     return EXIT_OK
 
 
+def _value(name: str, value: Value) -> str:
+    if value is None:
+        return "as served"
+    if name != QUEUE_DELAY:
+        return str(value)
+    return "off" if value == -1 else duration(int(value) * 1e3) if value else "0"
+
+
 def _end(probing: Probing, found: Tuned, *, as_json: bool) -> int:
     files = probing.files(found.best) if found.best else {}
     result = tuned.table(probing.space, found, probing.folder.record.slo, **files)
     write_json(probing.folder.path / tuned.FILE, result)
-    for name, key in _FILES.items():
+    for name, key in tuned.TO_DEPLOY.items():
         if key in files:
             (probing.folder.path / name).write_text(files[key])
     if not probing.is_interrupted:
@@ -129,13 +137,6 @@ def _end(probing: Probing, found: Tuned, *, as_json: bool) -> int:
     if found.best is None:
         return EXIT_MISSED
     return EXIT_OK if found.proved else EXIT_INCONCLUSIVE
-
-
-_FILES = {
-    "config.pbtxt": "config_pbtxt",
-    "configmap.yaml": "config_map",
-    "mlservice-patch.yaml": "mlservice_patch",
-}
 
 
 def _say(probing: Probing, result: Mapping[str, Any]) -> None:

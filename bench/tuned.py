@@ -12,9 +12,14 @@ from bench.decide import Holds
 from bench.run import RunFolder
 from bench.stats import Interval
 from bench.tune_log import INSTANCES, QUEUE_DELAY, Configuration, Point, Space, Step, Tuned
-from bench.units import duration, plural, significant
+from bench.units import plural, queue_delay, significant
 
 FILE = "tune.json"
+TO_DEPLOY = {
+    "config.pbtxt": "config_pbtxt",
+    "configmap.yaml": "config_map",
+    "mlservice-patch.yaml": "mlservice_patch",
+}  # files beside it, and where it has their text
 _TAGS = {Holds.YES: "VALID", Holds.LIKELY: "VALID", Holds.NO: "INVALID"}
 _STAGES = {
     "start": "from the middle",
@@ -37,12 +42,8 @@ def _said(name: str, value: object) -> str:
     if name == INSTANCES:
         return plural(int(str(value)), "instance")
     if name == QUEUE_DELAY:
-        return "no dynamic batching" if value == -1 else f"queue delay {_delay(int(str(value)))}"
+        return queue_delay(int(str(value)))
     return f"{name} {value}"
-
-
-def _delay(us: int) -> str:
-    return duration(us * 1e3) if us else "0"
 
 
 def at(space: Space, point: Point) -> str:
@@ -153,7 +154,7 @@ def _step(space: Space, step: Step) -> dict[str, Any]:
 def tuned_html(folder: RunFolder) -> str:
     """One section; empty where the folder holds no tuning."""
     try:
-        found = json.loads((folder.path / FILE).read_text())
+        found = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # no tuning, or one cut short before its answer
     answer = [str(line) for line in found.get("answer", ())]

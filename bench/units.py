@@ -22,6 +22,7 @@ _BYTES = {
 }
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"  # more digits than these are a slip
 PERCENTILES = (50, 90, 95, 99, 99.9)
+MOST_PER_S = 1_000_000  # arrivals: a tape of a minute is half a gigabyte; no client sends as fast
 
 
 def parse_integers(text: str, *, low: int, high: int) -> tuple[int, ...]:
@@ -38,14 +39,18 @@ def parse_integers(text: str, *, low: int, high: int) -> tuple[int, ...]:
 
 def parse_rates(text: str) -> tuple[float, ...]:
     """`50/s,100/s` (or /min, or a bare number a second) -> requests a second, each once."""
-    allowed = "give rates above 0 such as 50/s or 90/min, separated by commas, each once"
+    allowed = (
+        f"give rates above 0 such as 50/s or 90/min, at most {count(MOST_PER_S)}/s, separated by commas, "
+        "each once (told apart by six digits)"
+    )
     rates = []
     for part in text.split(","):
         found = re.fullmatch(rf"{_NUMBER}(?:/(s|min))?", part.strip())
         if not found or float(found[1]) <= 0:
             raise ValueError(allowed)
         rates.append(float(found[1]) / (60 if found[2] == "min" else 1))
-    if len(set(rates)) < len(rates):
+    # Cells are named by six digits of their rate.
+    if len({f"{rate:g}" for rate in rates}) < len(rates) or max(rates) > MOST_PER_S:
         raise ValueError(allowed)
     return tuple(rates)
 
@@ -127,6 +132,11 @@ def duration(ns: float) -> str:
         if abs(_rounded(ns)) >= scale:
             return f"{significant(ns / scale)} {unit}"
     return f"{significant(ns)} ns"
+
+
+def queue_delay(us: int) -> str:
+    """Of the dynamic batcher, which -1 switches off: queue delay 1 ms."""
+    return "no dynamic batching" if us == -1 else f"queue delay {duration(us * 1e3) if us else 0}"
 
 
 def rate(per_s: float) -> str:

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from bench import cells as cells_table
-from bench import index, page, terminal, units
+from bench import index, page, terminal
 from bench.cell import Protocol, ServerConfiguration
 from bench.cell_row import CellRow
 from bench.conclusion import TALK
-from bench.errors import EXIT_OK, ServerStartFailed, WrongUse, worst
-from bench.flags import Flags, choices
+from bench.errors import EXIT_OK, RunFolderError, ServerStartFailed, WrongUse, worst
+from bench.flags import Flags, choices, positive_duration
 from bench.opened import models_of, opened, remote_target, repository_of
 from bench.progress import ConsoleProgress
 from bench.run import RunFolder, RunRecord
@@ -59,7 +59,7 @@ def infer(given: Mapping[str, Any]) -> int:
 
     flags = Flags()
     protocol = flags.one("--protocol", given["protocol"], choices(Protocol), Protocol.HTTP)
-    timeout_s = flags.read("--timeout", given["timeout"], units.parse_duration_s, 60.0)
+    timeout_s = flags.read("--timeout", given["timeout"], positive_duration, 60.0)
     image = flags.read("--image", given["image"] or "224x224", picture, picture("224x224"))
     remote = remote_target(given, flags)
     if remote is None:
@@ -158,10 +158,17 @@ def setup_perf_analyzer(*, quiet: bool) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomically."""
+    """Atomically. Raises RunFolderError where it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise RunFolderError(
+            f"--out {path} cannot be written ({error.strerror}): name a file elsewhere."
+        ) from error
 
 
 def _check_model(given: Mapping[str, Any], flags: Flags) -> None:

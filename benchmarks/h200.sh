@@ -105,12 +105,12 @@ stage doctor "${BENCH[@]}" doctor
 stage goals "${SWEEP[@]}" --precision bf16 --compile default --wire uint8 --output pooler_output \
   --instances 1,2,4 --batch 1,8,32,64 --protocol http,grpc --shared-memory none,system \
   --out "$OUT/goals" --force
-stage ceiling "${BENCH[@]}" ceiling --run "$OUT/goals" --vit base --seconds 500ms
+stage ceiling "${BENCH[@]}" ceiling --run "$OUT/goals" --seconds 500ms
 
 # 2. The contract as it is, fp32 in and 605 KB an image out, in every precision.
 stage precision "${SWEEP[@]}" --precision fp32,tf32,bf16,fp16 --compile none --instances 1,4 \
   --batch 1,8,32,64 --protocol http,grpc --out "$OUT/precision" --force
-stage ceiling-precision "${BENCH[@]}" ceiling --run "$OUT/precision" --vit base --seconds 500ms
+stage ceiling-precision "${BENCH[@]}" ceiling --run "$OUT/precision" --seconds 500ms
 
 # 3. What travels, in time that is left.
 stage wire "${SWEEP[@]}" --precision bf16 --compile default --wire fp32,uint8,jpeg \

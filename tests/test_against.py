@@ -304,7 +304,10 @@ def test_somebody_elses_server_is_measured_in_turns_and_left_as_it_was(
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("model", "variant", "says"),
-    [("delay", "new=dealy_ms=40", "has no parameter dealy_ms"), ("none", "new=instances=2", "none")],
+    [
+        ("delay", "new=dealy_ms=40", "--parameter dealy_ms=40: delay has no such parameter"),
+        ("none", "new=instances=2", "none"),
+    ],
 )
 def test_what_somebody_elses_server_does_not_have_is_a_mistake(
     triton: EmbeddedTriton, tmp_path: Path, model: str, variant: str, says: str

@@ -164,3 +164,28 @@ def test_server_parameters_are_columns_of_their_own(tmp_path: Path) -> None:
     assert list(frame["parameter_batch"]) == ["x", "x"]
     assert list(frame["batch"]) == [8, 8]
     assert [*COLUMNS] == list(frame.columns)[: len(COLUMNS)]
+
+
+def reference_of(path: Path, slowdown: float) -> RunFolder:
+    """Four cells; the first was measured again in each of three rounds, `slowdown` times slower."""
+    of = synthetic.grid(batches=(1, 8), instances=(1,))
+    folder = synthetic.write(path, Study(cells=of))
+    for repeat in (3, 4, 5):
+        folder.write_trial(synthetic.trial(of[0], repeat, World(slowdown=slowdown)))
+    return folder
+
+
+def test_the_reference_cell_shows_that_the_machine_drifted(tmp_path: Path) -> None:
+    quiet, drifted = reference_of(tmp_path / "quiet", 1.0), reference_of(tmp_path / "drifted", 1.3)
+    assert not any("machine-drift" in row.findings for row in cells.rows(quiet))
+    first, *others = cells.rows(drifted)
+    assert "machine-drift" in first.findings
+    assert first.verdict == "VALID"
+    assert not any("machine-drift" in row.findings for row in others)
+
+
+def test_a_rate_that_a_search_probed_often_is_no_reference(tmp_path: Path) -> None:
+    """Its probes are short and of random arrivals: they differ without any drift."""
+    folder = reference_of(tmp_path / "run", 1.3)
+    folder.write_record(dataclasses.replace(folder.record, planned=()))
+    assert not any("machine-drift" in row.findings for row in cells.rows(folder))

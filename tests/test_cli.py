@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shlex
 import socket
@@ -10,13 +12,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
+import synthetic
+from synthetic import Study, cell
 
-from bench import cli
+from bench import cli, doctor, sweep_verb
 from bench.embedded import EmbeddedTriton
+from bench.errors import RunFolderError, Unreachable
+from bench.opened import Opened
+from bench.progress import ConsoleProgress
+from bench.run import RunFolder
+from bench.spec import SweepSpec
+from bench.sweep_verb import new_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -76,6 +87,12 @@ def verbs() -> list[tuple[str, click.Command]]:
         ("--grpc-url 127.0.0.1:8001", ["--grpc-url 127.0.0.1:8001: goes with --url"]),
         ("--repository .", ["--model python_vit:"]),
         ("--name a/b", ["--name a/b:"]),
+        ("--model delay --parameter delay_mss=10,20", ["--parameter delay_mss=10,20: delay has no such"]),
+        ("--scenario single-stream --batch 8", ["--batch 8: --scenario single-stream"]),
+        ("--scenario server --rate 5/s --arrival constant", ["--arrival constant:"]),
+        ("--load-image i", ["--load-image i: goes with --in-cluster"]),
+        ("--anyway", ["--anyway: goes with --against RUN"]),
+        ("--quick --repeats 2", ["--quick: goes without --repeats"]),
         ("--force --resume", ["--force --resume:"]),
         (
             "--batch 0 --instances -1 --protocol rest --model resnet --slo fast --duration 0s",
@@ -106,6 +123,10 @@ def test_a_folder_with_another_run_is_refused_with_the_flags_that_help(bench: Ru
     code, _, err = bench("sweep", "--name", "mine")
     assert code == 2
     assert all(flag in err for flag in ("--name", "--out", "--resume", "--force"))
+    code, _, err = bench("search", "--slo", "p99=1s", "--name", "mine")
+    assert code == 2
+    assert "--force" in err
+    assert "--resume" not in err  # which it does not have
     assert (tmp_path / "reports" / "mine" / "run.json").read_text() == "{}"
 
 
@@ -127,11 +148,58 @@ def test_somebody_elses_folder_is_refused_before_anything_starts(
     assert [path.name for path in tmp_path.rglob("*")] in (["out"], ["out", "thesis.txt"])
 
 
+class FakeTriton:
+    def server(self) -> dict[str, str]:
+        return {"version": "2.51.0"}
+
+
+def folder_of(path: Path, *, slo: str, **given: bool) -> RunFolder:
+    """As a verb makes it, of a server that nobody asks anything but its version."""
+    target = Opened(FakeTriton(), None, "a server", "")  # type: ignore[arg-type]  # nothing else is used
+    spec = SweepSpec(model="m", batches=(1,), concurrencies=(1,))
+    asked = {"resume": False, "force": False, **given}
+    return new_folder(path, asked, spec, ("bench", "sweep"), target, slo, planned=spec.cells())
+
+
+def test_force_leaves_nothing_of_the_run_before_that_a_page_would_show(tmp_path: Path) -> None:
+    folder_of(tmp_path / "run", slo="")
+    before = ("search.json", "tune.json", "ceiling.json", "config.pbtxt", "configmap.yaml", "cells.csv")
+    for name in before:
+        (tmp_path / "run" / name).write_text("{}")
+    folder_of(tmp_path / "run", slo="", force=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.json", "trials"]
+
+
+def test_resume_under_another_slo_is_refused_since_it_would_be_left_out(tmp_path: Path) -> None:
+    folder_of(tmp_path / "run", slo="p99=1s")
+    assert folder_of(tmp_path / "run", slo="p99=1s", resume=True).record.slo == "p99=1s"
+    with pytest.raises(RunFolderError, match="differs from the run there in slo"):
+        folder_of(tmp_path / "run", slo="p99=2s", resume=True)
+
+
+def test_a_sweep_whose_target_is_gone_says_where_the_rest_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Gone:
+        def __init__(self, **_: object) -> None: ...
+
+        def run(self) -> None:
+            raise Unreachable("Nothing answers.")
+
+    monkeypatch.setattr(sweep_verb, "Sweep", Gone)
+    folder = folder_of(tmp_path / "run", slo="")
+    spec, target = SweepSpec(model="m", batches=(1,)), SimpleNamespace(serving=None, target=None)
+    asked: Any = (spec, target, folder, tmp_path, ConsoleProgress(), None, SimpleNamespace(measure=None))
+    with pytest.raises(Unreachable):
+        sweep_verb._run(*asked, as_json=False)
+    assert "--resume goes on" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("nothing_starts")
 def test_resume_without_a_run_is_refused(bench: Run) -> None:
     code, _, err = bench("sweep", "--name", "none", "--resume")
     assert code == 2
-    assert "--resume" in err
+    assert err == ("error: --resume: reports/none holds no run to go on with; --name or --out says which.\n")
 
 
 @pytest.mark.parametrize("verb", ["sweep", "infer"])
@@ -164,6 +232,120 @@ def test_a_dry_run_prints_cells_reloads_and_time_and_starts_nothing(bench: Run, 
     assert len(cells) == len(set(cells)) == 8
     assert re.fullmatch(r"8 cells, 2 model loads, \d+ trials, about [\d.]+ min", total)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_of_ours_ends_with_4_since_1_says_that_a_gate_was_missed(
+    bench: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.verbs.report", lambda *_: 1 / 0)
+    code, _, err = bench("report", "any")
+    assert code == 4
+    assert "ZeroDivisionError" in err
+    assert err.splitlines()[-1].startswith("error: this is a mistake in bench")
+
+
+def test_a_page_that_cannot_be_written_ends_with_2_and_names_the_path(bench: Run, tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
+    for out in ("none/page.html", "run", "run/run.json/page.html"):
+        code, _, err = bench("report", "run", "--out", out)
+        assert code == 2
+        assert err.startswith(f"error: --out {out} cannot be written (")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_full_disk_ends_with_4_and_no_traceback(bench: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bench.verbs.report", full)
+    code, _, err = bench("report", "any")
+    assert code == 4
+    assert err == "error: No space left on device. See to the path, its permissions and the free space.\n"
+
+
+def test_a_kubeconfig_that_is_none_is_a_line_of_the_doctors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, text in (("words", "some words"), ("list", "[]"), ("broken", "a: ["), ("folder", None)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / name))
+        monkeypatch.setattr(
+            "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / name)
+        )
+        assert doctor._cluster().ok is False, name
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_folder_below_a_file_is_refused_before_anything_starts(bench: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words in ((), ("--variant", "a=", "--variant", "b=")):
+        code, _, err = bench("sweep", "--model", "delay", *words, "--out", "file/run")
+        assert code == 2
+        assert "file is a file: choose another" in err
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_name_that_is_no_name_of_a_folder_is_refused(bench: Run) -> None:
+    for name in ("a/b", "..", "x" * 300):
+        code, _, err = bench("sweep", "--model", "delay", "--name", name)
+        assert code == 2
+        assert err.startswith(f"error: --name {name}: ")
+
+
+@pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize("words", ["--vit base", "--tritonserver /t", "--repository /r"])
+def test_flags_of_a_server_started_here_are_refused_of_one_that_runs_already(bench: Run, words: str) -> None:
+    code, _, err = bench("sweep", "--url", "127.0.0.1:1", *words.split())
+    assert code == 2
+    assert f"error: {words}: goes without --url" in err
+
+
+@pytest.mark.usefixtures("nothing_starts")
+@pytest.mark.parametrize(
+    "words", ["--workers 2", "--locust-master 10.0.0.1", "--in-cluster", "--load-image i", "--ceiling"]
+)
+def test_what_turns_cannot_do_is_refused_and_not_left_out(bench: Run, words: str) -> None:
+    code, _, err = bench("sweep", "--model", "delay", "--variant", "a=", "--variant", "b=", *words.split())
+    assert code == 2
+    assert f"error: {words}: goes without --against and --variant" in err
+
+
+@pytest.mark.parametrize("words", ["--seconds 0", "--threads -2"])
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_ceiling_of_no_time_or_no_threads_is_refused(bench: Run, words: str) -> None:
+    code, _, err = bench("ceiling", *words.split())
+    assert code == 2
+    assert words.split()[0] in err
+
+
+@pytest.mark.parametrize(
+    "words", ["--http-port 70000", "--grpc-port -1", "--metrics-port x", "--instances 0"]
+)
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_port_or_a_count_that_cannot_be_is_refused(bench: Run, words: str) -> None:
+    code, _, err = bench("serve", "--model", "delay", *words.split())
+    assert code == 2
+    assert words.split()[0] in err
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_everything_wrong_about_one_request_is_said_at_once(bench: Run) -> None:
+    words = ("--timeout", "0", "--image", "~no-such-user/x", "--protocol", "rest", "--model", "nope")
+    code, _, err = bench("infer", *words)
+    assert code == 2
+    flags = [line.split()[1] for line in err.splitlines()]
+    assert flags == ["--protocol", "--timeout", "--image", "--model"]
+    assert bench("infer", "--model", "delay", "--image", "x" * 300)[0] == 2
+
+
+def test_a_dry_run_tells_all_cells_apart(bench: Run) -> None:
+    axes = ("--max-batch", "8,32", "--max-queue-delay", "off,0,1ms", "--shared-memory", "none,system")
+    code, out, _ = bench("sweep", "--dry-run", "--model", "delay", "--batch", "1", *axes)
+    assert code == 0
+    *cells, _ = out.splitlines()
+    assert len(cells) == len(set(cells)) == 12
 
 
 @pytest.mark.parametrize("words", ["report none", "compare none none"])

@@ -299,7 +299,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing(lab: Lab, moment: str) -> None:
     [
         ("--replicas needs a cluster", "--replicas 2", ["--replicas 2: goes with --mlservice"]),
         ("a service has an address", "--mlservice a --url b", ["--url b: goes without --mlservice"]),
-        ("one of two", "--mlservice a --deploy --triton-image i", ["--deploy : makes a service"]),
+        ("one of two", "--mlservice a --deploy --triton-image i", ["--deploy: makes a service"]),
         (
             "all at once",
             "--deploy --via x --gpu y --platform z",

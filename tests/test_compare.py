@@ -46,7 +46,20 @@ def test_a_gate_reads_as_it_is_written(text: str, gate: Gate) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "p99", "p98>+5%", "p99>5%", "p99<+5%", "p99>-5%", "p99>+0%", "throughput<-100%", "p99>+5"]
+    "text",
+    [
+        "",
+        "p99",
+        "p98>+5%",
+        "p99>5%",
+        "p99<+5%",
+        "p99>-5%",
+        "p99>+0%",
+        "throughput<-100%",
+        "p99>+5",
+        "throughput>+5%",
+        "p99<-5%",
+    ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as p99>\+5% or throughput<-3%"):

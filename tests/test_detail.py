@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import synthetic
 from synthetic import World, cell
 
-from bench import detail
-from bench.samples import Samples
+from bench import detail, page
+from bench.samples import Outcome, Samples
 from bench.stats import nearest_rank
 
 
@@ -64,3 +65,17 @@ def test_each_finding_once_with_the_repeats_that_have_it() -> None:
     trials = [synthetic.trial(cell(batch=32), repeat) for repeat in range(3)]
     found = {entry["code"]: entry["repeats"] for entry in detail.detail(trials, [])["findings"]}
     assert found["too-few-samples"] == [0, 1, 2]
+
+
+def test_a_cell_of_which_nothing_was_ever_answered_has_a_page(tmp_path: Path) -> None:
+    """An open loop on a server that hangs: requests wait until the end, and none has a service time."""
+    of = cell(rate_per_s=20.0)
+    trial = synthetic.trial(of)
+    outcome = np.full(len(trial.samples), Outcome.UNFINISHED)
+    stuck = dataclasses.replace(trial, samples=dataclasses.replace(trial.samples, outcome=outcome))
+    found = detail.detail([stuck], [0])
+    assert found["ladder"]["steps"]
+    assert set(found["ladder"]["service_ms"]) == {None}
+    folder = synthetic.write(tmp_path / "run", synthetic.Study(cells=(of,), repeats=1))
+    folder.write_trial(stuck)
+    assert of.key in page.render([folder])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench import cli
 from bench.cell import Arrival, Engine, Protocol, SharedMemory
 from bench.errors import WrongUse
-from bench.flags import Flags, check_against, sweep_spec
+from bench.flags import Flags, check_against, check_parameters, sweep_spec
 from bench.spec import SweepSpec
 
 
@@ -127,8 +127,9 @@ def test_each_flag_means_what_it_says(words: list[str], attribute: str, value: o
 def test_a_mistake_names_the_flag_what_was_typed_and_what_is_allowed(words: list[str]) -> None:
     (said,) = mistakes(*words)
     flag, text = words
-    assert said.startswith(f"{flag} {text}:")
-    allowed = said.removeprefix(f"{flag} {text}:")
+    named = f"{f'{flag} {text}'.rstrip()}:"
+    assert said.startswith(named)
+    allowed = said.removeprefix(named)
     assert any(word in allowed for word in ("give", "allowed", "must"))
     assert "literal" not in allowed, "a sentence of Python's own helps nobody"
     assert "convert" not in allowed
@@ -206,7 +207,8 @@ _TEXT_FLAGS = [
 def test_whatever_is_typed_is_read_or_named_as_a_mistake(flag: str, text: str) -> None:
     flags = Flags()
     sweep_spec({**typed(), flag: text}, flags)
-    assert all(said.startswith(f"--{flag.replace('_', '-')} ") for said in flags.mistakes)
+    named = f"--{flag.replace('_', '-')}"
+    assert all(said.startswith((f"{named} ", f"{named}:")) for said in flags.mistakes)
 
 
 @given(st.lists(st.integers(1, 4096), min_size=1, max_size=6, unique=True))
@@ -245,3 +247,20 @@ def test_a_batch_that_fits_is_no_mistake(words: list[str], limit: int | None) ->
     flags = Flags()
     check_against(read(*words), ("python_vit",), limit, flags)
     flags.check()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "theirs", "is_refused"),
+    [
+        ("delay_mss", False, True),  # a slip
+        ("depth", False, True),  # a model of ours declares all that it reads
+        ("delay_mss", True, True),
+        ("depth", True, False),  # a model of others may read what it does not declare
+        ("delay_ms", True, False),
+    ],
+)
+def test_a_parameter_that_the_model_does_not_declare(parameter: str, theirs: bool, is_refused: bool) -> None:
+    flags = Flags()
+    spec = SweepSpec(model="delay", batches=(1,), parameters=((parameter, ("10", "20")),))
+    check_parameters(spec, ("delay_ms", "fail"), flags, may_read_others=theirs)
+    assert bool(flags.mistakes) is is_refused

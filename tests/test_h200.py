@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench import cli, model_config
+from bench.ceiling_verb import refuse_weights
 from bench.flags import Flags, check_against, sweep_spec
 from bench.opened import SHIPPED
 from bench.spec import SweepSpec
@@ -51,6 +52,13 @@ def spec_of(name: str) -> SweepSpec:
     refuse_variants(spec, config, flags, Host(has_gpu=True, has_compiler=True))
     assert flags.mistakes == []
     return spec
+
+
+@pytest.mark.parametrize("name", [name for name, words in stages().items() if "ceiling" in words])
+def test_every_ceiling_is_one_that_its_run_takes(name: str) -> None:
+    flags = Flags()
+    refuse_weights(params(stages()[name]), flags)
+    assert flags.mistakes == []
 
 
 @pytest.mark.parametrize("name", list(SWEEPS))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 import yaml
 from click.testing import CliRunner
 from controller import Controller
@@ -115,6 +116,14 @@ def test_a_folder_arrives_as_it_left(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "trials" / "1.npz").read_bytes() == b"\0" * 1000
     unpack(packed(tmp_path / "none"), tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_the_run_is_kept_under_the_command_that_was_typed(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", synthetic.Study(cells=(synthetic.cell(),), repeats=1))
+    typed = ("bench", "sweep", "--workers", "8", "--in-cluster", "--url", "http://vit")
+    in_cluster.keep_command(tmp_path / "run", typed)
+    assert folder.record.command == typed
+    in_cluster.keep_command(tmp_path / "none", typed)  # nothing was fetched
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bench.lanes import Order
 from bench.locust_engine import LocustEngine, orders_of
 from bench.samples import Outcome
 from bench.trial import Live, Plan, Served, Target
+from bench.triton import CONTROL_TIMEOUT_S
 
 pytestmark = pytest.mark.e2e
 
@@ -214,3 +215,12 @@ def test_users_are_shared_out_whole(users: int, workers: int, batch: int) -> Non
     assert max(order.users for order in orders) - min(order.users for order in orders) <= 1
     assert len({order.samples for order in orders}) == workers
     assert all(Order.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)
+
+
+@pytest.mark.parametrize("longest_s", [None, 60.0])
+def test_a_tape_outlasts_a_window_whose_counters_come_as_late_as_they_may(longest_s: float | None) -> None:
+    """A tape that ended before its window would be a lower rate that every count agrees with."""
+    cell = Cell(server=delay(), load=Load(protocol=Protocol.HTTP, batch=1, rate_per_s=9.0))
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=1.0, duration_s=4.0, longest_s=longest_s)
+    (order,) = orders_of(plan, Target("http://h:1"), Served({}, {}), 1, Path())
+    assert order.tape_s >= 1.0 + (longest_s or 4.0) + 2 * CONTROL_TIMEOUT_S

@@ -135,7 +135,8 @@ def test_each_cell_has_the_command_that_repeats_it(html: str) -> None:
 
 
 def test_the_slo_of_the_run_is_where_the_slider_starts(html: str, tmp_path: Path) -> None:
-    assert data_of(html)["limit"] == {"percent": 99.0, "bound_ms": 100.0, "error_fraction": 0.001}
+    limit = {"percent": 99.0, "bound_ms": 100.0, "error_fraction": 0.001, "others": []}
+    assert data_of(html)["limit"] == limit
     plain = synthetic.write(tmp_path / "run", Study(cells=(cell(batch=32),), repeats=1))
     assert data_of(page.render([plain]))["limit"] is None
     assert data_of(page.render([plain]))["percent"] == 50.0
@@ -200,11 +201,13 @@ def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
             "edge_per_s_low": 40,
             "edge_per_s_high": 43,
             "probes": probes,
+            "doubts": ["client-bound", EVIL],
         }
     ]
     (folder.path / "search.json").write_text(json.dumps(found))
     html = page.render([folder])
     assert "41.5 req/s" in html
+    assert "INVALID: client-bound" in html
     assert "40–43)" in html
     assert "p99 is 80 ms" in html
     assert "<script>alert" not in html
@@ -229,6 +232,33 @@ def test_the_index_lists_runs_the_newest_first_with_a_trend(tmp_path: Path) -> N
     assert html.index('href="run-2026-01-02/report.html"') < html.index('href="run-2026-01-01/report.html"')
     assert html.count("<circle") == 3
     assert "<script" not in html
+
+
+@pytest.mark.parametrize(
+    "content", ["", "cell,verdict\n1,VALID\n", "cell,verdict,throughput_img_per_s\na,VALID,x\n"]
+)
+def test_a_table_of_another_make_is_made_anew_for_the_index(tmp_path: Path, content: str) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
+    (folder.path / "cells.csv").write_text(content)
+    (line,) = index.lines(tmp_path)
+    assert line.counts["VALID"] == 1
+    assert line.best_img_per_s
+
+
+def test_a_run_with_broken_samples_is_left_out_of_the_index(tmp_path: Path) -> None:
+    for name in ("whole", "broken"):
+        folder = synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name))
+    for samples in folder.path.rglob("*.npz"):
+        samples.unlink()
+    assert [line.record.name for line in index.lines(tmp_path)] == ["whole"]
+
+
+def test_an_unreadable_run_does_not_hide_the_others_from_their_index(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text('{"schema_version": 0}')
+    assert verbs.report([tmp_path], None, "html") == 0
+    assert "example" in (tmp_path / "index.html").read_text()
 
 
 def test_the_index_groups_runs_that_took_turns_and_joins_only_runs_of_the_same_cells(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bench import cells, page
 from bench.cell_row import PERCENTS
 from bench.decide import Limit, decide
 from bench.run import RunFolder
+from bench.units import parse_slo
 from benchmarks.browser import BROWSER, DRIVER, MISSING, chromium, look
 
 pytestmark = pytest.mark.skipif(
@@ -127,6 +128,19 @@ def test_the_slider_moves_the_answer_as_python_would(browser: Browser, everythin
             assert shown == (best.cell if best else ""), (percent, bound)
             answers.add(browser.text("#card .headline"))
     assert len(answers) > 5
+
+
+def test_every_term_of_an_slo_has_to_hold(browser: Browser, tmp_path: Path) -> None:
+    """The larger batch serves more, and its median is over what was asked."""
+    study = Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo="p50=20ms,p99=10s")
+    folder = synthetic.write(tmp_path / "run", study)
+    browser.open(page.write(folder))
+    best = decide(cells.rows(folder), Limit.of(parse_slo(study.slo))).best
+    assert best is not None
+    assert best.batch == 1
+    assert browser.run("return document.documentElement.dataset.best") == best.cell
+    assert browser.text("#card .headline").startswith("For p99 ≤ 10 s and p50 ≤ 20 ms run ")
+    assert "1 cell of 2 holds the limit, 1 misses it" in browser.text("#card")
 
 
 def test_another_width_changes_no_height(browser: Browser, everything: RunFolder) -> None:

@@ -38,15 +38,18 @@ def some(kind: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 def specs(draw: st.DrawFn) -> SweepSpec:
     engines = draw(some([Engine.LOCUST, Engine.PERF_ANALYZER]))
     is_auto = draw(st.booleans())
+    delays = draw(st.one_of(optional, st.just((-1, 0, 250))))
+    preferred = st.just(()) if -1 in delays else st.one_of(st.just(()), counts.map(sorted).map(tuple))
     spec = SweepSpec(
         model=draw(names),
         batches=draw(counts),
         instances=draw(optional),
         max_batches=draw(optional),
-        queue_delays_us=draw(st.one_of(optional, st.just((-1, 0, 250)))),
+        queue_delays_us=delays,
+        preferred_batches=draw(preferred),
         parameters=tuple(draw(axes).items()),
         concurrencies=draw(counts),
-        rates_per_s=tuple(draw(st.lists(rates, max_size=2, unique=True))),
+        rates_per_s=tuple(draw(st.lists(rates, max_size=2, unique_by=lambda rate: f"{rate:g}"))),
         arrival=draw(st.sampled_from(Arrival)),
         protocols=draw(some(Protocol)),
         engines=engines,
@@ -143,3 +146,20 @@ def test_a_record_without_a_spec_of_its_own_still_repeats_its_cells() -> None:
         synthetic.record(Study(cells=(synthetic.cell(),))), spec={"model": "m", "batches": 3}
     )
     assert "--batch 8" in repeat.repeat_command(absent(synthetic.cell(), ran, ""), ran)
+
+
+def test_who_made_the_load_makes_it_again_but_not_for_a_run_against_this_one() -> None:
+    said = ["--workers", "4", "--locust-master=10.0.0.5", "--in-cluster", "--load-image", "i:1"]
+    ran = record(SweepSpec(model="m", batches=(1,)), *said)
+    assert repeat.repeat_command(absent(synthetic.cell(), ran, ""), ran).endswith(shlex.join(said))
+    assert repeat.target_flags(ran) == {}
+
+
+def test_a_model_without_a_batch_axis_is_not_asked_for_a_maximum_of_none() -> None:
+    of = synthetic.cell(batch=1)
+    ran = record(SweepSpec(model="m", batches=(1,)))
+    served = {of.server.key: {"max_batch_size": 0}}
+    ran = dataclasses.replace(ran, served=served)
+    command = shlex.split(repeat.repeat_command(absent(of, ran, ""), ran))
+    assert "--max-batch" not in command
+    read_back(command[2:])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +110,29 @@ def test_a_models_name_never_leaves_the_folder(tmp_path: Path) -> None:
     folder.write_trial(trial(model="../../evil/<b>"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert len(list(folder.trials())) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_samples_that_are_gone_or_broken_are_a_sentence(tmp_path: Path, content: bytes | None) -> None:
+    folder = RunFolder.create(tmp_path / "run", record())
+    folder.write_trial(trial())
+    (samples,) = folder.path.rglob("*.npz")
+    if content is None:
+        samples.unlink()
+    else:
+        samples.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"0\.npz .*--resume measures it again"):
+        list(folder.trials())
+
+
+def test_names_of_any_language_are_written_and_read_whatever_the_locale(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from bench.run import write_json, _read_json;"
+        "path = Path(sys.argv[1]); write_json(path, {'name': 'm\\xfcnchen'}); print(ascii(_read_json(path)))"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x.json")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "{'name': 'm\\xfcnchen'}\n", done.stderr

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from bench.arrivals import poisson
-from bench.search import Capacity, Effort, Probe, find_capacity, samples_wanted
+from bench.cell import SharedMemory
+from bench.search import Capacity, Effort, Probe, find_capacity, samples_wanted, table
+from bench.search_verb import _name, exit_code, sentence
 from bench.slo import Holding, judge, seen
+from bench.spec import SweepSpec
 from bench.units import Slo, parse_slo
 
 
@@ -99,3 +102,55 @@ def test_a_probe_holds_only_when_its_samples_prove_it(
 ) -> None:
     latencies = np.array(latencies_ms, dtype=np.int64) * 1_000_000
     assert judge(latencies, errors, len(latencies) + errors, parse_slo(slo))[0] is outcome
+
+
+def test_answers_for_different_servers_have_different_names() -> None:
+    spec = SweepSpec(
+        model="m", batches=(1,), concurrencies=(1,), max_batches=(8, 32), queue_delays_us=(-1, 1000),
+        parameters=(("precision", ("fp32", "bf16")),), shared_memory=(SharedMemory.NONE, SharedMemory.SYSTEM),
+    )  # fmt: skip
+    names = [_name(cell) for cell in spec.cells()]
+    assert len(set(names)) == len(names) == 16
+    assert names[0] == "m, batch 1, http, max batch 8, no dynamic batching, precision fp32"
+
+
+def _limited(misses_by: tuple[str, ...] = (), holds_with: tuple[str, ...] = ()) -> Capacity:
+    """A search on a service that holds up to 100/s, whose probes carry these INVALID findings."""
+
+    def measure(rate: float, effort: Effort) -> Probe:
+        slo = Slo(((99.0, 10),))
+        n = samples_wanted(slo, effort)
+        evidence = (np.full(n, 5 if rate <= 100 else 50, dtype=np.int64), 0, n, slo)
+        invalid = misses_by if rate > 100 else holds_with
+        return Probe(rate, *judge(*evidence), seen(*evidence, rate), invalid)
+
+    return find_capacity(measure, 10)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "doubts", "code"),
+    [
+        (_limited(), (), 0),
+        # Overload is what a miss is; a generator at its limit is not the server's.
+        (_limited(misses_by=("under-delivered",)), (), 0),
+        (_limited(misses_by=("client-bound", "under-delivered")), ("client-bound",), 3),
+        # The speed of wrong answers, or of a response cache, is no capacity.
+        (_limited(holds_with=("wrong-answers",)), ("wrong-answers",), 3),
+        # One probe on which a worker was lost decides nothing.
+        (Capacity(9.0, (Probe(9.0, Holding.HOLDS, "", None, ("worker-lost",)),
+                        *[Probe(9.0, Holding.HOLDS, "")] * 2)), (), 0),
+        (Capacity(None, (Probe(9.0, Holding.MISSES, ""),)), (), 1),
+        # The probes ran out: some rates did hold, so "not even at the lowest" would be a lie.
+        (Capacity(None, (Probe(9.0, Holding.HOLDS, ""), Probe(12.0, Holding.MISSES, ""))), (), 3),
+    ],
+)  # fmt: skip
+def test_a_capacity_that_is_not_the_servers_is_no_answer(
+    capacity: Capacity, doubts: tuple[str, ...], code: int
+) -> None:
+    slo = Slo(((99.0, 10),))
+    assert (capacity.doubts, exit_code(capacity)) == (doubts, code)
+    said = sentence(capacity, slo)
+    assert said.startswith("VALID") is (code == 0)
+    assert all(doubt in said for doubt in doubts)
+    assert ("not even" in said) is (code == 1)
+    assert table([("m", capacity)])[0]["doubts"] == list(doubts)

@@ -140,7 +140,7 @@ def test_fewer_repeats_than_an_interval_needs_is_quick() -> None:
     [
         ({"instances": 1}, {"batch": 8, "concurrency": 4}, Engine.LOCUST, "8, 1 instance, http, 4 users"),
         ({}, {"batch": 1, "rate_per_s": 2.5}, Engine.LOCUST, "1, as served, http, 2.5/s poisson"),
-        ({"instances": 2}, {"batch": 1, "concurrency": 2}, Engine.LOCUST, "1, 2 instances, http, 2 users"),
+        ({"instances": 2}, {"batch": 1, "concurrency": 1}, Engine.LOCUST, "1, 2 instances, http, 1 user"),
         (
             {"instances": 1, "parameters": (("precision", "bf16"),)},
             {"batch": 1, "concurrency": 2},

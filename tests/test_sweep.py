@@ -189,6 +189,14 @@ def test_an_automatic_duration_has_bounds(lab: Lab) -> None:
     assert plan.duration_s < plan.longest_s
 
 
+@pytest.mark.parametrize(("slo", "percent"), [("", 99), ("p50=1s", 99), ("p90=1s,p99.9=2s", 99.9)])
+def test_an_automatic_duration_goes_on_for_the_percentile_asked(lab: Lab, slo: str, percent: float) -> None:
+    lab.spec = replace(SPEC, auto_duration=True)
+    lab.folder.write_record(replace(lab.folder.record, slo=slo))
+    lab.run()
+    assert {plan.percent for plan in lab.engine.measured} == {percent}
+
+
 @pytest.mark.parametrize("after", [0, 1, 5, 13, 26])
 def test_a_sweep_that_was_interrupted_goes_on_where_it_was(lab: Lab, after: int) -> None:
     def interrupt(_: Plan) -> Exception | None:

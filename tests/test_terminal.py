@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from rich.console import Console
 from synthetic import Study, World, cell, grid
 
 from bench import cells, terminal
+from bench.cell import SharedMemory
 from bench.cell_row import CellRow
 from bench.decide import Holds, Limit, decide, holds
+from bench.encoding import label
 from bench.run import RunFolder
+from bench.units import parse_slo
 
 
 def shown(folder: RunFolder) -> str:
@@ -91,6 +95,48 @@ def test_a_limit_is_proved_likely_missed_or_unknown(tmp_path: Path) -> None:
     assert holds(row, Limit(99.0, (value + proved) / 2)) is Holds.LIKELY
     assert holds(row, Limit(99.0, value * 0.99)) is Holds.NO
     assert holds(row, Limit(99.9, 1e9)) is Holds.UNKNOWN
+
+
+def test_every_term_of_an_slo_has_to_hold(tmp_path: Path) -> None:
+    row = row_of(tmp_path)
+    p50, p99 = row.latency_ms(50.0), row.proved_ms[3]
+    assert p50 is not None
+    assert p99 is not None
+    for bound_ms, expected in ((p50 * 0.99, Holds.NO), (p50 * 2, Holds.YES)):
+        limit = Limit.of(parse_slo(f"p50={bound_ms:.6f}ms,p99={p99 + 1:.6f}ms"))
+        assert holds(row, limit) is expected
+
+
+def test_what_is_recommended_holds_the_whole_slo(tmp_path: Path) -> None:
+    """The larger batch serves more, and its median is over what was asked."""
+    study = Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo="p50=20ms,p99=10s")
+    folder = synthetic.write(tmp_path / "r", study)
+    rows = cells.rows(folder)
+    assert {row.batch: row.slo_met for row in rows} == {1: True, 32: False}
+    assert terminal.summary(rows, folder.record)[1].startswith(
+        "For p99 <= 10 s and p50 <= 20 ms run 1 instance, batch 1 "
+    )
+
+
+def test_settings_that_set_cells_apart_are_shown(tmp_path: Path) -> None:
+    base = cell()
+    servers = [dataclasses.replace(base.server, max_queue_delay_us=us) for us in (-1, 0, 1000)]
+    of = tuple(dataclasses.replace(base, server=server) for server in servers)
+    memory = dataclasses.replace(base.load, shared_memory=SharedMemory.SYSTEM)
+    folder = synthetic.write(tmp_path / "r", Study(cells=(*of, dataclasses.replace(of[0], load=memory))))
+    rows = cells.rows(folder)
+    table = terminal.markdown(rows, folder.record).splitlines()
+    (head,) = (line for line in table if line.startswith("| protocol"))
+    assert "| queue | memory |" in head
+    assert {tuple(line.split(" | ")[4:6]) for line in table if line.startswith("| http")} == {
+        ("off", "none"), ("0 ms", "none"), ("1 ms", "none"), ("off", "system"),
+    }  # fmt: skip
+    decision = decide(rows, None)
+    assert decision.best is not None
+    assert decision.next_best is not None
+    names = {terminal.named(row, rows) for row in rows}
+    assert len(names) == 4
+    assert len({label(row) for row in rows}) == 4
 
 
 def test_too_many_errors_hold_no_limit(tmp_path: Path) -> None:

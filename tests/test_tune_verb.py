@@ -33,7 +33,7 @@ def dry(*words: str) -> str:
 def test_without_axes_it_looks_through_what_the_machine_and_the_model_allow() -> None:
     said = dry("--slo", "p99=50ms")
     assert "max batch: 8, 32, 64\n" in said
-    assert "queue delay: -1, 0, 1000\n" in said
+    assert "queue delay: off, 0, 1 ms\n" in said
     assert "users: 1, 2, 4, 8, 16, 32, 64\n" in said
     assert "cells in the grid; at most" in said
 
@@ -164,3 +164,12 @@ def test_a_configuration_the_server_dies_of_is_an_answer_and_the_tuning_goes_on(
     record = RunFolder.open(out).record
     assert 1 <= len(record.crashes) <= 2
     assert any("SIGSEGV" in step["why"] for step in found["steps"])
+
+
+def test_preferred_batches_are_asked_of_every_point_that_batches() -> None:
+    spec = SweepSpec(model="m", batches=(1,), instances=(1,), max_batches=(8,), queue_delays_us=(-1, 0),
+                     preferred_batches=(4, 8), concurrencies=(1, 2))  # fmt: skip
+    space = space_of(spec)
+    servers = {delay: cell_of(space, spec, Point((1, 8, delay, 1), 0)).server for delay in (-1, 0)}
+    assert servers[0].preferred_batches == (4, 8)
+    assert servers[-1].preferred_batches == ()  # preferring would switch the batcher on again

@@ -3,6 +3,7 @@ const COLUMNS = [
   ["cell", (row) => label(row), "left"],
   ["img/s", (row) => row.throughput_img_per_s, "number", (row) => [sig(row.throughput_img_per_s), h("span", { class: "ci" }, ` ${range(row.throughput_img_per_s_low, row.throughput_img_per_s_high)}`)]],
   ["req/s", (row) => row.throughput_req_per_s, "number"],
+  ...(ROWS.some((row) => row.goodput_img_per_s !== null) ? [["goodput", (row) => row.goodput_img_per_s, "number"]] : []),
   ["p50 ms", (row) => latency(row, 50), "number", (row) => tailCell(row, 50)],
   ["p90 ms", (row) => latency(row, 90), "number", (row) => tailCell(row, 90)],
   ["p99 ms", (row) => latency(row, 99), "number", (row) => tailCell(row, 99)],

@@ -143,6 +143,22 @@ def test_every_term_of_an_slo_has_to_hold(browser: Browser, tmp_path: Path) -> N
     assert "1 cell of 2 holds the limit, 1 misses it" in browser.text("#card")
 
 
+@pytest.mark.parametrize(("slo", "columns"), [("p50=20ms", 1), ("", 0)])
+def test_the_table_has_goodput_where_an_slo_says_what_is_good(
+    browser: Browser, tmp_path: Path, slo: str, columns: int
+) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo=slo))
+    browser.open(page.write(folder))
+    found = browser.run(
+        "const heads = [...document.querySelectorAll('#table th')].map(e => e.innerText);"
+        "const at = heads.indexOf('goodput');"
+        "const rows = [...document.querySelectorAll('#table tbody tr')];"
+        "return at < 0 ? [] : [rows.map(row => row.cells[at].innerText)]"
+    )
+    assert len(found) == columns
+    assert all(float(text) >= 0 for column in found for text in column)
+
+
 def test_another_width_changes_no_height(browser: Browser, everything: RunFolder) -> None:
     heights = "return [...document.querySelectorAll('.js-plotly-plot')].map(e => e.offsetHeight)"
     browser.open(everything.path / "report.html")

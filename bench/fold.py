@@ -52,7 +52,6 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
         **_server(server_times(counters)),
         "batches": counters.batches if counters else {},
         **_machine(trials),
-        "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
         "slo_met": _slo_met(pooled, summaries, slo),
         "verdict": str(verdict(remarks)),
         "findings": codes(remarks),
@@ -130,11 +129,20 @@ def _throughput(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]
     images = geometric([s.throughput_img_per_s for s in summaries])
     sent = [s.sent_per_s for s in summaries]
     return {
+        "goodput_img_per_s": _goodput(summaries, images),
         **_interval("throughput_img_per_s", images),
         "throughput_req_per_s": images.value / cell.load.batch if images else None,
         "achieved_rate_per_s": float(np.mean(sent)) if cell.load.is_open_loop else None,
         "throughputs": tuple(s.throughput_img_per_s for s in summaries),
     }
+
+
+def _goodput(summaries: Sequence[TrialSummary], images: Interval | None) -> float | None:
+    """The part of the throughput that was good: a mean of repeats of its own could be more than all of it."""
+    good = _mean([s.goodput_img_per_s for s in summaries])
+    if good is None or images is None:
+        return good
+    return good * images.value / float(np.mean([s.throughput_img_per_s for s in summaries]))
 
 
 def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]:

@@ -129,6 +129,12 @@ def test_an_slo_gives_goodput_and_a_verdict(tmp_path: Path) -> None:
     assert slow.goodput_img_per_s == 0
 
 
+def test_goodput_is_at_most_the_throughput_however_far_apart_the_repeats(tmp_path: Path) -> None:
+    study = Study(cells=(cell(batch=1),), slo="p90=60s", world=World(repeat_sigma=0.5))
+    (row,) = cells.rows(synthetic.write(tmp_path / "run", study))
+    assert row.goodput_img_per_s == pytest.approx(row.throughput_img_per_s)
+
+
 def test_the_open_loop_counts_from_when_requests_were_due(tmp_path: Path) -> None:
     row, trials = one_row(tmp_path, Study(cells=(cell(batch=1, rate_per_s=60.0),)))
     pooled = np.sort(np.concatenate([summarize(trial).latencies_ns for trial in trials]))

@@ -71,7 +71,7 @@ def _served(
     seconds: float,
     say: Callable[[str], None],
 ) -> Iterator[Bound]:
-    with _server(scratch, cached=by == "cache") as (target, served), LocustEngine() as engine:
+    with server(scratch, cached=by == "cache") as (target, served), LocustEngine() as engine:
         for protocol, count in asked:
             say(f"{USERS} users, {protocol}, answered by {by}, {count or 'auto'} processes")
             trial = engine.measure(_plan(protocol, count, check_fraction, seconds), target, served)
@@ -79,15 +79,16 @@ def _served(
 
 
 @contextmanager
-def _server(scratch: Path, *, cached: bool) -> Iterator[tuple[Target, Served]]:
+def server(scratch: Path, *, cached: bool) -> Iterator[tuple[Target, Served]]:
+    """The 64-byte model; `cached`: Triton answers from its response cache, but for the first request."""
     repository = scratch / f"repository-{cached}"
     copytree(SHIPPED / MODEL, repository / MODEL)
-    server = find_tritonserver()
+    binary = find_tritonserver()
     if cached:
-        server = _caching(server, scratch)
+        binary = _caching(binary, scratch)
         with (repository / MODEL / "config.pbtxt").open("a") as config:
             config.write("response_cache { enable: true }\n")
-    with start(repository, log=scratch / "server.log", server=server, models=[MODEL]) as triton:
+    with start(repository, log=scratch / "server.log", server=binary, models=[MODEL]) as triton:
         control = Triton(triton.target)
         try:
             served = Serving(control, MODEL).configure(ServerConfiguration(model=MODEL))
@@ -96,16 +97,16 @@ def _server(scratch: Path, *, cached: bool) -> Iterator[tuple[Target, Served]]:
             control.close()
 
 
-def _caching(server: Tritonserver, scratch: Path) -> Tritonserver:
+def _caching(binary: Tritonserver, scratch: Path) -> Tritonserver:
     """The same server with its cache (nvidia-pytriton's lies beside the backends), and no more HTTP threads
     than cores: it answers from the cache in them."""
-    caches = server.binary.parent.parent / "caches"
+    caches = binary.binary.parent.parent / "caches"
     flags = [f"--http-thread-count={usable_cores()}", f"--cache-config=local,size={CACHE_BYTES}"]
     flags += [f"--cache-directory={caches}"] if caches.is_dir() else []
     script = scratch / "tritonserver"
-    script.write_text(f'#!/bin/sh\nexec {server.binary} "$@" {" ".join(flags)}\n')
+    script.write_text(f'#!/bin/sh\nexec {binary.binary} "$@" {" ".join(flags)}\n')
     script.chmod(0o755)
-    return replace(server, binary=script)
+    return replace(binary, binary=script)
 
 
 def _plan(protocol: Protocol, asked: int, check_fraction: float, seconds: float) -> Plan:

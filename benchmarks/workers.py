@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from bench import machine
 from bench.attached_workers import AttachedWorkers
@@ -15,9 +17,10 @@ from bench.checks import mean_of
 from bench.locust_engine import LocustEngine
 from bench.stats import Interval, geometric, nearest_rank, paired_ratio
 from bench.summary import summarize
-from bench.trial import Plan, Trial
+from bench.trial import Plan, Served, Target, Trial
+from benchmarks import client_bound
 from benchmarks.findings import Findings, Goal, Table, interval_text, versions
-from benchmarks.rig import Rig, rig
+from benchmarks.rig import rig
 
 COUNTS = (1, 2, 4, 8)
 WARMUP_S = 1.0
@@ -25,15 +28,19 @@ USERS = 16  # at least one for each worker
 DELAY_MS, DELAY_INSTANCES = 50.0, 4
 FULL_PERCENT = 90.0  # of all cores together: no worker more can add anything
 _SEED = 1
-KNOWN, FAST = "delay", "null_small"
+KNOWN, FAST = "delay", client_bound.MODEL
+_KNOWN = ServerConfiguration(
+    model=KNOWN, instances=DELAY_INSTANCES, parameters=(("delay_ms", f"{DELAY_MS:g}"),)
+)
 
 ABOUT = (
     "`bench sweep --workers N` with local processes: Locust's master and N workers, started afresh for each "
     f"trial, {USERS} users over HTTP. `delay` sleeps {DELAY_MS:g} ms an execution in {DELAY_INSTANCES} "
     f"instances, so {DELAY_INSTANCES * 1000 / DELAY_MS:g} requests a second are the truth for any number of "
-    "workers. `null_small` answers at once, so the machine is the limit. Each round measures every row once, "
-    "in seeded random order; intervals are 95 % over rounds, a ratio is of the same round's trials. The "
-    "machine's cores are shared by workers and server."
+    "workers. `null_small` is answered from Triton's response cache and every answer is compared, so a "
+    "worker is the limit until the machine is. Each round measures every row once, in seeded order; "
+    "intervals are 95 % over rounds, a ratio is of the same round's trials. Workers and "
+    "servers share the cores."
 )
 
 
@@ -56,9 +63,16 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     found: dict[tuple[str, int], list[Measured]] = {
         row: [] for row in itertools.product((KNOWN, FAST), COUNTS)
     }
-    with rig((KNOWN, FAST)) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch,
+        rig((KNOWN,)) as server,
+        client_bound.server(Path(scratch), cached=True) as fast,
+    ):
+        known = server.serve(_KNOWN)
         for position, (model, count) in enumerate(order(rounds), start=1):
-            measured = _measured(_trial(server, model, count, seconds))
+            plan = _plan(model, count, seconds)
+            target, served = (server.target, known) if model == KNOWN else fast
+            measured = _measured(_trial(plan, target, served, server.scratch))
             found[model, count].append(measured)
             said = f"{model}, {count} workers: {measured.requests_per_s:.0f}/s"
             say(f"[{position}/{rounds * len(found)}] {said}")
@@ -85,27 +99,22 @@ def order(rounds: int) -> Iterator[tuple[str, int]]:
         yield from shuffled
 
 
-def _configuration(model: str) -> ServerConfiguration:
-    if model == KNOWN:
-        delay = (("delay_ms", f"{DELAY_MS:g}"),)
-        return ServerConfiguration(model=model, instances=DELAY_INSTANCES, parameters=delay)
-    return ServerConfiguration(model=model, instances=max(1, machine.usable_cores() // 2))
-
-
-def _trial(server: Rig, model: str, count: int, seconds: float) -> Trial:
-    configuration = _configuration(model)
-    served = server.serve(configuration)
+def _plan(model: str, count: int, seconds: float) -> Plan:
+    server = _KNOWN if model == KNOWN else ServerConfiguration(model=model)
     load = Load(protocol=Protocol.HTTP, batch=1, concurrency=USERS)
-    plan = Plan(
-        cell=Cell(server=configuration, load=load), repeat=0, seed=_SEED, warmup_s=WARMUP_S,
-        duration_s=seconds, workers=count,
+    return Plan(
+        cell=Cell(server=server, load=load), repeat=0, seed=_SEED, warmup_s=WARMUP_S, duration_s=seconds,
+        workers=count, check_fraction=0.01 if model == KNOWN else 1.0,
     )  # fmt: skip
-    crew = partial(AttachedWorkers, count, None)
+
+
+def _trial(plan: Plan, target: Target, served: Served, scratch: Path) -> Trial:
+    crew = partial(AttachedWorkers, plan.workers, None)
     with (
-        LocustEngine(server.scratch / "locust.log", crew) as engine,
+        LocustEngine(scratch / "locust.log", crew) as engine,
         machine.Sampler(machine.host_sensors()) as sampler,
     ):
-        trial = engine.measure(plan, server.target, served)
+        trial = engine.measure(plan, target, served)
     return replace(trial, machine=sampler.series())
 
 
@@ -133,7 +142,7 @@ def tables(rows: Rows) -> tuple[Table, ...]:
                 "A server whose throughput is known",
                 "An interval beside a mean where there are rounds enough.",
             ),
-            (FAST, "A server that answers at once", "Busy: by workers, master and server together."),
+            (FAST, "A server that answers at once", "Busy: by workers, master and servers together."),
         )
     )
 

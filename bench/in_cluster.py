@@ -17,7 +17,7 @@ from typing import Any
 from bench import load_jobs
 from bench.cluster import Cluster
 from bench.cluster_target import Place, deployed_for
-from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, ToolError
+from bench.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, RunFolderError, ToolError
 from bench.load_jobs import REPORT_PORT, LoadJobs
 from bench.load_pod import unpack
 from bench.run import RunFolder, without_secrets
@@ -79,7 +79,7 @@ def measured(
 
 def keep_command(path: Path, command: Sequence[str]) -> None:
     """What was typed here measures it again; the pod's own words name things that are gone."""
-    if (path / "run.json").exists():
+    with contextlib.suppress(RunFolderError):  # nothing was fetched, or not all: the reason for that is told
         folder = RunFolder.open(path)
         folder.write_record(replace(folder.record, command=tuple(without_secrets(command))))
 

@@ -121,9 +121,15 @@ def test_a_folder_arrives_as_it_left(tmp_path: Path) -> None:
 def test_the_run_is_kept_under_the_command_that_was_typed(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "run", synthetic.Study(cells=(synthetic.cell(),), repeats=1))
     typed = ("bench", "sweep", "--workers", "8", "--in-cluster", "--url", "http://vit")
-    in_cluster.keep_command(tmp_path / "run", typed)
-    assert folder.record.command == typed
-    in_cluster.keep_command(tmp_path / "none", typed)  # nothing was fetched
+    in_cluster.keep_command(tmp_path / "run", (*typed, "--header", "Authorization:Bearer s3cret"))
+    assert folder.record.command[: len(typed)] == typed
+    assert "s3cret" not in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_a_run_that_was_fetched_in_part_hides_no_other_failure(tmp_path: Path) -> None:
+    in_cluster.keep_command(tmp_path / "none", ("bench",))
+    (tmp_path / "run.json").write_text('{"name": "cut sh')
+    in_cluster.keep_command(tmp_path, ("bench",))
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:

@@ -75,7 +75,6 @@ def _from_pytriton(package: Path) -> Tritonserver:
         raise ServerStartFailed(
             f"nvidia-pytriton has no stub for Python {minor}: use Python 3.11, 3.12 or 3.13, or --url."
         )
-    libraries = package.parent / "nvidia_pytriton.libs"
     release = version("nvidia-pytriton")
     folder = cache_folder() / f"pytriton-{release}-py{minor}" / "backends"
     backend = folder / "python"
@@ -83,15 +82,20 @@ def _from_pytriton(package: Path) -> Tritonserver:
     for source in (files / "backends" / "python").iterdir():
         _link(source, backend / source.name)
     _link(stub, backend / stub.name)
+    libraries = f"{package.parent}/nvidia_pytriton.libs"
     # The stub must find the libpython that owns this interpreter's standard library before any other.
-    search = os.pathsep.join([sysconfig.get_config_var("LIBDIR") or "", str(libraries)])
     environment = (
-        ("LD_LIBRARY_PATH", search),
-        ("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])),
-        ("PYTHONPATH", sysconfig.get_path("purelib")),
+        _first("LD_LIBRARY_PATH", sysconfig.get_config_var("LIBDIR"), libraries),
+        _first("PATH", str(Path(sys.executable).parent)),
+        _first("PYTHONPATH", sysconfig.get_path("purelib")),
     )
     _check_stub(backend / stub.name, environment)
     return Tritonserver(files / "bin" / "tritonserver", f"nvidia-pytriton {release}", folder, environment)
+
+
+def _first(name: str, *own: str | None) -> tuple[str, str]:
+    """Ours before what is set already: in many containers only LD_LIBRARY_PATH leads to the GPU's driver."""
+    return name, os.pathsep.join(filter(None, [*own, os.environ.get(name)]))
 
 
 def _check_stub(stub: Path, environment: tuple[tuple[str, str], ...]) -> None:

@@ -70,9 +70,9 @@ _A100 = f"NVIDIA A100 data sheet: {_NVIDIA}/a100"
 
 # A pattern of the name NVML gives, the more special first.
 _PEAKS: tuple[tuple[str, Peak], ...] = (
-    (r"B200", _peak("B200", 2250, 1100, 75, 7.7, _B200)),
-    (r"H200 NVL", _peak("H200 NVL", 835.5, 417.5, 60, 4.8, _H200)),
-    (r"H200", _peak("H200", 989.5, 494.5, 67, 4.8, _H200)),
+    (r"\bB200", _peak("B200", 2250, 1100, 75, 7.7, _B200)),
+    (r"\bH200 NVL", _peak("H200 NVL", 835.5, 417.5, 60, 4.8, _H200)),
+    (r"\bH200", _peak("H200", 989.5, 494.5, 67, 4.8, _H200)),
     (r"H100 NVL", _peak("H100 NVL", 835.5, 417.5, 60, 3.9, _H100)),
     (r"H100 PCIe", _peak("H100 PCIe", 756, 378, 51, 2.0, _H100)),
     (r"H100", _peak("H100", 989.5, 494.5, 67, 3.35, _H100)),
@@ -102,7 +102,12 @@ _PEAKS: tuple[tuple[str, Peak], ...] = (
 
 
 def peak_of(device: str) -> Peak | None:
-    """Of a device as NVML and torch name it; None for one that is not in the table, as every CPU."""
+    """Of a device as NVML and torch name it; None for one that is not in the table, as every CPU.
+
+    A MIG instance, a part of a card, has the card's name and not its rates.
+    """
+    if "MIG" in device:
+        return None
     return next((peak for pattern, peak in _PEAKS if re.search(pattern, device)), None)
 
 

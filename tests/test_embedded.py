@@ -55,6 +55,19 @@ class TestFind:
         assert (first.backends / "python" / "triton_python_backend_stub").exists()
         assert find_tritonserver() == first
 
+    @pytest.mark.parametrize("name", ["LD_LIBRARY_PATH", "PYTHONPATH"])
+    def test_what_the_environment_names_is_looked_through_too_after_our_own(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In many containers a GPU's driver is found in no other way."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("PATH", "/nowhere")
+        monkeypatch.delenv(name, raising=False)
+        own = dict(find_tritonserver().environment)[name]
+        monkeypatch.setenv(name, "/driver/lib64")
+        assert dict(find_tritonserver().environment)[name] == f"{own}{os.pathsep}/driver/lib64"
+        assert "" not in own.split(os.pathsep)  # that would be the working directory
+
     def test_without_any_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
         monkeypatch.setattr(embedded, "find_spec", lambda _: None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "h200.sh"
 LOAD_S = 12.0  # of an instance on a GPU: torch, weights, every bucket
 MINUTES = 9
+REPORT_S = 15.0  # of several runs together
 
 
 def stages() -> dict[str, list[str]]:
@@ -141,6 +144,52 @@ def test_all_that_is_imported_is_carried_or_there(statement: str) -> None:
     assert imported - known - {"triton-bench", "pysocks"} == set()
 
 
-def test_the_server_of_the_carried_wheel_has_its_stub() -> None:
-    assert "python_backend_stubs/3.12/" in SCRIPT.read_text()
+def test_the_carried_wheel_keeps_the_server_and_the_stub_of_its_python(tmp_path: Path) -> None:
+    """More than a quarter is for other Pythons; the stub takes libpython from its machine."""
+    wheel = tmp_path / "nvidia_pytriton-0.7.0-py3-none-manylinux_2_35_x86_64.whl"
+    stubs, libraries = "pytriton/tritonserver/python_backend_stubs", "nvidia_pytriton.libs"
+    kept = {f"{stubs}/3.12/stub", f"{libraries}/libb64-98.so", "pytriton/tritonserver/bin/tritonserver"}
+    with zipfile.ZipFile(wheel, "w") as whole:
+        for name in (*kept, f"{stubs}/3.11/stub", f"{libraries}/libpython3-41.13.so.1.0"):
+            whole.writestr(name, b"x")
+    code = SCRIPT.read_text().split("<<'STRIP'")[1].partition("\n")[2].split("\nSTRIP\n")[0]
+    subprocess.run([sys.executable, "-", tmp_path], input=code, text=True, check=True, timeout=30)
+    with zipfile.ZipFile(wheel) as stripped:
+        assert set(stripped.namelist()) == kept
+
+
+def test_what_generated_code_is_particular_about_is_carried() -> None:
+    """tritonclient refuses a protobuf or a grpcio older than those its code was generated with."""
+    assert {"protobuf", "grpcio"} <= set(variable("PACKAGES"))
+
+
+def test_the_whole_ends_in_time_also_when_the_last_stage_has_to_be_killed() -> None:
+    script = SCRIPT.read_text()
+    budget_s = int(script.split("BUDGET_S:-")[1].split("}")[0])
+    grace_s = int(script.split("--kill-after=")[1].split()[0])
+    assert budget_s + grace_s + REPORT_S <= MINUTES * 60
+
+
+PLAYED = """#!/bin/bash
+echo "$*" >>"$PLAYED"
+case "$*" in *tf32*) echo "FAILED: precision tf32 needs a GPU" ;; esac
+"""
+
+
+@pytest.mark.parametrize(("said", "goes_on"), [("tf32 needs a\n  GPU", False), ("1,200 img/s", True)])
+def test_a_server_that_finds_no_gpu_ends_it_at_once(said: str, goes_on: bool, tmp_path: Path) -> None:
+    """KIND_AUTO would go to the CPU, and nine minutes with it."""
+    python, log = tmp_path / "python", tmp_path / "commands"
+    python.write_text(PLAYED.replace("precision tf32 needs a GPU", said))
+    python.chmod(0o755)
+    played = {"PYTHON": str(python), "WHEELS": str(tmp_path / "none"), "PLAYED": str(log)}
+    done = subprocess.run(
+        [SCRIPT, tmp_path / "out"],
+        env={**os.environ, **played}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == (0 if goes_on else 4), done.stdout
+    assert ("max-autotune" in log.read_text()) is goes_on
+
+
+def test_it_is_a_script() -> None:
     assert subprocess.run(["bash", "-n", SCRIPT], check=False, timeout=30).returncode == 0

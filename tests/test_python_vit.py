@@ -93,6 +93,23 @@ class TestBatch:
         expected = torch.cat([preprocess.squared(each).to(dtype) for each in sent])
         assert torch.equal(found, expected)
 
+    def test_a_gpu_s_staging_memory_gives_the_same_batch_and_grows(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its way, on a CPU: memory cannot be pinned here, and the device is this one."""
+        empty = torch.empty
+        monkeypatch.setattr(torch, "empty", lambda *shape, dtype, **_: empty(*shape, dtype=dtype))
+        staged = batch.Batch(8, torch.uint8, torch.device("cpu"))
+        staged._on_gpu, staged._staging = True, empty(1, dtype=torch.uint8)
+        sizes = [(2, 224, 224), (1, 90, 300), (1, 900, 700), (1, 224, 224), (3, 224, 224)]
+        sent = [torch.from_numpy(images(*size, seed=i)).byte() for i, size in enumerate(sizes)]
+        alone = batch.Batch(8, torch.uint8, torch.device("cpu"))
+        for requests in (sent, sent[::-1], sent[:1]):
+            assert torch.equal(staged.fill(requests), torch.cat([alone.fill([each]) for each in requests]))
+            # Copies may still be under way, so that no part may lie where another was.
+            bytes_sent = torch.cat([each.flatten() for each in requests])
+            assert torch.equal(staged._staging[: len(bytes_sent)], bytes_sent)
+
     def test_one_request_of_the_right_size_is_not_copied(self) -> None:
         sent = torch.from_numpy(images(3, 224, 224))
         assert batch.Batch(8, torch.float32, self.cpu).fill([sent]).data_ptr() == sent.data_ptr()

@@ -42,7 +42,18 @@ def test_devices_are_known_by_the_name_the_driver_gives(device: str, name: str) 
     assert peak.source
 
 
-@pytest.mark.parametrize("device", ["cpu", "NVIDIA A10G", "NVIDIA GeForce RTX 4090", ""])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        "NVIDIA A10G",
+        "NVIDIA GeForce RTX 4090",
+        "NVIDIA GH200 480GB",  # an H100's memory
+        "NVIDIA GB200",
+        "NVIDIA H200 MIG 1g.18gb",  # a seventh of one
+        "",
+    ],
+)
 def test_a_device_that_is_not_in_the_table_gets_no_guess(device: str) -> None:
     assert peak_of(device) is None
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree
 
-from bench import checks
-from bench.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.embedded import Tritonserver, find_tritonserver, start
-from bench.locust_engine import LocustEngine
-from bench.machine import usable_cores
-from bench.opened import SHIPPED
-from bench.oracle import refer
-from bench.serving import Serving
-from bench.summary import summarize
-from bench.trial import Plan, Served, Target, Trial
-from bench.triton import Triton
+from bench.analysis import checks
+from bench.analysis.summary import summarize
+from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
+from bench.core.trial import Plan, Served, Target, Trial
+from bench.loadgen.locust.engine import LocustEngine
+from bench.sensors.host import usable_cores
+from bench.server.control import Triton
+from bench.server.embedded import Tritonserver, find_tritonserver, start
+from bench.server.reference_answers import refer
+from bench.server.serving import Serving
+from bench.server.session import SHIPPED
 from benchmarks.findings import Goal, Table
 from benchmarks.rig import IMAGE
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.cell import Protocol
-from bench.machine import usable_cores
-from bench.stats import Interval, geometric, paired_ratio
+from bench.analysis.stats import Interval, geometric, paired_ratio
+from bench.core.cell import Protocol
+from bench.sensors.host import usable_cores
 from benchmarks.findings import Goal, Table, interval_text, met
 from benchmarks.rig import LABELS
 

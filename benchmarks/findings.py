@@ -13,9 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import __version__, machine
-from bench.stats import Interval
-from bench.units import bytes_text
+from bench import __version__
+from bench.analysis.stats import Interval
+from bench.core.units import bytes_text
+from bench.sensors import host as machine
 
 ROOT = Path(__file__).parents[1]
 JSON_FOLDER = ROOT / "benchmarks" / "results"

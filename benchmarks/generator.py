@@ -9,14 +9,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from bench import perf_analyzer
-from bench.cell import Engine, Load, Protocol
-from bench.errors import BenchError
-from bench.locust_engine import LocustEngine
-from bench.perf_analyzer_binary import PerfAnalyzer
-from bench.perf_analyzer_setup import find
-from bench.summary import server_times, summarize
-from bench.trial import Live, Trial
+from bench.analysis.summary import server_times, summarize
+from bench.core.cell import Engine, Load, Protocol
+from bench.core.errors import BenchError
+from bench.core.trial import Live, Trial
+from bench.loadgen.locust.engine import LocustEngine
+from bench.loadgen.perf_analyzer import engine as perf_analyzer
+from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
+from bench.loadgen.perf_analyzer.install import find
 from benchmarks import compared, memory
 from benchmarks.compared import Compared, Measured, Row
 from benchmarks.findings import Findings, versions

@@ -22,8 +22,8 @@ PACKAGES="nvidia-pytriton tritonclient python-rapidjson locust gevent greenlet z
 THERE="torch numpy pandas transformers safetensors pillow rich nvidia-ml-py psutil pyyaml requests
   click jinja2 werkzeug msgpack attrs ml-dtypes setuptools"
 # All that will be imported: better missed now than in the middle.
-IMPORTS="import torch, transformers, bench.cli, bench.sweep_verb, bench.ceiling_verb, bench.doctor, bench.verbs"
-WORKER="import bench.locust_worker"
+IMPORTS="import torch, transformers, bench.cli.main, bench.cli.verbs.sweep, bench.cli.verbs.ceiling, bench.cli.verbs.doctor, bench.cli.verbs.report"
+WORKER="import bench.loadgen.locust.worker_process"
 
 is_dry=0
 case "${1:-}" in

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.cell import Load, Protocol
-from bench.locust_engine import LocustEngine
-from bench.trial import Live
+from bench.core.cell import Load, Protocol
+from bench.core.trial import Live
+from bench.loadgen.locust.engine import LocustEngine
 from benchmarks.findings import Goal, Table
 from benchmarks.rig import LABELS, Rig, plan
 

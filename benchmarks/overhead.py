@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import gpu, machine
-from bench.cell import Cell, Engine, Protocol, ServerConfiguration
-from bench.locust_engine import LocustEngine
-from bench.run import RunFolder, RunRecord
-from bench.samples import Window
-from bench.serving import Serving
-from bench.spec import SweepSpec, Turn
-from bench.sweep import OnLive, Sweep, utc_now
-from bench.trial import Live, Plan, Served, Target, Trial
+from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
+from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.samples import Window
+from bench.core.spec import SweepSpec, Turn
+from bench.core.trial import Live, Plan, Served, Target, Trial
+from bench.experiments.sweep import OnLive, Sweep, utc_now
+from bench.loadgen.locust.engine import LocustEngine
+from bench.sensors import host as machine
+from bench.sensors import nvml
+from bench.server.serving import Serving
 from benchmarks.findings import ROOT, Findings, Goal, Table, versions
 from benchmarks.rig import Rig, rig
 
@@ -174,7 +175,7 @@ def _sensors(server: Rig, engine: LocustEngine) -> list[machine.Sensor]:
     pid = server.target.pid
     return [
         *machine.host_sensors(),
-        *gpu.sensors(),
+        *nvml.sensors(),
         machine.process_sensor("server_cpu_cores", lambda: [pid] if pid else []),
         machine.process_sensor("client_cpu_cores", lambda: engine.pids),
     ]

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bench.arrivals import poisson
-from bench.cell import Load, Protocol
-from bench.locust_engine import LocustEngine
-from bench.pacing import Alarm, Tape
-from bench.samples import Int64
-from bench.summary import judged
-from bench.trial import Trial
+from bench.analysis.summary import judged
+from bench.core.cell import Load, Protocol
+from bench.core.samples import Int64
+from bench.core.trial import Trial
+from bench.loadgen.arrivals import poisson
+from bench.loadgen.locust.engine import LocustEngine
+from bench.loadgen.pacing import Alarm, Tape
 from benchmarks.findings import Findings, Goal, Table, versions
 from benchmarks.rig import LABELS, Rig, plan, rig
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from selenium import webdriver
+from tests.synthetic import Study, World
 
 from benchmarks.browser import chromium, look
 from benchmarks.findings import ROOT, Findings, Goal, Table, versions
 from tests import synthetic
-from tests.synthetic import Study, World
 
 REPEATS, SAMPLES = 5, 10_000
 MANY = 1_000_000
@@ -119,7 +119,9 @@ def _opening(driver: webdriver.Chrome, report: Path) -> Opening:
 
 
 def _plotly() -> str:
-    head = (ROOT / "bench" / "plotly-cartesian.min.js").read_text(encoding="utf-8")[:300]
+    head = (ROOT / "bench" / "report" / "web" / "vendor" / "plotly-cartesian.min.js").read_text(
+        encoding="utf-8"
+    )[:300]
     return head.split(" v")[1].split()[0] if " v" in head else "unknown"
 
 

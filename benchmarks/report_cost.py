@@ -7,15 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-from bench import cells, page
-from bench.run import RunFolder
+from bench.analysis import cell_table
+from bench.core.run_folder import RunFolder
+from bench.report import page
 
 
 def main(path: Path) -> None:
     before_bytes = _peak_bytes()
     began = time.monotonic()
     folder = RunFolder.open(path)
-    cells.write_csv(cells.rows(folder), path / "cells.csv")
+    cell_table.write_csv(cell_table.rows(folder), path / "cells.csv")
     told = time.monotonic()
     written = page.write(folder)
     ended = time.monotonic()

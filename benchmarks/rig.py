@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import model_config
-from bench.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.embedded import start
-from bench.opened import SHIPPED
-from bench.oracle import refer
-from bench.serving import Serving
-from bench.trial import Plan, Served, Target
-from bench.triton import Triton
+from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
+from bench.core.trial import Plan, Served, Target
+from bench.server import model_config
+from bench.server.control import Triton
+from bench.server.embedded import start
+from bench.server.reference_answers import refer
+from bench.server.serving import Serving
+from bench.server.session import SHIPPED
 
 IMAGE = 224
 LABELS = {Protocol.HTTP: "HTTP", Protocol.GRPC: "gRPC"}

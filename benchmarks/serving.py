@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import model_config
-from bench.ceiling import Process
-from bench.cell import Load, Protocol, ServerConfiguration
-from bench.embedded import start
-from bench.locust_engine import LocustEngine
-from bench.machine import usable_cores
-from bench.opened import SHIPPED, with_weights
-from bench.samples import Outcome
-from bench.serving import Serving
-from bench.stats import Interval, geometric, paired_ratio
-from bench.trial import Served, Target, Trial
-from bench.triton import Triton
-from bench.weights import resolve
+from bench.analysis.stats import Interval, geometric, paired_ratio
+from bench.core.cell import Load, Protocol, ServerConfiguration
+from bench.core.samples import Outcome
+from bench.core.trial import Served, Target, Trial
+from bench.experiments.ceiling.measure import Process
+from bench.loadgen.locust.engine import LocustEngine
+from bench.sensors.host import usable_cores
+from bench.server import model_config
+from bench.server.control import Triton
+from bench.server.embedded import start
+from bench.server.serving import Serving
+from bench.server.session import SHIPPED, with_weights
+from bench.server.weights import resolve
 from benchmarks.findings import Findings, Goal, Table, interval_text, met, versions
 from benchmarks.rig import plan
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.arrivals import poisson
-from bench.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.locust_engine import LocustEngine
-from bench.samples import Int64, Samples
-from bench.stats import Interval, geometric, nearest_rank
-from bench.summary import summarize
-from bench.trial import Plan, Trial
+from bench.analysis.stats import Interval, geometric, nearest_rank
+from bench.analysis.summary import summarize
+from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
+from bench.core.samples import Int64, Samples
+from bench.core.trial import Plan, Trial
+from bench.loadgen.arrivals import poisson
+from bench.loadgen.locust.engine import LocustEngine
 from benchmarks import client_bound
 from benchmarks.findings import ROOT, Findings, Goal, Table, interval_text, versions
 from benchmarks.rig import Rig, rig

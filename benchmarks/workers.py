@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench import machine
-from bench.attached_workers import AttachedWorkers
-from bench.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.checks import mean_of
-from bench.locust_engine import LocustEngine
-from bench.stats import Interval, geometric, nearest_rank, paired_ratio
-from bench.summary import summarize
-from bench.trial import Plan, Served, Target, Trial
+from bench.analysis.checks import mean_of
+from bench.analysis.stats import Interval, geometric, nearest_rank, paired_ratio
+from bench.analysis.summary import summarize
+from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
+from bench.core.trial import Plan, Served, Target, Trial
+from bench.loadgen.locust.engine import LocustEngine
+from bench.loadgen.locust.remote_workers import AttachedWorkers
+from bench.sensors import host as machine
 from benchmarks import client_bound
 from benchmarks.findings import Findings, Goal, Table, interval_text, versions
 from benchmarks.rig import rig

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from kube import api_server  # noqa: F401  # a fixture
 
-from bench.embedded import EmbeddedTriton, start
+from bench.server.embedded import EmbeddedTriton, start
+from tests.support.kube_api import api_server  # noqa: F401  # a fixture
 
 # How long an example takes is the machine's business: no test asserts timings.
 settings.register_profile("untimed", deadline=None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bench import cli
+from bench.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -40,7 +40,7 @@ def test_findings_are_listed_under_the_severity_they_have() -> None:
     paragraphs = rest.partition("\n## ")[0].strip().split("\n\n")
     listed = {p.split()[0].strip(",:"): set(re.findall("`([a-z-]+)`", p)) for p in paragraphs}
     found: dict[str, set[str]] = {}
-    for module in sorted((ROOT / "bench").glob("*.py")):
+    for module in sorted((ROOT / "bench").rglob("*.py")):
         for code, severity in FINDING.findall(module.read_text(encoding="utf-8")):
             found.setdefault(severity, set()).add(code)
     assert listed == found

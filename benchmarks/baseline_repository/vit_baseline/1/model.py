@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 from transformers.models.vit import ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from bench.reference import write_snapshot
+from bench.server.reference_process import write_snapshot
 
 
 class TritonPythonModel:

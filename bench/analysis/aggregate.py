@@ -1,0 +1,290 @@
+"""All trials of one cell, folded into its row.
+
+Percentiles are of the pooled requests of all repeats (never means of percentiles); intervals are over
+repeats. What has no number is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bench.analysis import gpu_columns, tensor_bytes
+from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
+from bench.analysis.checks import judge, mean_of
+from bench.analysis.slo import Holding
+from bench.analysis.slo import judge as judge_slo
+from bench.analysis.stats import Interval, estimate_under, geometric, percentile
+from bench.analysis.summary import ServerTimes, TrialSummary, server_times, summarize
+from bench.core import units, vit_variants
+from bench.core.cell import Cell, SharedMemory
+from bench.core.findings import Finding, Severity, verdict
+from bench.core.run_folder import RunRecord
+from bench.core.samples import Int64
+from bench.core.trial import Counters, Trial, total
+from bench.core.units import Slo, parse_slo
+
+# A quiet machine repeats a cell within a few percent.
+DRIFT = 1.10
+_COUNTS = {"repeats": 0, "requests": 0, "errors": 0, "latency_n": 0, "findings": ""}
+
+
+def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
+    """The row of a measured cell. `trials`: at least one, all of the same cell."""
+    slo = parse_slo(record.slo) if record.slo else None
+    summaries = [summarize(trial, slo) for trial in trials]
+    pooled = _pooled([s.latencies_ns for s in summaries])
+    judged = [finding for trial in trials for finding in judge(trial)]
+    remarks = merged([*judged, *_drift([s.throughput_img_per_s for s in summaries], record)])
+    errors = sum(s.errors for s in summaries)
+    counters = _sum([trial.counters for trial in trials])
+    known: dict[str, Any] = {
+        **identity(trials[0].cell, record),
+        "way": ", ".join(sorted({trial.engine.get("way", "") for trial in trials})) or None,
+        "repeats": len(trials),
+        "requests": sum(s.requests for s in summaries),
+        "errors": errors,
+        **_throughput(summaries, trials[0].cell),
+        **_latency(summaries, pooled),
+        **_service(summaries, trials[0].cell),
+        **_server(server_times(counters)),
+        "batches": counters.batches if counters else {},
+        **_machine(trials),
+        "slo_met": _slo_met(pooled, summaries, slo),
+        "verdict": str(verdict(remarks)),
+        "findings": codes(remarks),
+    }
+    images_per_s = known.get("throughput_img_per_s")
+    known |= gpu_columns.columns(trials, images_per_s)
+    known |= _traffic(trials[0].cell, record, images_per_s)
+    return CellRow(**{**dict.fromkeys(COLUMNS), **known}, remarks=remarks)
+
+
+def absent(cell: Cell, record: RunRecord, reason: str | None) -> CellRow:
+    """A cell without a trial: it could not be measured, or the run ended before it."""
+    said = {"verdict": "NOT RUN" if reason is None else "FAILED"}
+    known = {**dict.fromkeys(COLUMNS), **_COUNTS, **identity(cell, record), **said}
+    return CellRow(**known, reason=reason or "The run ended before it.")
+
+
+def broken(found: CellRow, record: RunRecord) -> CellRow:
+    """With what is to say of a cell of which a repeat failed, or whose server died."""
+    reason = record.failed.get(found.cell)
+    if reason is None or (not found.repeats and found.cell not in {crash.key for crash in record.crashes}):
+        return found
+    remarks = merged([*found.remarks, _failure(found, reason, record)])
+    said = str(verdict(remarks)) if found.repeats else found.verdict
+    return replace(found, verdict=said, remarks=remarks, findings=codes(remarks), reason=reason)
+
+
+def _failure(found: CellRow, reason: str, record: RunRecord) -> Finding:
+    if found.cell in {crash.key for crash in record.crashes}:
+        return Finding(
+            "server-died",
+            Severity.INVALID,
+            reason,
+            "The server died while this cell was measured, and was started again.",
+            "Its log is kept as tritonserver-1.log (-2...) in the run's folder; --resume measures it again.",
+        )
+    return Finding(
+        "repeat-failed",
+        Severity.WARNING,
+        f"{units.plural(found.repeats, 'repeat')} could be measured, then no more: {reason}",
+        "The figures are of those that could.",
+        "--resume measures the others.",
+    )
+
+
+def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
+    """The axes; what was not asked for as the server reported it."""
+    served = record.served.get(cell.server.key, {})
+    load, server = cell.load, cell.server
+    instances = server.instances
+    if instances is None and served:
+        instances = sum(int(group.get("count", 1)) for group in served.get("instance_group", ())) or None
+    max_batch = served.get("max_batch_size", server.max_batch)
+    return {
+        "cell": cell.key,
+        "model": server.model,
+        "protocol": str(load.protocol),
+        "batch": load.batch,
+        "replicas": server.replicas,
+        "instances": instances,
+        "via": None if load.via is None else str(load.via),
+        "concurrency": load.concurrency,
+        "rate_per_s": load.rate_per_s,
+        "arrival": str(load.arrival) if load.is_open_loop else None,
+        "shared_memory": str(load.shared_memory),
+        "engine": str(cell.engine),
+        "max_batch": int(max_batch) if max_batch is not None else None,
+        "max_queue_delay_us": server.max_queue_delay_us,
+        **vit_variants.columns(served, server.parameters),
+        "parameters": dict(server.parameters),
+    }
+
+
+def _throughput(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
+    images = geometric([s.throughput_img_per_s for s in summaries])
+    sent = [s.sent_per_s for s in summaries]
+    return {
+        "goodput_img_per_s": _goodput(summaries, images),
+        **_interval("throughput_img_per_s", images),
+        "throughput_req_per_s": images.value / cell.load.batch if images else None,
+        "achieved_rate_per_s": float(np.mean(sent)) if cell.load.is_open_loop else None,
+        "throughputs": tuple(s.throughput_img_per_s for s in summaries),
+    }
+
+
+def _goodput(summaries: Sequence[TrialSummary], images: Interval | None) -> float | None:
+    """The part of the throughput that was good: a mean of repeats of its own could be more than all of it."""
+    good = _mean([s.goodput_img_per_s for s in summaries])
+    if good is None or images is None:
+        return good
+    return good * images.value / float(np.mean([s.throughput_img_per_s for s in summaries]))
+
+
+def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]:
+    percentiles = tuple(percentile(pooled, percent) for percent in PERCENTS)
+    of_repeats = tuple(
+        tuple(_ms(percentile(s.latencies_ns, p).value_ns) for p in PERCENTS) for s in summaries
+    )
+    found: dict[str, Any] = {
+        f"latency_p{p.percent:g}_ms".replace(".", "_"): _ms(p.value_ns) for p in percentiles
+    }
+    for percent in (50.0, 99.0):
+        # The bounds are over repeats, the figure is of the pooled requests: close, not the same fold.
+        over = _over_repeats([repeat[PERCENTS.index(percent)] for repeat in of_repeats])
+        found[f"latency_p{percent:g}_ms_low"] = over.low if over else None
+        found[f"latency_p{percent:g}_ms_high"] = over.high if over else None
+    return {
+        **found,
+        "latency_mean_ms": float(pooled.mean()) / 1e6 if len(pooled) else None,
+        "latency_n": len(pooled),
+        "percentiles": percentiles,
+        "proved_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
+        "repeat_latencies_ms": of_repeats,
+    }
+
+
+def _service(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
+    service = _pooled([s.service_ns for s in summaries])
+    found = {
+        "service_p50_ms": _ms(percentile(service, 50).value_ns),
+        "service_p99_ms": _ms(percentile(service, 99).value_ns),
+    }
+    lateness = _pooled([s.lateness_ns for s in summaries])
+    if cell.load.is_open_loop and len(lateness):
+        found["lateness_mean_ms"] = float(lateness.mean()) / 1e6
+        found["lateness_p99_ms"] = _ms(percentile(lateness, 99).value_ns)
+    return found
+
+
+def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
+    """Only where every repeat has samples enough."""
+    known = [value for value in values_ms if value is not None]
+    return geometric(known) if len(known) == len(values_ms) else None
+
+
+def _drift(throughputs: Sequence[float], record: RunRecord) -> list[Finding]:
+    """Of the reference cell, which was measured again in each round: the others share its machine.
+
+    Only a sweep has one; a search measures a rate as often as it needs to, and plans no cells.
+    """
+    asked = int(record.spec.get("repeats", len(throughputs)))
+    if not record.planned or len(throughputs) <= asked or min(throughputs) <= 0:
+        return []
+    spread = max(throughputs) / min(throughputs)
+    if spread <= DRIFT:
+        return []
+    return [
+        Finding(
+            "machine-drift",
+            Severity.WARNING,
+            f"The reference cell, measured in every round, ranged over a factor of {spread:.2f}.",
+            "The machine did other things meanwhile, or its clocks changed.",
+            "Differences between cells smaller than that mean little; repeat on a quieter machine.",
+        )
+    ]
+
+
+def _slo_met(pooled: Int64, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:
+    """None without an SLO, and where the samples do not decide."""
+    if slo is None or len(pooled) == 0:
+        return None
+    errors, asked = sum(s.errors for s in summaries), sum(s.asked for s in summaries)
+    holding, _ = judge_slo(pooled, errors, asked, slo)
+    return {Holding.HOLDS: True, Holding.MISSES: False, Holding.UNDECIDED: None}[holding]
+
+
+def _server(times: ServerTimes | None) -> dict[str, Any]:
+    if times is None:
+        return {}
+    return {
+        "server_queue_ms": times.queue_ms,
+        "server_compute_input_ms": times.compute_input_ms,
+        "server_compute_infer_ms": times.compute_infer_ms,
+        "server_compute_output_ms": times.compute_output_ms,
+        "executed_batch_mean": times.executed_batch_mean,
+    }
+
+
+def _sum(counters: Sequence[Counters | None]) -> Counters | None:
+    known = [c for c in counters if c is not None]
+    return total(known) if known else None
+
+
+def _machine(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Means inside the window, over repeats."""
+    plain = ("server_cpu_cores", "cpu_busy_percent", "cpu_pressure_some_percent", "cpu_steal_percent")
+    return {
+        "client_cpu_cores": float(np.mean([sum(t.generator.cpu_s) / t.window.seconds for t in trials])),
+        **{name: _mean([mean_of(trial, name) for trial in trials]) for name in plain},
+    }
+
+
+def _traffic(cell: Cell, record: RunRecord, images_per_s: float | None) -> dict[str, float | None]:
+    """Bytes of tensors a second, from their shapes; none over the wire where they lie in shared memory."""
+    served = record.served.get(cell.server.key, {})
+    height, width = (int(record.spec.get(f"image_{axis}", 224)) for axis in ("height", "width"))
+    over_wire = 0 if cell.load.shared_memory is not SharedMemory.NONE else 1
+    return {
+        f"wire_{way}_bytes_per_s": None
+        if size is None or images_per_s is None
+        else over_wire * size * images_per_s
+        for way, size in zip(("in", "out"), tensor_bytes.image_bytes(served, height, width), strict=True)
+    }
+
+
+def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One of each code, the first seen, the most severe first."""
+    by_code: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        by_code.setdefault((finding.code, finding.severity), finding)
+    order = list(Severity)
+    return tuple(sorted(by_code.values(), key=lambda finding: order.index(finding.severity)))
+
+
+def codes(findings: Sequence[Finding]) -> str:
+    return " ".join(finding.code for finding in findings if finding.severity is not Severity.NOTE)
+
+
+def _pooled(parts: Sequence[Int64]) -> Int64:
+    return np.sort(np.concatenate(parts))
+
+
+def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _ms(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / 1e6

@@ -1,0 +1,141 @@
+"""How far each cell is from the hardware, and which wall it stands at: compute, wire, client, queue, load.
+
+Inferred, not proved: from what the server counted, from what travels, and from the same cell measured over
+shared memory where there is one. Each sentence says from what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bench.analysis.capacity_models import BatchModel, fit_batches
+from bench.analysis.cell_row import CellRow
+from bench.core.units import significant
+from bench.experiments.ceiling.measure import Ceiling
+
+BUSY = 0.85  # of the time instances execute: what is left is the hand-over between two executions
+MOST_OF_IT = 0.4  # of a request's time
+MOVING = 0.3  # of an execution: worth a word
+FASTER = 1.1  # by shared memory
+
+
+def explained(rows: Sequence[CellRow], ceiling: Ceiling | None) -> list[CellRow]:
+    """`rows` with efficiency, where the bare model was measured, and with the wall of each."""
+    models = _batch_models(rows)
+    known = [_with_ceiling(row, ceiling) if ceiling else row for row in rows]
+    by_memory = {(_way(row), row.shared_memory): row for row in known if row.throughput_img_per_s}
+    return [_with_wall(row, models.get(_server(row)), by_memory.get((_way(row), "system"))) for row in known]
+
+
+def _with_ceiling(row: CellRow, ceiling: Ceiling) -> CellRow:
+    variant = {"precision": row.precision, "compile": row.compile, "output": row.output}
+    bare = ceiling.of({k: v for k, v in variant.items() if v}, row.parameters.get("weights"), row.batch)
+    if bare is None or row.precision is None:
+        return row
+    limit = ceiling.roofline_per_s(bare)
+    served, reached = row.throughput_img_per_s, bare.interval.value
+    return replace(
+        row,
+        efficiency=served / reached if served else None,
+        bare_img_per_s=reached,
+        roofline_img_per_s=limit[0] if limit else None,
+    )
+
+
+def _with_wall(row: CellRow, model: BatchModel | None, shared: CellRow | None) -> CellRow:
+    found = wall(row, model, shared)
+    return replace(row, wall=found[0], wall_reason=found[1]) if found else row
+
+
+def wall(
+    row: CellRow, model: BatchModel | None = None, shared: CellRow | None = None
+) -> tuple[str, str] | None:
+    """What this cell's throughput ends at, in a word and in a sentence; None where nothing tells.
+
+    `shared`: the same cell over shared memory.
+    """
+    busy, mean = busy_share(row), row.latency_mean_ms
+    if busy is None or not mean or row.verdict == "FAILED":
+        return None
+    executing = f"instances executed {busy:.0%} of the time"
+    if "client-bound" in row.findings.split():
+        return "client", f"The load generator: a process of it was at its limit; {executing}."
+    if busy >= BUSY:
+        return "compute", f"Compute: {executing}{_of_an_execution(row, model)}."
+    if row.is_open_loop and "saturated" not in row.findings.split():
+        return "load", f"Nothing: the rate asked for is below what the server can do; {executing}."
+    queue_ms = row.server_queue_ms or 0.0
+    if queue_ms > MOST_OF_IT * mean:
+        waited = f"requests waited {significant(queue_ms)} of {significant(mean)} ms although {executing}"
+        return "queue", f"The queue: {waited}: a batcher that waits for more, or instances that wait in turn."
+    outside_ms = mean - (row.lateness_mean_ms or 0.0) - _server_ms(row)
+    if outside_ms > MOST_OF_IT * mean:
+        return _outside(row, outside_ms / mean, executing, shared)
+    return "load", f"The load: too few requests in flight to keep instances busy; {executing}."
+
+
+def busy_share(row: CellRow) -> float | None:
+    """Of the time, of all instances: executions a second x the time of one, from Triton's counters."""
+    times = (row.server_compute_input_ms, row.server_compute_infer_ms, row.server_compute_output_ms)
+    if None in times or not row.throughput_img_per_s or not row.executed_batch_mean:
+        return None
+    executions_per_s = row.throughput_img_per_s / row.executed_batch_mean
+    return (
+        executions_per_s * sum(t or 0.0 for t in times) / 1e3 / ((row.instances or 1) * (row.replicas or 1))
+    )
+
+
+def _outside(row: CellRow, share: float, executing: str, shared: CellRow | None) -> tuple[str, str]:
+    seen = f"{share:.0%} of a request passes between client and server; {executing}"
+    if row.shared_memory != "none":
+        return "client", f"The load generator and the protocol: {seen}, and no tensor travels."
+    moved = [way / 1e6 for way in (row.wire_in_bytes_per_s, row.wire_out_bytes_per_s) if way is not None]
+    said = f"The wire: {seen}" + (f", {significant(sum(moved))} MB/s both ways" if len(moved) == 2 else "")
+    if shared is None:
+        return "wire", f"{said}. --shared-memory system would tell bytes from the rest."
+    ratio = (shared.throughput_img_per_s or 0.0) / (row.throughput_img_per_s or 1.0)
+    if ratio >= FASTER:
+        return "wire", f"{said}. Over shared memory it is {ratio:.2f} x as fast."
+    return "client", f"The load generator and the protocol: {seen}; shared memory is {ratio:.2f} x as fast."
+
+
+def _of_an_execution(row: CellRow, model: BatchModel | None) -> str:
+    moving = (row.server_compute_input_ms or 0.0) + (row.server_compute_output_ms or 0.0)
+    whole = moving + (row.server_compute_infer_ms or 0.0)
+    said = f", {moving / whole:.0%} of it moving tensors in and out" if moving > MOVING * whole else ""
+    batch = round(row.executed_batch_mean or row.batch)
+    fixed = model.fixed_s / model.execution_s(batch) if model else 0.0
+    return said + (f", {fixed:.0%} of it the same at any batch, by s(b)" if fixed > MOVING else "")
+
+
+def _server_ms(row: CellRow) -> float:
+    parts = (
+        row.server_queue_ms,
+        row.server_compute_input_ms,
+        row.server_compute_infer_ms,
+        row.server_compute_output_ms,
+    )
+    return sum(part or 0.0 for part in parts)
+
+
+def _way(row: CellRow) -> tuple[object, ...]:
+    """A cell but for how tensors travel."""
+    load = (row.protocol, row.batch, row.concurrency, row.rate_per_s, row.arrival, row.via, row.engine)
+    return (*load, _server(row))
+
+
+def _server(row: CellRow) -> tuple[object, ...]:
+    limits = (row.max_batch, row.max_queue_delay_us, str(sorted(row.parameters.items())))
+    return (row.model, row.replicas, row.instances, *limits)
+
+
+def _batch_models(rows: Sequence[CellRow]) -> Mapping[tuple[object, ...], BatchModel | None]:
+    """s(b) of each server configuration, from all its cells."""
+    found: dict[tuple[object, ...], dict[int, tuple[int, int]]] = {}
+    for row in rows:
+        sizes = found.setdefault(_server(row), {})
+        for size, (count, ns) in row.batches.items():
+            before = sizes.get(size, (0, 0))
+            sizes[size] = (before[0] + count, before[1] + ns)
+    return {server: fit_batches(sizes) for server, sizes in found.items()}

@@ -1,0 +1,167 @@
+"""One row a cell: the figures of all its trials, tidy, units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+from bench.analysis.stats import Percentile
+from bench.core.findings import Finding
+from bench.core.units import queue_delay
+
+PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRow:
+    """Field names are the CSV's columns, but for `VIEWS_ONLY`. None: there is no such number.
+
+    `_low` and `_high` bound a figure at 95 %, over repeats; percentiles are of the pooled requests of
+    all repeats, `latency_n` of them.
+    """
+
+    cell: str
+    model: str
+    protocol: str
+    batch: int
+    replicas: int | None  # pods; None: not on a cluster, or as found
+    instances: int | None  # on each
+    via: str | None  # platform, pod: the way to a service on a cluster that was asked for
+    way: str | None  # the one that was taken, in words; None: not on a cluster
+    concurrency: int | None
+    rate_per_s: float | None
+    arrival: str | None
+    shared_memory: str
+    engine: str
+    max_batch: int | None
+    max_queue_delay_us: int | None
+    precision: str | None  # as served; this and the next three: None for a model without variants
+    compile: str | None
+    wire: str | None
+    output: str | None
+    repeats: int
+    requests: int
+    errors: int
+    throughput_img_per_s: float | None
+    throughput_img_per_s_low: float | None
+    throughput_img_per_s_high: float | None
+    throughput_req_per_s: float | None
+    achieved_rate_per_s: float | None
+    latency_p50_ms: float | None
+    latency_p50_ms_low: float | None
+    latency_p50_ms_high: float | None
+    latency_p90_ms: float | None
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    latency_p99_ms_low: float | None
+    latency_p99_ms_high: float | None
+    latency_p99_9_ms: float | None
+    latency_mean_ms: float | None
+    latency_n: int
+    service_p50_ms: float | None
+    service_p99_ms: float | None
+    lateness_mean_ms: float | None
+    lateness_p99_ms: float | None
+    server_queue_ms: float | None
+    server_compute_input_ms: float | None
+    server_compute_infer_ms: float | None
+    server_compute_output_ms: float | None
+    executed_batch_mean: float | None
+    client_cpu_cores: float | None
+    server_cpu_cores: float | None
+    cpu_busy_percent: float | None
+    cpu_pressure_some_percent: float | None
+    cpu_steal_percent: float | None
+    gpu_utilisation_percent: float | None  # mean over GPUs
+    gpu_memory_used_bytes: float | None  # sum
+    gpu_power_w: float | None  # sum
+    gpu_sm_clock_mhz: float | None  # mean over GPUs, as the next one
+    gpu_temperature_c: float | None
+    gpu_energy_j_per_img: float | None
+    gpu_img_per_s_per_w: float | None
+    goodput_img_per_s: float | None
+    slo_met: bool | None
+    efficiency: float | None  # served over bare: the same network at that batch without a server
+    bare_img_per_s: float | None
+    roofline_img_per_s: float | None  # at most, by the device's peak rates
+    wire_in_bytes_per_s: float | None  # of tensors; 0: they travel in shared memory
+    wire_out_bytes_per_s: float | None
+    wall: str | None  # what ends the throughput, inferred: compute, wire, client, queue, load
+    agreement: str | None  # of the two engines: agree, differ, unclear
+    agreement_throughput_ratio: float | None  # perf_analyzer over locust, as the next ones
+    agreement_throughput_ratio_low: float | None
+    agreement_throughput_ratio_high: float | None
+    agreement_p50_ratio: float | None
+    agreement_p99_ratio: float | None
+    verdict: str  # VALID, INVALID, FAILED, NOT RUN
+    findings: str  # codes; notes left out
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of the server: columns of their own
+    remarks: tuple[Finding, ...] = ()
+    percentiles: tuple[Percentile, ...] = ()  # as PERCENTS
+    proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
+    throughputs: tuple[float, ...] = ()  # img/s of each repeat
+    repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
+    batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
+    reason: str = ""  # why it was not measured
+    wall_reason: str = ""  # `wall` in a sentence
+
+    @property
+    def is_open_loop(self) -> bool:
+        return self.rate_per_s is not None
+
+    @property
+    def level(self) -> float:
+        """Of the load: users, or requests a second."""
+        return self.rate_per_s if self.rate_per_s is not None else float(self.concurrency or 0)
+
+    @property
+    def axes(self) -> tuple[object, ...]:
+        """What was asked of the server and of the load; neither the model's name nor the engine."""
+        load = (
+            self.protocol,
+            self.batch,
+            self.concurrency,
+            self.rate_per_s,
+            self.arrival,
+            self.shared_memory,
+            self.via,
+        )
+        pods = (self.replicas, self.instances)
+        return (*load, *pods, self.max_batch, self.max_queue_delay_us, str(self.parameters))
+
+    def latency_ms(self, percent: float) -> float | None:
+        """The pooled percentile; None with too few samples."""
+        value = next((p.value_ns for p in self.percentiles if p.percent == percent), None)
+        return None if value is None else value / 1e6
+
+
+VIEWS_ONLY = (
+    "parameters",
+    "remarks",
+    "percentiles",
+    "proved_ms",
+    "throughputs",
+    "repeat_latencies_ms",
+    "batches",
+    "reason",
+    "wall_reason",
+)
+COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)
+
+
+def load_text(row: CellRow) -> str:
+    """4 users; 50/s."""
+    if row.rate_per_s is not None:
+        return f"{row.rate_per_s:g}/s"
+    return f"{row.concurrency} user{'' if row.concurrency == 1 else 's'}"
+
+
+def name_of(row: CellRow, among: Sequence[CellRow] = ()) -> str:
+    """2 instances, batch 8, precision bf16: what to configure, without the load. `among`: rows that it has
+    to be told from; every model has a maximum of its batch, so that is said where it differs."""
+    count = "" if row.instances is None else f"{row.instances} instance{'' if row.instances == 1 else 's'}"
+    pods = "" if row.replicas is None else f"{row.replicas} replica{'' if row.replicas == 1 else 's'}"
+    server = [f"{k} {v}" for k, v in row.parameters.items()]
+    server += [f"max batch {row.max_batch}"] if len({other.max_batch for other in among}) > 1 else []
+    server += [] if row.max_queue_delay_us is None else [queue_delay(row.max_queue_delay_us)]
+    return ", ".join([*filter(None, (pods, count)), f"batch {row.batch}", *server])

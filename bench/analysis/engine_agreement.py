@@ -1,0 +1,126 @@
+"""Two engines on the same cell: do they say the same?
+
+Beyond 10 % with intervals that do not overlap they differ, and that is a finding on both rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.stats import Interval, geometric, paired_ratio, ratio
+from bench.core.findings import Finding, Severity
+
+TOLERANCE = 0.10
+MEASURES = ("throughput", "p50", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """perf_analyzer over Locust, measure by measure; None where one of them has no number."""
+
+    base: CellRow
+    other: CellRow
+    ratios: tuple[Interval | None, ...]  # as MEASURES
+    verdict: str  # agree, differ, unclear
+
+
+def pairs(rows: Sequence[CellRow]) -> list[Agreement]:
+    """Every cell that both engines measured, Locust's row first."""
+    found: dict[tuple[object, ...], dict[str, CellRow]] = {}
+    for row in rows:
+        if row.throughputs:
+            found.setdefault((row.model, *row.axes), {})[row.engine] = row
+    return [
+        _agreement(engines["locust"], engines["perf_analyzer"])
+        for engines in found.values()
+        if {"locust", "perf_analyzer"} <= engines.keys()
+    ]
+
+
+def with_agreement(rows: Sequence[CellRow]) -> list[CellRow]:
+    """The same rows, with the agreement columns filled and a finding where engines differ."""
+    changed: dict[str, CellRow] = {}
+    for found in pairs(rows):
+        for row in (found.base, found.other):
+            changed[row.cell] = _filled(row, found)
+    return [changed.get(row.cell, row) for row in rows]
+
+
+def values_of(row: CellRow, measure: str) -> list[float] | None:
+    """One number a repeat, of `throughput` or a percentile such as `p99`; None where a repeat lacks it."""
+    if measure == "throughput":
+        return list(row.throughputs)
+    index = PERCENTS.index(float(measure.removeprefix("p")))
+    known = [repeat[index] for repeat in row.repeat_latencies_ms]
+    return [value for value in known if value is not None] if None not in known else None
+
+
+def _agreement(base: CellRow, other: CellRow) -> Agreement:
+    both = [(values_of(base, measure), values_of(other, measure)) for measure in MEASURES]
+    ratios = tuple(_ratio(a, b) if a and b else None for a, b in both)
+    verdicts = {_verdict(a, b) for a, b in both if a and b}
+    worst = next(word for word in ("differ", "unclear", "agree") if word in verdicts)
+    return Agreement(base, other, ratios, worst)
+
+
+def _ratio(a: Sequence[float], b: Sequence[float]) -> Interval | None:
+    """Paired, since engines take turns within a round."""
+    return paired_ratio(a, b) if len(a) == len(b) else ratio(a, b)
+
+
+def _verdict(a: Sequence[float], b: Sequence[float]) -> str:
+    one, other = geometric(a), geometric(b)
+    if one is None or other is None:
+        return "unclear"
+    if abs(other.value / one.value - 1) <= TOLERANCE:
+        return "agree"
+    return "unclear" if one.overlaps(other) else "differ"
+
+
+def _filled(row: CellRow, found: Agreement) -> CellRow:
+    throughput, p50, p99 = found.ratios
+    remarks = row.remarks + ((_finding(found),) if found.verdict == "differ" else ())
+    return replace(
+        row,
+        agreement=found.verdict,
+        agreement_throughput_ratio=throughput.value if throughput else None,
+        agreement_throughput_ratio_low=throughput.low if throughput else None,
+        agreement_throughput_ratio_high=throughput.high if throughput else None,
+        agreement_p50_ratio=p50.value if p50 else None,
+        agreement_p99_ratio=p99.value if p99 else None,
+        remarks=remarks,
+        findings=" ".join(
+            [*row.findings.split(), *(["engines-differ"] if len(remarks) > len(row.remarks) else [])]
+        ),
+    )
+
+
+def _finding(found: Agreement) -> Finding:
+    said = [
+        f"{name} {interval.value:.2f} times"
+        for name, interval in zip(MEASURES, found.ratios, strict=True)
+        if interval
+    ]
+    return Finding(
+        "engines-differ",
+        Severity.WARNING,
+        f"perf_analyzer against Locust: {', '.join(said)}.",
+        _reason(found),
+        "Look at both cells' client CPU and findings; believe neither before it is explained.",
+    )
+
+
+def _reason(found: Agreement) -> str:
+    """The likeliest cause, by what is known of the two rows."""
+    if any("client-bound" in row.findings for row in (found.base, found.other)):
+        return "One of the generators was at its own limit."
+    if found.base.is_open_loop:
+        return "perf_analyzer counts latency from the real send, Locust from when the request was due."
+    if found.base.shared_memory != found.other.shared_memory:
+        return "One of them copies tensors that the other shares."
+    client, other = found.base.client_cpu_cores or 0.0, found.other.client_cpu_cores or 0.0
+    if max(client, other) > 0.5:
+        return "Generator and server share the CPU, and the generators need different amounts of it."
+    return "Their protocol stacks and copies of tensors cost differently."

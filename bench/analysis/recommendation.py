@@ -1,0 +1,133 @@
+"""Which configuration to run, under a limit on latency or without one.
+
+The page's card makes the same choice in the reader's browser, for any limit; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.analysis.capacity_models import KNEE
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.core.units import Slo, duration
+
+# An interval whose ends are this many times apart says little about what it is around.
+WIDE = 1.5
+
+
+class Holds(StrEnum):
+    YES = "yes"  # proved by the samples
+    LIKELY = "likely"  # the figure is within; the samples do not prove it
+    NO = "no"
+    UNKNOWN = "unknown"  # too few samples for the percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`percent` of response times at most `bound_ms`, errors at most a share."""
+
+    percent: float
+    bound_ms: float
+    error_fraction: float = 0.0
+    others: tuple[tuple[float, float], ...] = ()  # further percentiles and their bounds, which hold too
+
+    @classmethod
+    def of(cls, slo: Slo) -> Limit:
+        """The highest percentile of an SLO is what a page's one slider moves; the others stay."""
+        *others, (percent, bound_ns) = slo.latencies
+        kept = tuple((lower, ns / 1e6) for lower, ns in others)
+        return cls(percent, bound_ns / 1e6, slo.error_fraction, kept)
+
+    def __str__(self) -> str:
+        """p99 <= 100 ms and p50 <= 20 ms."""
+        terms = ((self.percent, self.bound_ms), *self.others)
+        return " and ".join(f"p{percent:g} <= {duration(ms * 1e6)}" for percent, ms in terms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Of the first engine's valid rows. `best` None: nothing holds the limit."""
+
+    valid: tuple[CellRow, ...]
+    best: CellRow | None
+    next_best: CellRow | None  # another configuration
+    first: CellRow | None  # the smallest batch on the fewest instances: what everything is compared with
+    quickest: CellRow | None  # lowest median
+    knee: CellRow | None  # 95 % of the best's throughput, at the lowest mean latency
+    proved: bool
+    held: dict[Holds, int]
+
+
+def decide(rows: Sequence[CellRow], limit: Limit | None) -> Decision:
+    engine = min((row.engine for row in rows), default="")
+    valid = tuple(r for r in rows if r.verdict == "VALID" and r.engine == engine and r.throughput_img_per_s)
+    by = {kind: [row for row in valid if holds(row, limit) is kind] for kind in Holds}
+    fits = sorted(by[Holds.YES] or by[Holds.LIKELY], key=_throughput, reverse=True)
+    best = fits[0] if fits else None
+    return Decision(
+        valid=valid,
+        best=best,
+        next_best=next((r for r in fits if best and _configuration(r) != _configuration(best)), None),
+        first=_first(valid),
+        quickest=min(
+            (r for r in valid if r.latency_ms(50.0)), key=lambda r: r.latency_ms(50.0) or 0, default=None
+        ),
+        knee=_knee(valid, best),
+        proved=bool(by[Holds.YES]),
+        held={kind: len(found) for kind, found in by.items()},
+    )
+
+
+def holds(row: CellRow, limit: Limit | None) -> Holds:
+    if limit is None:
+        return Holds.YES
+    if row.errors / max(1, row.errors + row.latency_n) > limit.error_fraction:
+        return Holds.NO
+    terms = ((limit.percent, limit.bound_ms), *limit.others)
+    found = {_within(row, percent, bound_ms) for percent, bound_ms in terms}
+    return next(kind for kind in _WORST_FIRST if kind in found)
+
+
+_WORST_FIRST = (Holds.NO, Holds.UNKNOWN, Holds.LIKELY, Holds.YES)
+
+
+def _within(row: CellRow, percent: float, bound_ms: float) -> Holds:
+    value = row.latency_ms(percent)
+    proved = row.proved_ms[PERCENTS.index(percent)] if row.proved_ms else None
+    if value is None:
+        return Holds.UNKNOWN
+    if value > bound_ms:
+        return Holds.NO
+    return Holds.YES if proved is not None and proved <= bound_ms else Holds.LIKELY
+
+
+def overlap(a: CellRow, b: CellRow) -> bool | None:
+    """Whether the intervals of two throughputs overlap; None without intervals."""
+    if a.throughput_img_per_s_low is None or b.throughput_img_per_s_high is None:
+        return None
+    return a.throughput_img_per_s_low <= b.throughput_img_per_s_high
+
+
+def _throughput(row: CellRow) -> float:
+    return row.throughput_img_per_s or 0.0
+
+
+def _configuration(row: CellRow) -> tuple[object, ...]:
+    pods = (row.replicas, row.instances, row.via)
+    queue = (row.max_batch, row.max_queue_delay_us)
+    return (row.model, *pods, row.batch, row.protocol, row.shared_memory, str(row.parameters), *queue)
+
+
+def _first(valid: Sequence[CellRow]) -> CellRow | None:
+    if not valid:
+        return None
+    batch, instances = min((r.batch, r.instances or 0) for r in valid)
+    return max((r for r in valid if (r.batch, r.instances or 0) == (batch, instances)), key=_throughput)
+
+
+def _knee(valid: Sequence[CellRow], best: CellRow | None) -> CellRow | None:
+    enough = KNEE * _throughput(best) if best else 0.0
+    near = [r for r in valid if r.latency_mean_ms and _throughput(r) >= enough]
+    return min(near, key=lambda r: r.latency_mean_ms or 0.0, default=None)

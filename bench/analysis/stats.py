@@ -1,0 +1,227 @@
+"""Percentiles that know when they mean something, and intervals over repeats.
+
+Repeats are the unit: requests within a trial are not independent, trials are. Intervals are Student's
+t on logarithms, since times and rates are positive and their errors multiply.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+
+from bench.analysis.distributions import binomial_cdf, student_t_quantile
+from bench.core.samples import Int64
+
+CONFIDENCE = 0.95
+LEAST_REPEATS = 3  # for an interval
+EARLY_STOPPING_CONFIDENCE = 0.99  # MLPerf LoadGen's
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """`value_ns` None: too few samples; `needed` says how many there must be."""
+
+    percent: float
+    value_ns: int | None
+    n: int
+    needed: int
+
+    @property
+    def missing(self) -> int:
+        return max(0, self.needed - self.n)
+
+
+def nearest_rank(ordered: Int64, percent: float) -> int:
+    """The smallest sample that at least `percent` of all do not exceed: rank ceil(p n). `ordered`: sorted.
+
+    MLPerf LoadGen takes rank floor(p n) + 1, one higher where p n is whole.
+    """
+    thousandths = round(percent * 1000)  # whole numbers: 0.999 * 1000 must not become rank 1000
+    return int(ordered[max(0, -(-thousandths * len(ordered) // 100_000) - 1)])
+
+
+def percentile(ordered: Int64, percent: float) -> Percentile:
+    """Exact, by nearest rank; None with fewer samples than MLPerf's early stopping asks for."""
+    n, needed = len(ordered), samples_needed(percent)
+    return Percentile(percent, nearest_rank(ordered, percent) if n >= needed else None, n, needed)
+
+
+def samples_needed(percent: float) -> int:
+    """With one sample beyond it: p50 11, p90 64, p95 130, p99 662, p99.9 6,636."""
+    return early_stopping_n(percent, 1)
+
+
+@lru_cache(maxsize=4096)
+def early_stopping_n(percent: float, over: int) -> int:
+    """The fewest samples that prove "`percent` are under the bound" when `over` of them are not.
+
+    The smallest n with P(Binomial(n, 1 - p) <= over) <= 1 - 0.99. Source: MLPerf inference rules,
+    appendix on early stopping (d = 0).
+    """
+    low, high = over, 2 * (over + 1)
+    while not _allows(percent, over, high):
+        low, high = high, 2 * high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _allows(percent, over, middle) else (middle, high)
+    return high
+
+
+def proves(percent: float, over: int, n: int) -> bool:
+    """Whether n samples, `over` of them beyond a bound, prove that `percent` of all are within it."""
+    return over < n and _allows(percent, over, n)
+
+
+def estimate_under(ordered: Int64, percent: float) -> int | None:
+    """MLPerf's early-stopping estimate of a percentile: proved at 99 % not to lie higher. None with too few.
+
+    Source: MLPerf inference rules: with t the most samples that may be over, discard the t - 1 highest.
+    """
+    n = len(ordered)
+    if n < samples_needed(percent):
+        return None
+    low, high = 1, n  # t that n samples allow, and one that they do not
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _allows(percent, middle, n) else (low, middle)
+    return int(ordered[n - low])
+
+
+def _allows(percent: float, over: int, n: int) -> bool:
+    return binomial_cdf(over, n, 1 - percent / 100) <= 1 - EARLY_STOPPING_CONFIDENCE
+
+
+def rank_interval(n: int, percent: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
+    """Ranks (1-based) whose samples bracket the true percentile; None where none do. Distribution-free."""
+    p, tail = percent / 100, (1 - confidence) / 2
+    low = _last_rank(n, p, tail)
+    high = n + 1 - _last_rank(n, 1 - p, tail)
+    return (low, high) if low >= 1 and high <= n else None
+
+
+def _last_rank(n: int, p: float, tail: float) -> int:
+    """The highest rank r with P(Binomial(n, p) < r) <= tail."""
+    low, high = 0, n + 1
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if binomial_cdf(middle - 1, n, p) <= tail else (low, middle)
+    return low
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its bounds at 95 %; bounds None below three repeats."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def overlaps(self, other: Interval) -> bool:
+        if None in (self.low, self.high, other.low, other.high):
+            return True  # nothing says they differ
+        return bool(self.low <= other.high and other.low <= self.high)  # type: ignore[operator]  # not None
+
+
+def geometric(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """Geometric mean over repeats, with Student's t interval on the logarithms. None without values > 0.
+
+    A repeat at 0 (nothing got through) has no logarithm: then the plain mean, without bounds.
+    """
+    if not any(value > 0 for value in values):
+        return None
+    if any(value <= 0 for value in values):
+        return Interval(float(np.mean(values)), None, None, len(values))
+    center, half = _mean_and_half_width(np.log(values).tolist(), confidence)
+    return _exponential(center, half, len(values))
+
+
+def _exponential(center: float, half_width: float | None, n: int) -> Interval:
+    if half_width is None:
+        return Interval(math.exp(center), None, None, n)
+    return Interval(math.exp(center), math.exp(center - half_width), math.exp(center + half_width), n)
+
+
+def _mean_and_half_width(values: Sequence[float], confidence: float) -> tuple[float, float | None]:
+    n, center = len(values), float(np.mean(values))
+    if n < LEAST_REPEATS:
+        return center, None
+    deviation = float(np.std(values, ddof=1))
+    return center, student_t_quantile((1 + confidence) / 2, n - 1) * deviation / math.sqrt(n)
+
+
+def paired_ratio(base: Sequence[float], new: Sequence[float]) -> Interval | None:
+    """new / base, repeat by repeat: for trials that were interleaved. None where a base is 0."""
+    pairs = list(zip(base, new, strict=True))
+    return geometric([b / a for a, b in pairs]) if all(a > 0 for a, _ in pairs) else None
+
+
+def ratio(base: Sequence[float], new: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """new / base of two independent groups: Welch's interval on logarithms. None where a value is 0."""
+    if not base or not new or min(*base, *new) <= 0:
+        return None
+    a, b = np.log(base), np.log(new)
+    center, n = float(b.mean() - a.mean()), min(len(a), len(b))
+    if n < LEAST_REPEATS:
+        return _exponential(center, None, n)
+    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    if va + vb == 0:
+        return _exponential(center, 0.0, n)
+    degrees = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
+    half = student_t_quantile((1 + confidence) / 2, degrees) * math.sqrt(va + vb)
+    return _exponential(center, half, n)
+
+
+def hodges_lehmann(base: Sequence[float], new: Sequence[float]) -> float | None:
+    """Median of all ratios new / base: what an outlying repeat cannot move."""
+    ratios = [b / a for a, b in itertools.product(base, new) if a > 0 and b > 0]
+    return float(np.median(ratios)) if ratios else None
+
+
+class Change(StrEnum):
+    REGRESSION = "regression"
+    NO_CHANGE = "no change"
+    INCONCLUSIVE = "inconclusive"
+
+
+def judge(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> Change:
+    """Three ways: the interval lies beyond the limit, or within it, or across it.
+
+    `limit` is the ratio that is still allowed: 1.05 for "at most 5 % more".
+    """
+    if interval is None or interval.low is None or interval.high is None:
+        return Change.INCONCLUSIVE
+    sign = 1 if higher_is_worse else -1
+    low, high = sorted((sign * interval.low, sign * interval.high))
+    if low > sign * limit:
+        return Change.REGRESSION
+    return Change.INCONCLUSIVE if high > sign * limit else Change.NO_CHANGE
+
+
+def repeats_to_settle(interval: Interval | None, limit: float, most: int = 1000) -> int | None:
+    """About how many repeats would bring the interval off the limit, if the estimate stays where it is.
+
+    None where that is not to be told: no interval yet, or more than `most`.
+    """
+    if interval is None or interval.low is None or interval.high is None:
+        return None
+    half = (math.log(interval.high) - math.log(interval.low)) / 2
+    deviation = half * math.sqrt(interval.n) / _t(interval.n)
+    distance = abs(math.log(limit) - math.log(interval.value))
+    low, high = interval.n - 1, most + 1  # too few, and enough if `most` are
+    while low + 1 < high:
+        middle = (low + high) // 2
+        settled = _t(middle) * deviation / math.sqrt(middle) < distance
+        low, high = (low, middle) if settled else (middle, high)
+    return high if high <= most else None
+
+
+@lru_cache(maxsize=2048)
+def _t(repeats: int) -> float:
+    return student_t_quantile((1 + CONFIDENCE) / 2, repeats - 1)

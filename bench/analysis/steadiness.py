@@ -1,0 +1,117 @@
+"""Was the window in steady state, and did its queue stay where it was?
+
+MSER-5 alone cries wolf: on a short steady series its minimum lies anywhere, and a third of steady
+trials would lose over a quarter. So what it would cut must also differ from what it would keep. With
+both, simulated steady trials are called unsteady in under 1 of 10, in a closed loop in under 1 of 20.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.samples import Samples, Window
+
+Series = NDArray[np.float64]
+
+LEAST_BINS = 20  # four means of five: MSER-5 has nothing to compare with fewer
+MOST_SHORT_BINS = 100  # a shorter window has bins below a second, up to so many
+LEAST_PER_BIN = 5  # requests: with fewer, a bin's figures are counting noise
+MEANS_OF = 5
+LARGEST_CUT = 0.25  # MSER's own warning is a cut at the end of its range, half the series; this is stricter
+LEAST_MOVE = 0.05  # what moved by less costs no more than the interval over repeats shows
+DEVIATIONS = 4.0  # not 2: the cut is chosen where the difference is largest
+BACKLOG_GROWTH = 0.02  # of the requests due in the window; the rest of the queue's life is chance
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness:
+    """`cut`: the share of the window MSER-5 would throw away, `moved`: kept over cut part, minus one.
+
+    Both are None when there are too few requests to tell.
+    """
+
+    figure: str  # the one that moved most: throughput or median latency
+    cut: float | None = None
+    moved: float | None = None
+    is_steady: bool | None = None
+
+
+def mser5(series: Series) -> tuple[Series, int] | None:
+    """Means of five, and how many of them to cut: argmin over d of Var(x[d:]) / (n - d), d <= n / 2.
+
+    Source: White 1997 (MSER); White, Cobb and Spratt 2000 (MSER-5). None for fewer than four means.
+    """
+    n = len(series) // MEANS_OF
+    if n < LEAST_BINS // MEANS_OF:
+        return None
+    means = series[: n * MEANS_OF].reshape(n, MEANS_OF).mean(axis=1)
+    scores = [np.var(means[d:]) / (n - d) for d in range(n // 2 + 1)]
+    return means, int(np.argmin(scores))
+
+
+def steadiness(samples: Samples, window: Window) -> Steadiness:
+    """The worse of throughput and median latency; of those two, one that is unsteady."""
+    counts, medians = binned(samples, window)
+    found = [_judge("throughput", counts), _judge("median latency", medians)]
+    return min(found, key=lambda s: (s.is_steady is not False, s.is_steady is None, -abs(s.moved or 0.0)))
+
+
+def binned(samples: Samples, window: Window) -> tuple[Series, Series]:
+    """Requests done, and their median response time in ns, per bin; bins without a request have no median.
+
+    A bin is a second in windows of 100 s and more; shorter windows have up to 100 shorter bins, as long
+    as a bin has 5 requests. Both are empty where not even 20 bins have that many.
+    """
+    done = samples.done_in(window)
+    bins = min(len(done) // LEAST_PER_BIN, max(MOST_SHORT_BINS, round(window.seconds)))
+    if bins < LEAST_BINS:
+        return np.array([]), np.array([])
+    bin_of = (done.done_ns - window.start_ns) * bins // (window.end_ns - window.start_ns)
+    counts = np.bincount(bin_of, minlength=bins)
+    by_bin = done.response_ns[np.argsort(bin_of, kind="stable")]
+    parts = np.split(by_bin, np.cumsum(counts)[:-1])
+    return counts.astype(np.float64), np.array([np.median(part) for part in parts if len(part)])
+
+
+def _judge(figure: str, series: Series) -> Steadiness:
+    found = mser5(series)
+    if found is None:
+        return Steadiness(figure)
+    means, d = found
+    if d == 0:
+        return Steadiness(figure, 0.0, 0.0, is_steady=True)
+    cut, kept = means[:d], means[d:]
+    difference = abs(kept.mean() - cut.mean())
+    noise = DEVIATIONS * np.sqrt(kept.var(ddof=1) * (1 / len(cut) + 1 / len(kept)))
+    real = difference > noise and difference > LEAST_MOVE * kept.mean()
+    moved = float(kept.mean() / cut.mean() - 1) if cut.mean() > 0 else np.inf
+    return Steadiness(figure, d / len(means), moved, is_steady=not (real and d / len(means) > LARGEST_CUT))
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Requests due and not done, on average over the window's first and last quarter."""
+
+    first: float
+    last: float
+    grows: bool
+
+
+def backlog(samples: Samples, window: Window) -> Backlog:
+    """Does the queue of an open loop grow through the whole window?
+
+    Growth has to go on from quarter to quarter and be more than chance makes it: of simulated M/D/1
+    queues none at up to 90 % utilisation, and 9 of 10 at 110 %.
+    """
+    at_ns = np.linspace(window.start_ns, window.end_ns, 41)
+    due = np.searchsorted(np.sort(samples.intended_ns), at_ns)
+    waiting = due - np.searchsorted(np.sort(samples.done_ns), at_ns)
+    quarters = [float(part.mean()) for part in np.array_split(waiting, 4)]
+    first, last = quarters[0], quarters[-1]
+    rising = all(later >= 0.9 * earlier for earlier, later in itertools.pairwise(quarters))
+    least = max(3.0, BACKLOG_GROWTH * len(samples.intended_in(window)))
+    return Backlog(first, last, grows=rising and last - first > least and last > 1.5 * first)

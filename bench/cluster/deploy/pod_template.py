@@ -1,0 +1,91 @@
+"""The pod that serves: the same container on every platform, in the pieces each of them wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.cluster.deploy.settings import Settings
+
+MODELS = "/models"
+PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
+
+
+def command(model: str) -> dict[str, Any]:
+    """Explicit control, so that instance counts can be changed live; ready means that `model` is loaded."""
+    return {
+        "command": ["tritonserver"],
+        "args": [
+            f"--model-repository={MODELS}",
+            "--model-control-mode=explicit",
+            f"--load-model={model}",
+            "--metrics-interval-ms=100",
+        ],
+    }
+
+
+def readiness(port: int | None = None) -> dict[str, Any]:
+    """Without a port it is the traffic port; where that is not HTTP, a number is what Knative takes."""
+    get = {"path": "/v2/health/ready", **({"port": port} if port else {})}
+    return {"httpGet": get, "periodSeconds": 5, "timeoutSeconds": 5}
+
+
+def resources(settings: Settings, gpu: int) -> dict[str, Any]:
+    """Requests equal limits: what is measured must not depend on the neighbours."""
+    limits: dict[str, Any] = {"cpu": settings.cpu, "memory": settings.memory}
+    if gpu:
+        limits["nvidia.com/gpu"] = str(gpu)
+    return {"limits": limits, "requests": dict(limits)}
+
+
+def shared_memory(settings: Settings) -> dict[str, Any]:
+    return {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm}}
+
+
+def data_volume(settings: Settings) -> dict[str, Any]:
+    """Read only: then any number of pods may mount it, and Knative needs no further feature flag."""
+    return {"name": "data", "persistentVolumeClaim": {"claimName": settings.pvc, "readOnly": True}}
+
+
+def data_mounts(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {"name": "data", "mountPath": MODELS, "subPath": settings.repository_path, "readOnly": True},
+        {
+            "name": "data",
+            "mountPath": settings.weights_mount,
+            "subPath": settings.weights_path,
+            "readOnly": True,
+        },
+    ]
+
+
+def shared_memory_mount() -> dict[str, Any]:
+    return {"name": "dshm", "mountPath": "/dev/shm"}
+
+
+def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
+    """All of it, for platforms that take a whole container with several ports."""
+    return {
+        "name": name,
+        "image": image,
+        **command(settings.model),
+        "ports": [{"name": kind, "containerPort": port, "protocol": "TCP"} for kind, port in PORTS],
+        "readinessProbe": readiness(PORTS[0][1]),
+        "resources": resources(settings, gpu),
+        "volumeMounts": [shared_memory_mount(), *data_mounts(settings)],
+    }
+
+
+def volumes(settings: Settings) -> list[dict[str, Any]]:
+    return [shared_memory(settings), data_volume(settings)]
+
+
+def placement(settings: Settings) -> dict[str, Any]:
+    """Where the pod may run and with whose rights; only what was set."""
+    found: dict[str, Any] = {}
+    if settings.node_selector:
+        found["nodeSelector"] = dict(settings.node_selector)
+    if settings.service_account:
+        found["serviceAccountName"] = settings.service_account
+    if settings.pull_secret:
+        found["imagePullSecrets"] = [{"name": settings.pull_secret}]
+    return found

@@ -1,0 +1,189 @@
+"""A service's pods as one fleet: reached directly or by port-forward, scaled, configured, taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from bench.cluster.api import Cluster
+from bench.cluster.deploy.rollout import Deployed, scale
+from bench.cluster.pods import Pod
+from bench.cluster.port_forward import PortForward, dial_pod, reachable
+from bench.core.cell import Load, Protocol, ServerConfiguration, Via
+from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
+from bench.core.trial import Served, Target
+from bench.protocols.grpc_health import answers_grpc
+from bench.server.control import Triton
+from bench.server.fleet import FORWARDED, GRPC_SERVICE, PODS, SERVICE, Fleet, ways
+from bench.server.serving import Serving
+
+Say = Callable[[str], None]
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Site:
+    """Where a service can be reached from here, and a second one that takes gRPC where there is one.
+
+    A context manager: its port-forwards end with it.
+    """
+
+    cluster: Cluster
+    services: tuple[Deployed, ...]  # one, or one for each protocol
+    vias: tuple[Via | None, ...]
+    protocols: tuple[Protocol, ...]  # that will be asked for
+    headers: Headers = field(default=(), repr=False)
+    _pods: tuple[tuple[Pod, ...], ...] = ()
+    _fleet: Fleet | None = None
+    _ways: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fleet is not None:
+            self._fleet.close()
+            self._fleet = None
+        self._ways.close()
+
+    def fleet(self) -> Fleet:
+        """The pods that are there now, each asked by itself.
+
+        Raises Unreachable where none is ready, or the platform's address is asked for and silent.
+        """
+        pods = tuple(self._ready(service) for service in self.services)
+        if self._fleet is None or pods != self._pods:
+            self.__exit__()
+            self._ways, self._pods = ExitStack(), pods
+            self._fleet = Fleet(self._target(pods))
+        return self._fleet
+
+    def describe(self) -> str:
+        """Of the client's place, and of the way each protocol takes where --via does not say it."""
+        where = "client in the cluster" if self.cluster.in_cluster else "client outside the cluster"
+        target = self.fleet().target
+        said = (f"{protocol} through {_named(target, protocol, self.vias)}" for protocol in self.protocols)
+        return ", ".join((where, *said))
+
+    def _ready(self, service: Deployed) -> tuple[Pod, ...]:
+        pods = tuple(pod for pod in self.cluster.pods(service.selector) if pod.ready)
+        if not pods:
+            raise Unreachable(f"No pod of {service.name} is ready: see `kubectl get pods`.")
+        return pods
+
+    def _target(self, found: tuple[tuple[Pod, ...], ...]) -> Target:
+        """By the service that takes HTTP; gRPC has its own address beside, or leaves it to the pods."""
+        pods = {s.name: tuple(map(self._pod, some)) for s, some in zip(self.services, found, strict=True)}
+        first = next((s for s in self.services if s.traffic is Protocol.HTTP), self.services[0])
+        url = first.url if first.traffic is Protocol.HTTP else ""
+        known = self._answering(url, Protocol.HTTP)
+        base = Target(url, way=SERVICE) if known else Target("")
+        return replace(base, headers=self.headers, pods=pods[first.name], over_grpc=self._over_grpc(pods))
+
+    def _over_grpc(self, pods: Mapping[str, tuple[Target, ...]]) -> Target | None:
+        """A service of its own before a port beside HTTP. None: the platform has no address for gRPC."""
+        urls = [(s.url if s.traffic is Protocol.GRPC else s.grpc_url, s) for s in self.services]
+        urls.sort(key=lambda pair: pair[1].traffic is not Protocol.GRPC)
+        url, service = next(((u, s) for u, s in urls if u), ("", self.services[0]))
+        if not self._answering(url, Protocol.GRPC):
+            return replace(Target(""), headers=self.headers, pods=pods[service.name]) if url else None
+        way = SERVICE if len(self.services) == 1 else GRPC_SERVICE
+        return Target(url, grpc_place(url), headers=self.headers, pods=pods[service.name], way=way)
+
+    def _answering(self, url: str, protocol: Protocol) -> bool:
+        if protocol not in self.protocols:
+            return False
+        if _answers(url, protocol, self.headers):
+            return True
+        if url and Via.PLATFORM in self.vias:
+            raise Unreachable(
+                f"The service's address {url} does not answer {protocol} from here: run inside the "
+                "cluster, make its name known here, or give --via pod."
+            )
+        return False
+
+    def _pod(self, pod: Pod) -> Target:
+        ports = (pod.http_port, pod.grpc_port, pod.metrics_port)
+        host, local, way = pod.ip, dict(zip(ports, ports, strict=True)), PODS
+        if not reachable(pod.ip, pod.http_port):
+            dial = dial_pod(self.cluster, pod.name)
+            dial(pod.http_port).close()  # a refusal is better told here than as broken connections
+            host, way = "127.0.0.1", FORWARDED
+            local = dict(self._ways.enter_context(PortForward(dial, ports)).local)
+        http, grpc, metrics = (f"{_host(host)}:{local[port]}" for port in ports)
+        metrics_url = f"http://{metrics}/metrics"
+        return Target(f"http://{http}", grpc, metrics_url, self.headers, name=pod.name, way=way)
+
+
+class ClusterServing(Serving):
+    """One model on every pod of all services; `replicas` of a configuration scales each of them first."""
+
+    def __init__(self, site: Site, model: str, say: Say, timeout_s: float) -> None:
+        self._site, self._say, self._timeout_s = site, say, timeout_s
+        self._as_found = [len(service.pods) for service in site.services]
+        self._scaled = False
+        super().__init__(site.fleet(), model)
+
+    def configure(self, server: ServerConfiguration) -> Served:
+        """As `Serving`, on every pod. Raises ModelLoadFailed also where it cannot be scaled so."""
+        if server.replicas is not None:
+            self._scale([server.replicas] * len(self._site.services))
+        self.triton = self._site.fleet()  # the platform may have replaced a pod meanwhile
+        served = super().configure(replace(server, replicas=None))
+        return replace(served, target=self.triton.target)
+
+    def restore(self) -> None:
+        """The replicas and the configuration that were there before."""
+        if self._scaled:
+            self._scale(self._as_found)
+        self.triton = self._site.fleet()
+        super().restore()
+
+    def _scale(self, replicas: Sequence[int]) -> None:
+        for i, (service, wanted) in enumerate(zip(self._site.services, replicas, strict=True)):
+            if wanted == len(service.pods):
+                continue
+            self._say(f"scaling {service.name} to {wanted}")
+            self._scaled = True
+            try:
+                scaled = scale(self._site.cluster, service, wanted, self._say, self._timeout_s)
+            except DeployFailed as error:
+                raise ModelLoadFailed(str(error)) from error
+            services = list(self._site.services)
+            services[i] = scaled
+            self._site.services = tuple(services)
+
+
+def grpc_place(url: str) -> str:
+    """host:port of a URL."""
+    parts = urlsplit(url)
+    return f"{_host(parts.hostname or '')}:{_port(url)}"
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
+    host = urlsplit(url).hostname
+    if not host or not reachable(host, _port(url)):
+        return False
+    if protocol is Protocol.GRPC:
+        return answers_grpc(grpc_place(url), headers, secure=url.startswith("https:"))
+    control = Triton(Target(url, headers=headers))
+    try:
+        return control.live()
+    finally:
+        control.close()
+
+
+def _named(target: Target, protocol: Protocol, vias: Sequence[Via | None]) -> str:
+    loads = [Load(protocol=protocol, batch=1, concurrency=1, via=via) for via in vias]
+    return " and ".join(dict.fromkeys(f"the {ways(target, load)[0].way}" for load in loads))
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip

@@ -1,0 +1,249 @@
+"""The Locust engine: worker processes that stay up for a whole sweep, and one trial at a time on them.
+
+The parent keeps the clock: it says when the trial starts, when the window opens and closes (and reads
+the server's counters at just these instants), and when to stop. A worker that dies is a finding; one
+that hangs past its deadline is killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.checks import is_client_bound
+from bench.core import units
+from bench.core.cell import Load
+from bench.core.errors import ToolError
+from bench.core.findings import Finding, Severity
+from bench.core.samples import Samples, Window
+from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.loadgen.arrivals import tape_ns
+from bench.loadgen.locust.connections import Order
+from bench.loadgen.locust.local_workers import WorkerProcesses
+from bench.loadgen.locust.trial_timeline import TrialClock
+from bench.loadgen.locust.worker import Crew, Worker
+from bench.sensors.host import usable_cores, waited_s
+from bench.server.control import CONTROL_TIMEOUT_S, Triton
+from bench.server.fleet import control_of, service_of, ways
+
+PREPARE_TIMEOUT_S = 120.0
+_LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
+# Users of an open loop: a cap on requests in flight, which delays and never drops.
+MAX_IN_FLIGHT = 256
+_MAX_IN_FLIGHT_BYTES = 2 << 30
+_MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before throughput shows it
+
+
+class LocustEngine:
+    """Use as a context manager; `measure` gives one trial."""
+
+    def __init__(self, log: Path | None = None, crew: Callable[[Path], Crew] = WorkerProcesses) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
+        self._log = log or Path(self._scratch.name) / "locust.log"
+        self._make_crew = crew
+        self._enough: dict[Load, int] = {}  # processes that a load was found to need
+
+    def __enter__(self) -> LocustEngine:
+        self._crew = self._make_crew(self._log)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._crew.close()
+        self._scratch.cleanup()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the workers on this host."""
+        return self._crew.pids
+
+    def measure(
+        self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None] = lambda _: None
+    ) -> Trial:
+        """One trial of `plan.cell`.
+
+        Raises ToolError when no worker can be had, TargetError when the server's control side fails.
+        """
+        users = plan.cell.load.concurrency or in_flight_cap(plan)
+        most = min(users, usable_cores())
+        count = plan.workers or self._enough.get(plan.cell.load, 1)
+        trial = self._measure(plan, target, served, on_live, min(count, users))
+        if plan.workers == 0 and is_client_bound(trial) and count < most:
+            # One process was not enough; every later trial of this load starts with more.
+            self._enough[plan.cell.load] = min(2 * count, most)
+            return self.measure(plan, target, served, on_live)
+        return trial
+
+    def _measure(
+        self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
+    ) -> Trial:
+        workers = self._crew.ready(count)
+        orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
+        control = control_of(service_of(target, plan.cell.load.protocol))  # idle pods have nothing to count
+        try:
+            for worker, order in zip(workers, orders, strict=True):
+                worker.live = {}
+                worker.say(prepare=order.to_json())
+            for worker in workers:
+                worker.expect("prepared", PREPARE_TIMEOUT_S)
+            trial = self._run(plan, control, workers, orders, served, on_live)
+            return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
+        except BaseException:
+            self._crew.discard()
+            raise
+        finally:
+            control.close()
+
+    def _run(
+        self,
+        plan: Plan,
+        control: Triton,
+        workers: Sequence[Worker],
+        orders: Sequence[Order],
+        served: Served,
+        on_live: Callable[[Live], None],
+    ) -> Trial:
+        start_ns = time.monotonic_ns() + _LEAD_NS
+        for worker in workers:
+            worker.say(start_at=start_ns)
+        clock = TrialClock(start_ns, workers, on_live)
+        users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
+        clock.wait(plan.warmup_s, until=users)
+        opened = control.statistics(plan.cell.server.model)
+        spent_opened = _spent(workers)
+        opened_s = (opened.at_ns - start_ns) / 1e9
+        # A window without an answer for each user would say nothing of a model this slow.
+        clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
+        if plan.longest_s is not None:
+            clock.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
+        closed = control.statistics(plan.cell.server.model)
+        spent = np.maximum(_spent(workers) - spent_opened, 0.0)
+        window = Window(opened.at_ns, closed.at_ns)
+        # A little ahead: no worker may have sent what is due after the end before it hears of it.
+        stop_ns = time.monotonic_ns() + _LEAD_NS
+        for worker in workers:
+            worker.say(stop_at=stop_ns, drain_s=plan.drain_s)
+        ends = [self._end(worker, order, plan.drain_s) for worker, order in zip(workers, orders, strict=True)]
+        done = [end for end in ends if end is not None]
+        samples = Samples.merge(samples for _, samples in done)
+        return Trial(
+            plan=plan,
+            window=window,
+            samples=samples,
+            errors=dict(sum((Counter(end["errors"]) for end, _ in done), Counter())),
+            generator=Generator(
+                workers=len(workers),
+                cpu_s=tuple(spent[:, 0].tolist()),
+                waited_s=tuple(spent[:, 1].tolist()),
+                max_rss_bytes=max((worker.rss_bytes() for worker in workers), default=0),
+                lost_workers=len(workers) - len(done),
+            ),
+            counters=closed - opened,
+            planned=_planned(orders, stop_ns - start_ns),
+            values_checked=sum(end["values_checked"] for end, _ in done),
+            reference=served.reference.origin if served.reference else "",
+            engine={"name": "locust", **_clocks(workers)},
+        )
+
+    def _end(self, worker: Worker, order: Order, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
+        """A worker's own account and samples; None when it was lost on the way."""
+        try:
+            end = worker.expect("done", drain_s + order.timeout_s + 30.0)
+            return end, worker.samples(order)
+        except (ToolError, OSError, ValueError, BadZipFile):  # lost on the way, or its samples were
+            worker.kill()
+            return None
+
+
+def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:
+    """One order a worker: users and arrivals are shared out, everything else is the same."""
+    load = plan.cell.load
+    users = load.concurrency or in_flight_cap(plan)
+    # Its end is cut where the window really closed, which two slow calls for the counters put off.
+    tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
+    addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
+    base = Order(
+        http_url=addresses[0][0],
+        grpc_address=addresses[0][1],
+        spread_over=addresses[1:],
+        headers=target.headers,
+        model=plan.cell.server.model,
+        model_version=plan.model_version,
+        metadata=served.metadata,
+        max_batch=served.max_batch,
+        reference=served.reference,
+        protocol=load.protocol,
+        batch=load.batch,
+        shared_memory=load.shared_memory,
+        image_height=plan.image_height,
+        image_width=plan.image_width,
+        timeout_s=plan.timeout_s,
+        check_every=round(1 / plan.check_fraction) if plan.check_fraction else 0,
+        rate_per_s=load.rate_per_s,
+        arrival=load.arrival,
+        tape_s=tape_s,
+        seed=plan.seed,
+        payload_seed=0,
+        users=0,
+        worker=0,
+        workers=workers,
+        samples="",
+    )
+    shares = [len(range(i, users, workers)) for i in range(workers)]
+    return [
+        dataclasses.replace(base, users=share, worker=i, samples=str(folder / f"samples-{i}.npz"))
+        for i, share in enumerate(shares)
+    ]
+
+
+def in_flight_cap(plan: Plan) -> int:
+    """As many users as an open loop may need, within what their answers take in memory."""
+    per_answer = max(1, plan.cell.load.batch) * plan.image_height * plan.image_width * 3 * 4
+    return max(4, min(MAX_IN_FLIGHT, _MAX_IN_FLIGHT_BYTES // per_answer))
+
+
+def _spent(workers: Sequence[Worker]) -> NDArray[np.float64]:
+    """Seconds, per worker: of CPU, and waiting for a core, which a worker on another host does not tell."""
+    return np.array([(worker.cpu_s(), waited_s(worker.pid) if worker.pid else 0.0) for worker in workers])
+
+
+def _planned(orders: Sequence[Order], span_ns: int) -> int | None:
+    order = orders[0]
+    if order.rate_per_s is None:
+        return None
+    return int((tape_ns(order.arrival, order.rate_per_s, order.tape_s, order.seed) < span_ns).sum())
+
+
+def findings_of(trial: Trial, workers: Sequence[Worker], asked: int) -> Iterator[Finding]:
+    """What only the engine knows: workers that never came back, clocks that are too uncertain."""
+    if len(workers) < asked:
+        yield Finding(
+            "workers-missing",
+            Severity.WARNING,
+            f"{len(workers)} of {asked} workers made the load.",
+            "One was lost in an earlier trial and has not come back.",
+            "Its users were shared out to the others; start another worker, or repeat the cell.",
+        )
+    worst_ns = max((w.clock.uncertainty_ns for w in workers if w.clock), default=0)
+    if worst_ns > _MOST_UNCERTAIN * trial.window.seconds * 1e9:
+        yield Finding(
+            "clock-uncertain",
+            Severity.WARNING,
+            f"A worker's clock is known to {units.duration(worst_ns)} only.",
+            "Messages between master and workers take long, or unequally long.",
+            "Latencies stand, each is of one clock; the window's edges are off by this. Lengthen --duration.",
+        )
+
+
+def _clocks(workers: Sequence[Worker]) -> dict[str, str]:
+    rows = [{"worker": worker.name, **worker.clock.described()} for worker in workers if worker.clock]
+    return {"clocks": json.dumps(rows)} if rows else {}

@@ -1,0 +1,136 @@
+"""What makes a plain locustfile of the Triton users: arguments, and the traffic of each test run.
+
+Nothing here needs `bench sweep`: web UI, headless, --processes and --master/--worker are Locust's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import gevent
+from locust import events, stats
+from locust.runners import MasterRunner, WorkerRunner
+
+from bench.cli.flags import Flags, image_size, integers
+from bench.core.cell import Protocol, SharedMemory
+from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
+from bench.core.target import target_of
+from bench.loadgen.locust.connections import LaneMaker, Order
+from bench.loadgen.locust.request_loop import Session
+from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser
+from bench.server.control import Triton
+
+__all__ = ["TritonGrpcUser", "TritonHttpUser", "register"]
+
+DEFAULT_HOST = "http://127.0.0.1:8000"
+_log = logging.getLogger(__name__)
+
+
+def register() -> None:
+    """Hook the arguments and the traffic into Locust; call once, from a locustfile."""
+    events.init_command_line_parser.add_listener(_add_arguments)
+    events.init.add_listener(_refuse)
+    events.test_start.add_listener(_prepare)
+    # Locust rounds to whole milliseconds below 100 ms; three digits cost it nothing.
+    stats.bucket_response_time = lambda milliseconds: float(f"{milliseconds:.3g}")
+    for user in (TritonHttpUser, TritonGrpcUser):
+        user.host = user.host or DEFAULT_HOST
+
+
+def _add_arguments(parser: Any, **_: Any) -> None:
+    group = parser.add_argument_group("Triton")
+    group.add_argument("--model", default="python_vit", env_var="TRITON_MODEL", help="Model to call")
+    group.add_argument("--batch", default="1", env_var="TRITON_BATCH", help="Images a request")
+    group.add_argument(
+        "--protocol",
+        choices=["http", "grpc", "both"],
+        default="both",
+        env_var="TRITON_PROTOCOL",
+        help="Which users to run; both: half of each",
+    )
+    group.add_argument(
+        "--grpc-host",
+        default="",
+        env_var="TRITON_GRPC_HOST",
+        help="host:port of Triton's gRPC endpoint (default: the HTTP host, port + 1)",
+    )
+    group.add_argument("--image", default="224x224", env_var="TRITON_IMAGE", help="Image size, HEIGHTxWIDTH")
+
+
+def _refuse(environment: Any, runner: Any, **_: Any) -> None:
+    """Without a web form nobody can mend a mistake: end before anything is spawned.
+
+    A master cannot end here: workers that it forked and that are not connected yet would outlive it.
+    """
+    options = environment.parsed_options
+    if not options.headless or isinstance(runner, MasterRunner | WorkerRunner):
+        return
+    try:
+        _traffic(options, environment.host or DEFAULT_HOST, _wanted(options))
+    except (BenchError, ValueError) as error:
+        _log.error("%s", error)
+        sys.exit(getattr(error, "exit_code", EXIT_WRONG_USE))
+
+
+def _wanted(options: Any) -> list[Protocol]:
+    return list(Protocol) if options.protocol == "both" else [Protocol(options.protocol)]
+
+
+def _prepare(environment: Any, **_: Any) -> None:
+    """Before each test run: who runs, and what they send."""
+    options = environment.parsed_options
+    wanted = _wanted(options)
+    TritonHttpUser.weight = int(Protocol.HTTP in wanted)
+    TritonGrpcUser.weight = int(Protocol.GRPC in wanted)
+    if isinstance(environment.runner, MasterRunner) and not options.processes:
+        return  # its workers call this too, and perhaps only they reach the target
+    try:
+        environment.triton = _traffic(options, environment.host or DEFAULT_HOST, wanted)
+    except (BenchError, ValueError) as error:
+        _log.error("%s", error)
+        environment.process_exit_code = getattr(error, "exit_code", EXIT_WRONG_USE)
+        runner = environment.runner
+        gevent.spawn(runner.quit if options.headless else runner.stop)  # not from within its own start
+
+
+def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
+    flags = Flags()
+    batch = flags.one("--batch", str(options.batch), integers(1, 4096), 1)
+    height, width = flags.read("--image", options.image, image_size, (224, 224))
+    flags.check()
+    target = target_of(host, options.grpc_host or None, None)
+    triton = Triton(target)
+    metadata, config = triton.metadata(options.model), triton.config(options.model)
+    triton.close()
+    limit = max(1, int(config.get("max_batch_size", 0)))
+    if batch > limit:
+        raise WrongUse([f"--batch {batch}: over the model's maximum; allowed: 1 to {limit}"])
+    makers = {
+        protocol: LaneMaker(
+            Order(
+                http_url=target.http_url,
+                grpc_address=target.grpc_address or "",
+                model=options.model,
+                metadata=metadata,
+                max_batch=int(config.get("max_batch_size", 0)),
+                protocol=protocol,
+                batch=batch,
+                shared_memory=SharedMemory.NONE,
+                image_height=height,
+                image_width=width,
+            )
+        )
+        for protocol in wanted
+    }
+    name = f"{options.model} batch {batch}"
+    return Traffic(
+        lambda protocol: makers[protocol].connect(protocol), _open_session(), name, whole_trial=False
+    )
+
+
+def _open_session() -> Session:
+    session = Session()
+    session.gate.set()
+    return session

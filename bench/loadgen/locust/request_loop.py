@@ -1,0 +1,138 @@
+"""What the users of one load-generating process share during a trial: requests, checks, the record.
+
+The loops live here and not in the Locust users, so that a request costs the exchange itself, one
+check of the answer's frame, and four appends.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from gevent.event import Event
+
+from bench.core.samples import Outcome, Samples
+from bench.loadgen.locust.connections import Lane
+from bench.loadgen.pacing import Alarm, Tape
+from bench.protocols.gevent_socket import Reply
+
+# Each different message is kept once; a server that puts a serial number in its errors ends here.
+_MOST_MESSAGES = 100
+
+
+class Recorder:
+    """Four columns that grow by appending: 150 ns a value, exact, nothing lost."""
+
+    def __init__(self) -> None:
+        self.intended_ns = array("q")
+        self.sent_ns = array("q")
+        self.done_ns = array("q")
+        self.outcome = array("q")
+        self.errors: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def add(self, intended_ns: int, sent_ns: int, done_ns: int, outcome: int) -> None:
+        self.intended_ns.append(intended_ns)
+        self.sent_ns.append(sent_ns)
+        self.done_ns.append(done_ns)
+        self.outcome.append(outcome)
+
+    def fail(self, message: str) -> None:
+        known = message in self.errors or len(self.errors) < _MOST_MESSAGES
+        self.errors[message if known else "other messages"] += 1
+
+    def samples(self) -> Samples:
+        columns = (self.intended_ns, self.sent_ns, self.done_ns, self.outcome)
+        return Samples.merge([Samples(*(np.array(column, dtype=np.int64) for column in columns))])
+
+
+@dataclass(slots=True)
+class Session:
+    """`check_every`: the values of one answer in so many are compared; 0: never."""
+
+    check_every: int = 0
+    tape: Tape | None = None
+    recorder: Recorder = field(default_factory=Recorder)
+    gate: Event = field(default_factory=Event)  # opens when the trial starts
+    end_ns: int | None = None  # closed loop: no request is started from here on
+    values_checked: int = 0
+    first_checks: int = 3  # answers whose values are compared whatever `check_every` says
+    in_flight: int = 0
+    last_error: str = ""
+    _answers: int = 0
+
+    def run(self, lane: Lane) -> None:
+        """All requests of one user. Ends by itself; a kill while a request is under way is recorded."""
+        self.gate.wait()
+        if self.tape is None:
+            self._closed_loop(lane)
+        else:
+            self._open_loop(lane, self.tape)
+
+    def request(self, lane: Lane, intended_ns: int | None) -> Reply:
+        """One request. `intended_ns` None: it is intended when it is sent (closed loop)."""
+        started_ns = time.monotonic_ns()
+        self.in_flight += 1
+        try:
+            reply = lane.exchange()
+        except BaseException:  # killed in flight: planned, sent, unanswered
+            due_ns = started_ns if intended_ns is None else intended_ns
+            self.recorder.add(due_ns, started_ns, time.monotonic_ns(), Outcome.UNFINISHED)
+            raise
+        finally:
+            self.in_flight -= 1
+        outcome = reply.outcome or self._judge(lane, reply)
+        sent_ns = reply.sent_ns
+        self.recorder.add(sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, outcome)
+        if reply.outcome:
+            self._fail(reply.error)
+        return reply
+
+    def is_settled(self) -> bool:
+        """After the end: nothing in flight, and nothing due that nobody has sent."""
+        if self.end_ns is None or time.monotonic_ns() < self.end_ns or self.in_flight:
+            return False
+        return self.tape is None or not self.tape.untaken_before(self.end_ns)
+
+    def _fail(self, message: str) -> None:
+        self.last_error = message
+        self.recorder.fail(message)
+
+    def _closed_loop(self, lane: Lane) -> None:
+        while self.end_ns is None or time.monotonic_ns() < self.end_ns:
+            self.request(lane, None)
+
+    def _open_loop(self, lane: Lane, tape: Tape) -> None:
+        alarm = Alarm()
+        try:
+            for due_ns in self._arrivals(tape):
+                alarm.wait_until(due_ns)
+                if self.end_ns is not None and due_ns >= self.end_ns:
+                    return
+                self.request(lane, due_ns)
+        finally:
+            alarm.close()
+
+    def _arrivals(self, tape: Tape) -> Iterator[int]:
+        while (due_ns := tape.take()) is not None:
+            yield due_ns
+
+    def _judge(self, lane: Lane, reply: Reply) -> int:
+        wrong = lane.wrong(reply)
+        self._answers += 1
+        due = self.check_every and (
+            self._answers <= self.first_checks or self._answers % self.check_every == 0
+        )
+        if not wrong and due:
+            self.values_checked += 1
+            wrong = lane.wrong_values(reply)
+        if not wrong:
+            return Outcome.OK
+        self._fail(wrong)
+        return Outcome.WRONG_ANSWER

@@ -1,0 +1,79 @@
+"""The time line of a Locust trial: waiting on it, showing it go by, and ending it when enough is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bench.analysis.distributions import student_t_quantile
+from bench.analysis.stats import samples_needed
+from bench.core.trial import Live
+from bench.loadgen.locust.worker import Worker
+
+# A closed loop's window opens, and closes, once every user has had an answer, or after this long anyway.
+_SLOWEST_S = 60.0
+
+
+class TrialClock:
+    """Waits on the trial's time line, showing it as it goes by."""
+
+    def __init__(self, start_ns: int, workers: Sequence[Worker], on_live: Callable[[Live], None]) -> None:
+        self._start_ns, self._workers, self._on_live = start_ns, workers, on_live
+        self._last = (start_ns, 0)
+        self._marks: list[tuple[float, int]] = []
+
+    @property
+    def requests(self) -> int:
+        """Ended so far, as the workers last told."""
+        return sum(worker.live.get("requests", 0) for worker in self._workers)
+
+    def wait(self, at_s: float, until: int = 0) -> None:
+        """Until `at_s` after the start and that many requests have ended (or a limit)."""
+        while True:
+            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
+            requests = self.requests
+            enough = requests >= until or seconds > at_s + _SLOWEST_S
+            if seconds >= at_s and enough:
+                return
+            if not any(worker.alive for worker in self._workers):
+                return  # every worker is lost: the end of the trial says so
+            self._show(seconds, requests)
+            time.sleep(max(0.0, min(0.25, at_s - seconds) if seconds < at_s else 0.05))
+
+    def wait_until_tight(self, from_s: float, at_most_s: float, percent: float) -> None:
+        """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
+        while True:
+            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
+            if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
+                return
+            marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
+            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent) and is_tight(marks):
+                return
+            self.wait(min(seconds + 0.5, at_most_s))
+
+    def _show(self, seconds: float, requests: int) -> None:
+        now_ns = time.monotonic_ns()
+        then_ns, before = self._last
+        if now_ns - then_ns < 200_000_000 or seconds < 0:
+            return
+        rate = (requests - before) / (now_ns - then_ns) * 1e9
+        self._last = (now_ns, requests)
+        self._marks.append((seconds, requests))
+        p99 = max((worker.live.get("p99_ns", 0.0) for worker in self._workers), default=0.0)
+        self._on_live(Live(seconds, requests, rate, p99))
+
+
+def is_tight(marks: Sequence[tuple[float, int]], within: float = 0.03) -> bool:
+    """Whether the mean rate of (seconds, requests so far) is known to a share of itself, at 95 %.
+
+    Means of ten spans, Student's t: spans of many requests each are nearly independent.
+    """
+    edges = np.linspace(0, len(marks) - 1, 11).astype(int)
+    if len(set(edges)) < len(edges):
+        return False
+    seconds, requests = (np.array([marks[i][k] for i in edges]) for k in (0, 1))
+    rates = np.diff(requests) / np.diff(seconds)
+    half_width = student_t_quantile(0.975, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates))
+    return bool(half_width <= within * rates.mean())

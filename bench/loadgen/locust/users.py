@@ -1,0 +1,84 @@
+"""Locust users for Triton, over HTTP and over gRPC.
+
+A user owns one connection. What it sends, checks and records is its process's `Session`, found at
+`environment.triton`. Inside `bench` a user's one task is the whole trial, so Locust's loop and
+events cost nothing a request; under plain `locust -f` a task is one request and fires its event.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from locust import User, task
+from locust.exception import StopUser
+
+from bench.core.cell import Protocol
+from bench.core.samples import Outcome
+from bench.loadgen.locust.connections import Lane
+from bench.loadgen.locust.request_loop import Session
+
+Connect = Callable[[Protocol], Lane]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What `environment.triton` holds: how a user connects, and the session it works for."""
+
+    connect: Connect
+    session: Session
+    name: str  # of the request in Locust's tables
+    whole_trial: bool  # a task is all requests of a trial, without Locust's events
+
+
+class RequestFailed(Exception):
+    """A failed request, as Locust's tables want it."""
+
+
+class TritonUser(User):  # type: ignore[misc]  # Locust has no types
+    abstract = True
+    protocol: ClassVar[Protocol]
+
+    def on_start(self) -> None:
+        self.traffic: Traffic = self.environment.triton
+        self.lane = self.traffic.connect(self.protocol)
+
+    def on_stop(self) -> None:
+        self.lane.close()
+
+    @task  # type: ignore[untyped-decorator]
+    def infer(self) -> None:
+        """One request, or all of a trial."""
+        if self.traffic.whole_trial:
+            self.traffic.session.run(self.lane)
+            raise StopUser
+        self._one_request()
+
+    def _one_request(self) -> None:
+        started = time.time()
+        recorder = self.traffic.session.recorder
+        reply = self.traffic.session.request(self.lane, None)
+        failed = recorder.outcome[-1] != Outcome.OK
+        self.environment.events.request.fire(
+            request_type=self.protocol.upper(),
+            name=self.traffic.name,
+            start_time=started,
+            response_time=(reply.done_ns - reply.sent_ns) / 1e6,
+            response_length=self.lane.answer_bytes(reply),
+            exception=RequestFailed(self.traffic.session.last_error) if failed else None,
+            context={},
+        )
+
+
+class TritonHttpUser(TritonUser):
+    protocol = Protocol.HTTP
+
+
+class TritonGrpcUser(TritonUser):
+    protocol = Protocol.GRPC
+
+
+def user_class(protocol: Protocol) -> type[TritonUser]:
+    return TritonHttpUser if protocol is Protocol.HTTP else TritonGrpcUser

@@ -1,0 +1,69 @@
+"""A load-generating process as the engine sees it, wherever it runs, and the crew that all of them make."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.core.errors import ToolError
+from bench.core.samples import Samples
+from bench.loadgen.locust.clock_sync import ClockMap
+from bench.loadgen.locust.connections import Order
+
+
+class Worker(Protocol):
+    """Takes commands and gives events, as listed in `worker_process`. Moments are of our clock."""
+
+    live: dict[str, Any]  # what it last told of a trial under way
+
+    @property
+    def pid(self) -> int | None: ...  # on this host; None: on another one
+    @property
+    def name(self) -> str: ...
+    @property
+    def clock(self) -> ClockMap | None: ...  # None: it shares ours
+    @property
+    def alive(self) -> bool: ...
+    def say(self, **command: Any) -> None: ...
+    def expect(self, kind: str, timeout_s: float) -> dict[str, Any]: ...
+    def samples(self, order: Order) -> Samples: ...
+    def cpu_s(self) -> float: ...
+    def rss_bytes(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Crew(Protocol):
+    """Workers for one trial after another."""
+
+    def ready(self, count: int) -> list[Any]: ...  # of Worker; fewer where no more can be had
+    def discard(self) -> None: ...  # after a trial that broke off, no worker is in a known state
+    def close(self) -> None: ...
+    @property
+    def pids(self) -> tuple[int, ...]: ...  # on this host
+
+
+class Inbox:
+    """Events of one worker, in order."""
+
+    def __init__(self, log: Path, why_ended: Callable[[], str]) -> None:
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._log, self._why_ended = log, why_ended
+
+    def put(self, event: dict[str, Any]) -> None:
+        self._events.put(event)
+
+    def expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
+        """The next event of that kind. Raises ToolError when it does not come."""
+        try:
+            event = self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            raise ToolError(
+                f"A Locust worker gave no {kind!r} within {timeout_s:g} s. Its log: {self._log}."
+            ) from None
+        if kind not in event:
+            reason = event.get("error", {}).get("message", self._why_ended())
+            raise ToolError(f"A Locust worker failed: {reason}. Its log: {self._log}.")
+        body: dict[str, Any] = event[kind]
+        return body

@@ -1,0 +1,294 @@
+"""The second engine: one load level of perf_analyzer, as a trial.
+
+perf_analyzer runs three windows over warm-up, window and tail. Ours lies inside them, from one reading
+of the server's counters to another, so it means what it means with the other engine; requests come from
+the profile export. docs/perf_analyzer.md tells what it counts differently.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.core.errors import ToolError, Unreachable
+from bench.core.samples import Window
+from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.loadgen.perf_analyzer import export as export
+from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
+from bench.loadgen.perf_analyzer.command import (
+    Files,
+    command,
+    masked,
+    tape,
+    without_secrets,
+    write_inputs,
+    write_intervals,
+)
+from bench.loadgen.perf_analyzer.failures import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, explain
+from bench.loadgen.perf_analyzer.findings import Facts, findings
+from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
+from bench.server.control import Snapshot
+from bench.server.fleet import control_of, service_of
+
+OnLive = Callable[[Live], None]
+
+_START_S = 0.5  # it reads its input, asks for the model's metadata, starts its threads
+_TAIL_S = 0.5  # closed loop: only so that the window ends before the load does
+_MOST_TAIL_S = 5.0
+_POLL_NS = 50_000_000
+_LIVE_EVERY_NS = 1_000_000_000
+_END_S = 30.0  # after the load: answers in flight, the report, the export
+_STRETCHES = (1, 4, 16)  # when a window saw no answer, all of it again, that much longer
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Of one attempt, in seconds."""
+
+    warmup_s: float
+    duration_s: float
+    tail_s: float  # the export has no answer that comes after it
+
+    @classmethod
+    def of(cls, plan: Plan, stretch: int) -> Timing:
+        open_loop = plan.cell.load.is_open_loop
+        tail_s = min(plan.drain_s, _MOST_TAIL_S, 1 + 0.2 * plan.duration_s) if open_loop else _TAIL_S
+        return cls(plan.warmup_s * stretch, plan.duration_s * stretch, tail_s * stretch)
+
+    @property
+    def span_s(self) -> float:
+        return _START_S + self.warmup_s + self.duration_s + self.tail_s
+
+
+def engine(tool: PerfAnalyzer, folder: Path) -> Callable[[Plan, Target, Served, OnLive], Trial]:
+    """`measure` with this binary and scratch folder: what a sweep calls an engine."""
+
+    def measured(plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
+        return measure(plan, target, served, tool, folder=folder, on_live=on_live)
+
+    return measured
+
+
+class _TooShort(Exception):
+    """A window without an answer: perf_analyzer gives no numbers then."""
+
+
+def measure(
+    plan: Plan,
+    target: Target,
+    served: Served,
+    tool: PerfAnalyzer,
+    *,
+    folder: Path,
+    on_live: OnLive = lambda _: None,
+) -> Trial:
+    """One trial of `plan.cell`; scratch files go below `folder` and are removed.
+
+    Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
+    """
+    for stretch in _STRETCHES:
+        with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=folder) as scratch:
+            attempt = _Attempt(plan, target, served, tool, Files(Path(scratch)), stretch, on_live)
+            try:
+                return attempt.run()
+            except _TooShort:
+                continue
+    raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
+
+
+class _Attempt:
+    """One process, from its files to a trial."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        served: Served,
+        tool: PerfAnalyzer,
+        files: Files,
+        stretch: int,
+        on_live: OnLive,
+    ) -> None:
+        self._plan, self._target, self._tool, self._files = plan, target, tool, files
+        self._timing = Timing.of(plan, stretch)
+        self._stretch = stretch
+        self._on_live = on_live
+        request_bytes = write_inputs(plan, served, files)
+        self._words = command(tool.binary, plan, target, served, files, self._timing.span_s, request_bytes)
+        self._memory_limit_bytes = memory_limit_bytes(plan, request_bytes)
+        self._due_ns = tape(plan, self._timing.span_s + 5) if plan.cell.load.is_open_loop else None
+        if self._due_ns is not None:
+            write_intervals(self._due_ns, files)
+        self._control = control_of(service_of(target, plan.cell.load.protocol))
+
+    def run(self) -> Trial:
+        """Raises _TooShort when the window was too short for this server."""
+        try:
+            before = self._statistics()
+            offset_ns = _epoch_offset_ns()
+            with self._process() as process:
+                opened = self._open(process, before)
+                cpu_s = process.cpu_s()
+                closed = self._close(process, before, opened)
+                cpu_s = process.cpu_s() - cpu_s
+                self._end(process)
+                level = self._level(process, before)
+                return self._trial(process, level, opened, closed, cpu_s, offset_ns)
+        finally:
+            self._control.close()
+
+    def _process(self) -> Process:
+        return Process(self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes)
+
+    def _open(self, process: Process, before: Snapshot) -> Snapshot:
+        """The window opens after the warm-up, once every user has had an answer."""
+        open_ns = process.started_ns + int((_START_S + self._timing.warmup_s) * 1e9)
+        late_ns = self._close_ns(process) - int(self._timing.duration_s / 2 * 1e9)
+        users = self._plan.cell.load.concurrency or 1
+        while True:
+            if process.wait(max(open_ns, time.monotonic_ns() + _POLL_NS)):
+                raise self._failure(process, before)
+            now = self._statistics()
+            if (now - before).success_count >= users:
+                return now
+            if now.at_ns > late_ns:
+                raise _TooShort
+
+    def _close(self, process: Process, before: Snapshot, opened: Snapshot) -> Snapshot:
+        close_ns = min(self._close_ns(process), opened.at_ns + int(self._timing.duration_s * 1e9))
+        latest = opened
+        while not process.wait(min(close_ns, time.monotonic_ns() + _LIVE_EVERY_NS)):
+            now = self._statistics()
+            if now.at_ns >= close_ns:
+                return now
+            self._show(process, before, latest, now)
+            latest = now
+        raise self._failure(process, before)
+
+    def _close_ns(self, process: Process) -> int:
+        return process.started_ns + int((self._timing.span_s - self._timing.tail_s) * 1e9)
+
+    def _show(self, process: Process, before: Snapshot, latest: Snapshot, now: Snapshot) -> None:
+        self._on_live(
+            Live(
+                seconds=(now.at_ns - process.started_ns) / 1e9,
+                requests=(now - before).success_count,
+                rate_per_s=(now - latest).success_count / ((now.at_ns - latest.at_ns) / 1e9),
+                p99_ns=0.0,
+            )
+        )
+
+    def _end(self, process: Process) -> None:
+        until_ns = process.started_ns + int((self._timing.span_s + _END_S) * 1e9)
+        if not process.wait(until_ns):
+            raise ToolError(
+                f"perf_analyzer was killed: {_END_S:g} s after its load it still waited for answers or wrote "
+                "its export. Take a smaller load, or raise what the server can do."
+            )
+
+    def _level(self, process: Process, before: Snapshot) -> export.Level:
+        if process.code not in (0, EXIT_UNSTABLE) or not self._files.export.exists():
+            raise self._failure(process, before)
+        with self._files.export.open("rb") as file:
+            return export.read_export(iter(lambda: file.read(_CHUNK), b""))[-1]
+
+    def _failure(self, process: Process, before: Snapshot) -> Exception:
+        """Why it ended without numbers."""
+        code = process.code or 0
+        if code == EXIT_EMPTY_WINDOW:
+            return _TooShort()
+        stdout, stderr = (without_secrets(text, self._target) for text in process.output())
+        error = explain(code, f"{stderr}\n{stdout}", shlex.join(masked(self._words, self._target)))
+        try:
+            counts = self._statistics() - before
+        except Unreachable as gone:
+            return Unreachable(
+                f"The server went away during the trial. {gone} perf_analyzer's account: {error}"
+            )
+        requests = counts.success_count + counts.fail_count
+        return (
+            type(error)(f"{error} (The server had counted {requests} requests by then.)")
+            if requests
+            else error
+        )
+
+    def _statistics(self) -> Snapshot:
+        return self._control.statistics(self._plan.cell.server.model)
+
+    def _trial(
+        self,
+        process: Process,
+        level: export.Level,
+        opened: Snapshot,
+        closed: Snapshot,
+        cpu_s: float,
+        offset_ns: int,
+    ) -> Trial:
+        start_ns, *_, end_ns = (at - offset_ns for at in level.boundaries_ns)
+        window = Window(opened.at_ns, min(closed.at_ns, end_ns))
+        stdout, stderr = (without_secrets(text, self._target) for text in process.output())
+        row = self._row()
+        facts = Facts(
+            plan=self._plan,
+            tool=self._tool,
+            level=level,
+            window=Window(window.start_ns + offset_ns, window.end_ns + offset_ns),
+            code=process.code or 0,
+            row=row,
+            said=stdout + "\n" + stderr,
+            tail_s=self._timing.tail_s,
+            due=self._due(window.start_ns - start_ns, window.end_ns - start_ns),
+            stretch=self._stretch,
+            clock_moved_ns=_epoch_offset_ns() - offset_ns,
+            max_rss_bytes=process.max_rss_bytes,
+        )
+        return Trial(
+            plan=self._plan,
+            window=window,
+            samples=level.samples(offset_ns),
+            errors={},
+            generator=Generator(workers=1, cpu_s=(max(0.0, cpu_s),), max_rss_bytes=process.max_rss_bytes),
+            counters=closed - opened,
+            planned=self._due(0, window.end_ns - start_ns),
+            findings=findings(facts),
+            engine={
+                "name": "perf_analyzer",
+                "version": self._tool.version,
+                "origin": self._tool.origin,
+                "sha256": self._tool.sha256,
+                "command": shlex.join(masked(self._words, self._target)),
+                "exit_code": str(process.code),
+                "csv": json.dumps(row),
+                "stdout": stdout,
+                "stderr": stderr,
+            },
+        )
+
+    def _due(self, from_ns: int, to_ns: int) -> int | None:
+        """Arrivals of the tape between two times after the load's start; None in a closed loop."""
+        tape_ns = self._due_ns
+        return None if tape_ns is None else int(((tape_ns >= from_ns) & (tape_ns < to_ns)).sum())
+
+    def _row(self) -> dict[str, str]:
+        """The CSV's row: its client/server split, in microseconds. {} when it wrote none (unstable)."""
+        if not self._files.report.exists():
+            return {}
+        rows = export.read_csv(self._files.report.read_text())
+        return rows[-1] if rows else {}
+
+
+def _epoch_offset_ns() -> int:
+    """Epoch clock minus monotonic clock; of several readings the least disturbed."""
+    readings = []
+    for _ in range(9):
+        before = time.monotonic_ns()
+        epoch = time.time_ns()
+        after = time.monotonic_ns()
+        readings.append((after - before, epoch - (before + after) // 2))
+    return min(readings)[1]

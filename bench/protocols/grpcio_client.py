@@ -1,0 +1,116 @@
+"""Unary gRPC through grpcio: for TLS, and as the oracle of `bench.protocols.grpc`. Four times its CPU.
+
+Under gevent every call in flight parks one thread of the hub's pool, ten by default: more calls than
+that wait in line behind each other and the times measured are the pool's. So `prepare_gevent` must
+run first, before any channel. `tritonclient.grpc.InferenceServerClient` is not used: its finalizer
+can hang the process at exit.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.core.samples import Outcome
+from bench.protocols.gevent_socket import Reply
+from bench.protocols.http2_frames import INFER
+
+_SPARE_THREADS = 16  # name resolution, and grpcio's own
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # else all users of a process share one socket
+    ("grpc.enable_retries", 0),  # a retried failure would be counted as a slow success
+]
+# What grpcio says when UNAVAILABLE is its own finding; a server that says so has words of its own.
+_TRANSPORT = (
+    "failed to connect",
+    "socket closed",
+    "connection re",
+    "recvmsg",
+    "goaway",
+    "dns resolution",
+    "tls",
+)
+
+_is_prepared = False
+
+
+def prepare_gevent(users: int) -> None:
+    """Once a process that uses gevent, before its first channel; later calls only widen the pool."""
+    global _is_prepared
+    import gevent
+    from grpc.experimental import gevent as grpc_gevent
+
+    pool = gevent.get_hub().threadpool
+    pool.maxsize = max(pool.maxsize, users + _SPARE_THREADS)
+    if not _is_prepared:
+        grpc_gevent.init_gevent()
+        _is_prepared = True
+
+
+class GrpcioConnection:
+    """The interface of `grpc.GrpcConnection`. `certificates`: PEM file of authorities to trust."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        method: str = INFER,
+        timeout_s: float,
+        metadata: tuple[tuple[str, str], ...] = (),
+        secure: bool = False,
+        certificates: Path | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._metadata = tuple((name.lower(), value) for name, value in metadata)
+        self._channel = _channel(address, secure, certificates)
+        # No serializers: bytes in, bytes out.
+        self._call = self._channel.unary_unary(method)
+        self._reply = Reply()
+
+    def connect(self) -> str:
+        """Connect now. Returns why not, or ""."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=self._timeout_s)
+        except grpc.FutureTimeoutError:
+            return f"not connected within {self._timeout_s:g} s"
+        return ""
+
+    def exchange(self, message: bytes) -> Reply:
+        """One call; the reply's body is the response message. A failure is told, never raised."""
+        reply = self._reply
+        reply.error, reply.outcome = "", Outcome.OK
+        reply.sent_ns = time.monotonic_ns()
+        try:
+            answer = self._call(message, timeout=self._timeout_s, metadata=self._metadata)
+            reply.done_ns = time.monotonic_ns()
+            reply.body = memoryview(answer)
+        except grpc.RpcError as error:
+            reply.done_ns = time.monotonic_ns()
+            reply.body = memoryview(b"")
+            reply.outcome, reply.error = _told(error)
+        return reply
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _channel(address: str, secure: bool, certificates: Path | None) -> Any:
+    if not secure:
+        return grpc.insecure_channel(address, options=_OPTIONS)
+    roots = certificates.read_bytes() if certificates else None
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+
+
+def _told(error: Any) -> tuple[int, str]:
+    code, details = error.code(), error.details() or ""
+    told = f"{details} ({code.name})" if details else code.name
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Outcome.TIMEOUT, told
+    if code is grpc.StatusCode.UNAVAILABLE and any(known in details.lower() for known in _TRANSPORT):
+        return Outcome.CONNECTION, told
+    return Outcome.SERVER_ERROR, told

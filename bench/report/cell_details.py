@@ -1,0 +1,160 @@
+"""What a cell's own page shows: its trials over time, its tail, and what the server executed.
+
+Bounded in size whatever the number of samples: bins for time, a fixed ladder for percentiles.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.checks import judge
+from bench.analysis.stats import nearest_rank, samples_needed
+from bench.analysis.summary import summarize
+from bench.core.findings import Severity
+from bench.core.samples import Samples
+from bench.core.trial import Trial
+
+MOST_BINS = 60
+_LEAST_BINS = 12
+_A_BIN = 8  # requests, at least, on average: with fewer, a rate over time is noise
+# The tail's steps, as 1 / (1 - p): 1 is the median of nothing, 100 is p99, 1000 is p99.9.
+STEPS = tuple(m * 10**e for e in range(6) for m in (1, 1.5, 2, 3, 5, 7))
+_NOT_SHOWN = ("throttle_reasons", "energy_j", "processes")
+
+Floats = NDArray[np.float64]
+Json = dict[str, Any]
+
+
+def detail(trials: Sequence[Trial], series_of: Sequence[int], bins: int = MOST_BINS) -> Json:
+    """Of one cell. `series_of`: positions of the trials whose time series are wanted, `bins` long."""
+    summaries = [summarize(trial) for trial in trials]
+    response = np.sort(np.concatenate([s.latencies_ns for s in summaries]))
+    service = np.sort(np.concatenate([s.service_ns for s in summaries]))
+    return {
+        "ladder": ladder(response, service),
+        "series": [{"repeat": trials[i].plan.repeat, **time_series(trials[i], bins)} for i in series_of],
+        "findings": _findings(trials),
+        "errors": _errors(trials),
+        "engine": dict(trials[0].engine),
+    }
+
+
+def median_trial(trials: Sequence[Trial]) -> int:
+    """The position of the trial whose throughput is in the middle."""
+    rates = [summarize(trial).throughput_req_per_s for trial in trials]
+    return int(np.argsort(rates)[len(rates) // 2])
+
+
+def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Json:
+    """Response and service time in ms up the percentiles; `carried`: how many steps n is enough for."""
+    n = len(response_ns)
+    steps = [step for step in STEPS if step <= n]
+    percents = [100 * (1 - 1 / step) for step in steps]
+    return {
+        "n": n,
+        "steps": steps,
+        "response_ms": [_short(nearest_rank(response_ns, p) / 1e6) for p in percents],
+        # Requests that were never sent have no service time: there may be none at all.
+        "service_ms": [
+            _short(nearest_rank(service_ns, p) / 1e6) if len(service_ns) else None for p in percents
+        ],
+        "carried": sum(n >= samples_needed(p) for p in percents),
+    }
+
+
+def time_series(trial: Trial, bins: int = MOST_BINS) -> Json:
+    """Columns over at most `bins` of equal width, seconds since the trial's start; None: an empty one."""
+    samples, window = trial.samples, trial.window
+    if not len(samples):
+        return {"t": [], "window": [0, window.seconds], "lines": {}}
+    start = int(min(samples.intended_ns.min(), window.start_ns))
+    end = int(max(np.quantile(samples.done_ns, 0.999), window.end_ns)) + 1
+    bins = max(min(bins, _LEAST_BINS), min(bins, len(samples) // _A_BIN))
+    edges = np.linspace(start, end, bins + 1)
+    width_s = (end - start) / bins / 1e9
+    lines = {**_load_lines(samples, edges, width_s), **_machine_lines(trial, edges)}
+    return {
+        "t": _shorts((edges[:-1] + edges[1:]) / 2e9 - start / 1e9),
+        "window": [_short((window.start_ns - start) / 1e9), _short((window.end_ns - start) / 1e9)],
+        "lines": {name: _shorts(values) for name, values in lines.items()},
+    }
+
+
+def _load_lines(samples: Samples, edges: Floats, width_s: float) -> dict[str, Floats]:
+    good, failed = samples.good(), samples.failed()
+    begun = np.searchsorted(np.sort(samples.intended_ns), edges[:-1])
+    ended = np.searchsorted(np.sort(samples.done_ns), edges[:-1])
+    p50, p99 = _percentiles(good, edges)
+    return {
+        "asked_per_s": _counts(samples.intended_ns, edges) / width_s,
+        "sent_per_s": _counts(samples.sent_ns, edges) / width_s,
+        "done_per_s": _counts(good.done_ns, edges) / width_s,
+        "errors_per_s": _counts(failed.done_ns, edges) / width_s,
+        "in_flight": (begun - ended).astype(np.float64),
+        "p50_ms": p50,
+        "p99_ms": p99,
+    }
+
+
+def _counts(at_ns: NDArray[np.int64], edges: Floats) -> Floats:
+    return np.histogram(at_ns, edges)[0].astype(np.float64)
+
+
+def _percentiles(good: Samples, edges: Floats) -> tuple[Floats, Floats]:
+    """Median and p99 of the requests that ended in each bin (with few of them, p99 is the slowest)."""
+    order = np.argsort(good.done_ns, kind="stable")
+    cuts = np.searchsorted(good.done_ns[order], edges)
+    taken = good.response_ns[order]
+    found = np.full((2, len(edges) - 1), np.nan)
+    for i, (low, high) in enumerate(itertools.pairwise(cuts)):
+        if high > low:
+            part = np.sort(taken[low:high])
+            found[:, i] = nearest_rank(part, 50) / 1e6, nearest_rank(part, 99) / 1e6
+    return found[0], found[1]
+
+
+def _machine_lines(trial: Trial, edges: Floats) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+    for name, rows in trial.machine.items():
+        if not rows or name.endswith(_NOT_SHOWN):
+            continue
+        at, values = np.array(rows, dtype=np.float64).T
+        where = np.searchsorted(edges, at, side="right") - 1
+        inside = (where >= 0) & (where < len(edges) - 1)
+        sums = np.bincount(where[inside], values[inside], minlength=len(edges) - 1)
+        counts = np.bincount(where[inside], minlength=len(edges) - 1)
+        found[name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return found
+
+
+def _findings(trials: Sequence[Trial]) -> list[Json]:
+    """Each code once, as first seen, with the repeats that have it; the most severe first."""
+    found: dict[tuple[Severity, str], Json] = {}
+    for trial in trials:
+        for finding in judge(trial):
+            entry = found.setdefault((finding.severity, finding.code), {**asdict(finding), "repeats": []})
+            entry["repeats"].append(trial.plan.repeat)
+    order = list(Severity)
+    return [found[key] for key in sorted(found, key=lambda key: order.index(key[0]))]
+
+
+def _errors(trials: Sequence[Trial]) -> Mapping[str, int]:
+    total: dict[str, int] = {}
+    for trial in trials:
+        for message, count in trial.errors.items():
+            total[message] = total.get(message, 0) + count
+    return dict(sorted(total.items(), key=lambda item: -item[1])[:20])
+
+
+def _short(value: float) -> float | None:
+    return None if np.isnan(value) else float(f"{value:.4g}")
+
+
+def _shorts(values: Floats) -> list[float | None]:
+    return [_short(float(value)) for value in values]

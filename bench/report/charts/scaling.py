@@ -1,0 +1,281 @@
+"""Rows to Plotly figures against load, batch and instances, as plain dictionaries (see `encoding`).
+
+A figure is an id and variants, between which the page switches: each a label, traces and a layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.capacity_models import BatchModel, fit_batches, fit_usl, measured_knee
+from bench.analysis.cell_row import PERCENTS, load_text
+from bench.core.units import significant
+from bench.report.charts.limits import with_limits
+from bench.report.charts.style import (
+    NEUTRAL,
+    Entry,
+    Json,
+    Keys,
+    grouped,
+    ideal,
+    line,
+    measured,
+    server,
+    throughput_whiskers,
+    whiskers,
+)
+
+
+def tradeoff(entries: Sequence[Entry], keys: Keys) -> Json:
+    """Throughput against a percentile of latency; one variant a percentile."""
+    return {"id": "tradeoff", "variants": [_tradeoff(entries, keys, percent) for percent in PERCENTS]}
+
+
+def _tradeoff(entries: Sequence[Entry], keys: Keys, percent: float) -> Json:
+    shown = [entry for entry in measured(entries) if entry.row.latency_ms(percent) is not None]
+    levels = {(server(e), e.row.instances, e.row.batch, e.row.level) for e in shown}
+    # A line runs along the load; where each has but one, along the batch.
+    along_load = len(levels) > len({found[:3] for found in levels})
+    groups = grouped(shown, lambda e: (e.row.instances or 0, e.row.batch if along_load else e.row.level))
+    return {
+        "label": f"p{percent:g}",
+        "data": [_tradeoff_line(group, keys, percent) for group in groups],
+        "layout": {
+            "xaxis": {"type": "log", "title": {"text": f"p{percent:g} response time, ms (log)"}},
+            "yaxis": {"title": {"text": "throughput, img/s"}, "rangemode": "tozero"},
+        },
+    }
+
+
+def _tradeoff_line(group: Sequence[Entry], keys: Keys, percent: float) -> Json:
+    points = sorted(group, key=lambda e: (e.row.level, e.row.batch))
+    colour = keys.colour(points[0].row.instances)
+    x = [p.row.latency_ms(percent) for p in points]
+    drawn = _throughput_line(points, keys, x)
+    if percent in (50.0, 99.0):
+        name = f"latency_p{percent:g}_ms"
+        bounds = [
+            (getattr(p.row, f"{name}_low"), v, getattr(p.row, f"{name}_high"))
+            for p, v in zip(points, x, strict=True)
+        ]
+        drawn["error_x"] = whiskers(bounds, colour)
+    return drawn
+
+
+def _throughput_line(points: Sequence[Entry], keys: Keys, x: Sequence[Any]) -> Json:
+    drawn = line(points, keys, x, [p.row.throughput_img_per_s for p in points])
+    drawn["error_y"] = throughput_whiskers(points, keys.colour(points[0].row.instances))
+    return drawn
+
+
+def best_over_load(entries: Sequence[Entry]) -> list[Entry]:
+    """Of each server, protocol, engine and batch, the load with the most throughput; VALID ones first."""
+    best: dict[Any, Entry] = {}
+    for entry in measured(entries):
+        key = (server(entry), entry.row.instances, entry.row.batch)
+        if key not in best or _merit(entry) > _merit(best[key]):
+            best[key] = entry
+    return list(best.values())
+
+
+def _merit(entry: Entry) -> tuple[bool, float]:
+    return entry.row.verdict == "VALID", entry.row.throughput_img_per_s or 0.0
+
+
+def against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Throughput against batch, a line an instance count; the best load of each, and its limits."""
+    if len(keys.batches) < 2:
+        return None
+    data, best = [], best_over_load(entries)
+    for group in grouped(best, lambda e: e.row.instances or 0):
+        points = sorted(group, key=lambda e: e.row.batch)
+        data.append(_throughput_line(points, keys, [p.row.batch for p in points]))
+    figure = _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
+    return with_limits(figure, best, keys)
+
+
+def against_instances(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Throughput against instances, a line a batch; dotted: as many times more as there are instances."""
+    known = [entry for entry in best_over_load(entries) if entry.row.instances is not None]
+    if len({entry.row.instances for entry in known}) < 2:
+        return None
+    data = []
+    for group in grouped(known, lambda e: e.row.batch):
+        points = sorted(group, key=lambda e: e.row.instances or 0)
+        x = [p.row.instances or 0 for p in points]
+        drawn = _throughput_line(points, keys, x)
+        drawn["marker"]["color"] = [keys.colour(p.row.instances) for p in points]
+        drawn["line"]["color"] = NEUTRAL
+        drawn["error_y"] = throughput_whiskers(points, NEUTRAL)
+        data.append(drawn)
+        if len(points) > 1 and keys.opacity(points[0]) == 1.0:
+            start = (points[0].row.throughput_img_per_s or 0.0) / max(1, x[0])
+            data.append(ideal(x, [start * count for count in x], points))
+    ticks = tuple(i for i in keys.instances if i is not None)
+    return _figure("against-instances", data, _steps("instances", ticks), "img/s")
+
+
+def latency_against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Percentiles against batch, a variant a load level: p50 and p90 thin, p99 bold, in the same colour."""
+    if len(keys.batches) < 2:
+        return None
+    levels = sorted({(e.row.is_open_loop, e.row.level) for e in measured(entries)})
+    chosen = [
+        [e for e in measured(entries) if (e.row.is_open_loop, e.row.level) == level] for level in levels
+    ]
+    return {"id": "latency-against-batch", "variants": [_latency_variant(group, keys) for group in chosen]}
+
+
+def _latency_variant(entries: Sequence[Entry], keys: Keys) -> Json:
+    data = []
+    for group in grouped(entries, lambda e: e.row.instances or 0):
+        points = sorted(group, key=lambda e: e.row.batch)
+        data += [_percentile_line(points, keys, percent) for percent in (50.0, 90.0, 99.0)]
+    return {
+        "label": load_text(entries[0].row),
+        "data": [drawn for drawn in data if any(y is not None for y in drawn["y"])],
+        "layout": {
+            "xaxis": _steps("batch, images a request", keys.batches),
+            "yaxis": {"title": {"text": "response time, ms (log)"}, "type": "log"},
+        },
+    }
+
+
+def _percentile_line(points: Sequence[Entry], keys: Keys, percent: float) -> Json:
+    values = [p.row.latency_ms(percent) for p in points]
+    drawn = line(points, keys, [p.row.batch for p in points], values)
+    is_tail = percent == 99.0
+    drawn["line"]["width"] = 2.2 if is_tail else 1.0
+    drawn["marker"]["size"] = 9 if is_tail else 6
+    drawn["opacity"] *= 1.0 if is_tail else 0.7
+    return drawn
+
+
+def against_load(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Throughput against concurrency (closed loop): where it bends is the knee."""
+    closed = [e for e in measured(entries) if not e.row.is_open_loop]
+    ticks = tuple(sorted({e.row.concurrency or 0 for e in closed}))
+    if len(ticks) < 2:
+        return None
+    data = []
+    for group in grouped(closed, lambda e: (e.row.instances or 0, e.row.batch)):
+        points = sorted(group, key=lambda e: e.row.level)
+        data.append(_throughput_line(points, keys, [p.row.concurrency for p in points]))
+        data += _knee(points, keys)
+    return _figure("against-load", data, _steps("users, requests in flight", ticks), "img/s")
+
+
+def _knee(points: Sequence[Entry], keys: Keys) -> list[Json]:
+    """A ring around the measured knee, and the scalability law where there are points enough to fit it."""
+    points = [p for p in points if p.row.verdict == "VALID"]
+    curve = {p.row.level: p.row.throughput_img_per_s or 0.0 for p in points}
+    if len(curve) < 2 or keys.opacity(points[0]) < 1.0:
+        return []
+    at = measured_knee(curve)
+    entry = next(p for p in points if p.row.level == at)
+    ring = line([entry], keys, [at], [curve[at]], hoverinfo="skip")
+    ring["marker"] |= {"symbol": "circle-open", "size": 17, "line": {"width": 1.2}}
+    law = fit_usl(curve)
+    if law is None:
+        return [ring]
+    x = np.geomspace(min(curve), law.largest, 24).tolist()
+    return [ring, ideal(x, [law.per_s(n) for n in x], [entry] * len(x))]
+
+
+def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Time of an execution against its batch, from batch statistics; dotted: s(b) = a + b * batch."""
+    data, said = [], []
+    for group in _servers(entries, keys):
+        batches = _executed(group)
+        of_size = [min(group, key=lambda e: abs(e.row.batch - size)) for size in batches]  # used at once
+        drawn = line(of_size, keys, list(batches), [ns / n / 1e6 for n, ns in batches.values()])
+        data.append({**drawn, "mode": "markers"})
+        model = fit_batches(batches)
+        if model is not None:
+            data.append(ideal(list(batches), [1e3 * model.execution_s(b) for b in batches], of_size))
+            said.append(_formula(model, group[0], len(batches)))
+    sizes = tuple(sorted({size for drawn in data for size in drawn["x"]}))
+    if len(sizes) < 2:
+        return None
+    figure = _figure("execution-time", data, _steps("executed batch", sizes), "ms an execution")
+    return {**figure, "notes": said}
+
+
+def _servers(entries: Sequence[Entry], keys: Keys) -> list[list[Entry]]:
+    """By what the model's time may depend on: not the protocol, the loop, or the load. Newest run only."""
+    found: dict[str, list[Entry]] = {}
+    for entry in measured(entries):
+        row = entry.row
+        if row.batches and keys.opacity(entry) == 1.0:
+            key = (row.model, row.instances or 0, row.max_batch, row.max_queue_delay_us, row.parameters)
+            found.setdefault(repr(key), []).append(entry)
+    return [found[key] for key in sorted(found)]
+
+
+def _executed(group: Sequence[Entry]) -> dict[int, tuple[int, int]]:
+    total: dict[int, tuple[int, int]] = {}
+    for entry in group:
+        for size, (count, ns) in entry.row.batches.items():
+            before = total.get(size, (0, 0))
+            total[size] = (before[0] + count, before[1] + ns)
+    return {size: total[size] for size in sorted(total) if total[size][0] > 0}
+
+
+def _formula(model: BatchModel, entry: Entry, sizes: int) -> str:
+    """Two sizes fit any line exactly, so only more say how well it fits."""
+    row = entry.row
+    counted = [f"{row.instances} inst"] if row.instances is not None else ["as served"]
+    who = ", ".join([*counted, *(f"{name} {value}" for name, value in row.parameters.items())])
+    times = f"{significant(1e3 * model.fixed_s)} + {significant(1e3 * model.per_item_s)} b ms"
+    ceiling = (
+        "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s an instance"
+    )
+    within = f", within {model.worst:.1%}" if sizes > 2 else ""
+    return f"{who}: s(b) = {times}{within}{ceiling}"
+
+
+def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:
+    """Open loop: what was asked and what was answered; dotted: all of it."""
+    opened = [e for e in measured(entries) if e.row.is_open_loop]
+    if not opened:
+        return None
+    data = []
+    for group in grouped(opened, lambda e: (e.row.instances or 0, e.row.batch)):
+        points = sorted(group, key=lambda e: e.row.level)
+        answered = [p.row.throughput_req_per_s for p in points]
+        data.append(line(points, keys, [p.row.rate_per_s for p in points], answered))
+    top = max(e.row.level for e in opened)
+    axis = {"title": {"text": "asked, req/s"}, "rangemode": "tozero"}
+    return _figure("asked-against-achieved", [*data, ideal([0, top], [0, top])], axis, "answered, req/s")
+
+
+def _steps(title: str, values: Sequence[int]) -> Json:
+    """A log axis with a tick at each measured value."""
+    return {
+        "title": {"text": title},
+        "type": "log",
+        "tickvals": list(values),
+        "ticktext": [str(v) for v in values],
+    }
+
+
+def _figure(name: str, data: list[Json], xaxis: Json, y_title: str) -> Json:
+    layout = {"xaxis": xaxis, "yaxis": {"title": {"text": y_title}, "rangemode": "tozero"}}
+    return {"id": name, "variants": [{"label": "", "data": data, "layout": layout}]}
+
+
+def all_of(entries: Sequence[Entry], keys: Keys) -> list[Json]:
+    """Those there is something to draw in."""
+    found = [
+        tradeoff(entries, keys),
+        against_batch(entries, keys),
+        against_instances(entries, keys),
+        latency_against_batch(entries, keys),
+        against_load(entries, keys),
+        execution_time(entries, keys),
+        asked_against_achieved(entries, keys),
+    ]
+    return [figure for figure in found if figure and any(v["data"] for v in figure["variants"])]

@@ -1,0 +1,205 @@
+"""The report: one HTML file that needs no network, made from run folders alone.
+
+`page.html` is the frame, `page.css` its looks, `page*.js` what moves. Data goes in as JSON, and text of
+data enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.aggregate import row
+from bench.analysis.bottleneck import explained
+from bench.analysis.capacity_models import KNEE
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.cell_table import by_cell, complete, frame
+from bench.analysis.recommendation import WIDE, Limit
+from bench.analysis.stats import LEAST_REPEATS, samples_needed
+from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.trial import Trial
+from bench.core.units import parse_slo, plural
+from bench.experiments.ceiling import measure as ceiling
+from bench.experiments.tune.answer import tuned_html
+from bench.report.cell_details import MOST_BINS, detail, median_trial
+from bench.report.charts import per_cell, scaling
+from bench.report.charts.style import Entry, Keys
+from bench.report.mlperf import headline
+from bench.report.repeat_command import repeat_command
+from bench.report.sections.method import measured_html
+from bench.report.sections.search import search_html
+from bench.report.terminal import restarts
+
+# Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
+MOST_SERIES = 60
+_MOST_NUMBERS = 75_000  # in all time series together: about 400 kB
+_LOAD_LINES = 7
+_SCRIPTS = ("js/page.js", "js/page_theme.js", "js/page_answer.js", "js/page_cells.js")
+_NOT_IN_JSON = ("percentiles",)
+
+Json = dict[str, Any]
+
+
+def write(folder: RunFolder) -> Path:
+    """The run's report.html, atomically."""
+    path = folder.path / "report.html"
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(render([folder]), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def render(folders: Sequence[RunFolder]) -> str:
+    """The page over one run or several; the newest is the one that is judged."""
+    runs = sorted(((folder.record, folder) for folder in folders), key=lambda run: run[0].created_at)
+    entries: list[Entry] = []
+    details: Json = {}
+    for position, (record, folder) in enumerate(runs):
+        rows, of_cells = _read(folder, record)
+        for cell_row in rows:
+            if cell_row.cell in of_cells:
+                details[str(len(entries))] = of_cells[cell_row.cell]
+            entries.append(Entry(len(entries), position, cell_row))
+    records = [record for record, _ in runs]
+    return _fill(
+        {
+            "title": escape(f"{records[-1].name} · Triton benchmark"),
+            "heading": escape(records[-1].name),
+            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1])
+            + _beside(records[:-1]),
+            "css": _asset("page.css"),
+            "search": "".join(search_html(folder) + tuned_html(folder) for _, folder in reversed(runs)),
+            "measured": "".join(measured_html(record) for record in reversed(records)),
+            "data": embed(_data(records, entries, details)),
+            "plotly": _asset("vendor/plotly-cartesian.min.js"),
+            "script": "(() => {" + "".join(_asset(name) for name in _SCRIPTS) + "})();",
+        }
+    )
+
+
+def embed(data: Any) -> str:
+    """JSON that cannot end its script element, open a comment in it, or break a line of JavaScript."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[str, Json]]:
+    """Rows and details in one pass; one cell's samples in memory at a time."""
+    measured, details = [], {}
+    folder_of_cells = folder.path / "trials"
+    trial_count = sum(1 for _ in folder_of_cells.glob("*/*.json"))
+    every = trial_count <= MOST_SERIES
+    shown = trial_count if every else sum(1 for _ in folder_of_cells.iterdir())
+    for trials in by_cell(folder.trials()):
+        found = row(trials, record)
+        measured.append(found)
+        details[found.cell] = _detail(trials, shown, every=every)
+    return explained(complete(measured, record), ceiling.read(folder.path)), details
+
+
+def _detail(trials: Sequence[Trial], shown: int, *, every: bool) -> Json:
+    """`shown`: how many trials of the run have their time series drawn, and so share the room there is."""
+    chosen = range(len(trials)) if every else [median_trial(trials)]
+    lines = _LOAD_LINES + len(trials[0].machine)
+    bins = max(10, min(MOST_BINS, _MOST_NUMBERS // (lines * shown)))
+    return {**detail(trials, chosen, bins), "repeats": len(trials)}
+
+
+def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json) -> Json:
+    rows = [entry.row for entry in entries]
+    keys = Keys.of(entries)
+    columns, table = _table(entries)
+    return {
+        "runs": [{"name": r.name, "created_at": r.created_at, "slo": r.slo} for r in records],
+        "columns": columns,
+        "rows": table,
+        "percents": PERCENTS,
+        "needed": [samples_needed(percent) for percent in PERCENTS],
+        "percent": _percent(rows),
+        "limit": _limit(records[-1].slo),
+        "knee": KNEE,
+        "wide": WIDE,
+        "headline": headline([e.row for e in entries if e.run == len(records) - 1], records[-1]),
+        "trust": _trust([e.row for e in entries if e.run == len(records) - 1]),
+        "keys": {
+            "instances": [[i, keys.colour(i)] for i in keys.instances],
+            "batches": [[b, keys.shape(b)] for b in keys.batches],
+        },
+        "figures": [*scaling.all_of(entries, keys), *per_cell.all_of(entries, keys)],
+        "details": details,
+        "commands": [repeat_command(e.row, records[e.run]) for e in entries],
+        "csv": frame(rows).to_csv(index=False),
+    }
+
+
+def _table(entries: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows, as the page and its JSON download have them."""
+    names = [entry.name for entry in fields(CellRow) if entry.name not in _NOT_IN_JSON]
+    table = []
+    for entry in entries:
+        known = asdict(entry.row)
+        latencies = [entry.row.latency_ms(percent) for percent in PERCENTS]
+        known["proved_ms"] = known["proved_ms"] or [None] * len(PERCENTS)
+        table.append([entry.run, latencies, *(known[name] for name in names)])
+    return ["run", "latencies_ms", *names], table
+
+
+def _percent(rows: Sequence[CellRow]) -> float:
+    """The highest percentile up to p99 that most measured cells have samples for."""
+    measured = [r for r in rows if r.throughput_img_per_s]
+    for percent in (99.0, 95.0, 90.0):
+        known = sum(r.latency_ms(percent) is not None for r in measured)
+        if measured and 2 * known >= len(measured):
+            return percent
+    return 50.0
+
+
+def _limit(slo: str) -> Json | None:
+    if not slo:
+        return None
+    return asdict(Limit.of(parse_slo(slo)))
+
+
+def _trust(rows: Sequence[CellRow]) -> str:
+    counts = sorted({r.repeats for r in rows if r.repeats})
+    if not counts or counts[-1] < LEAST_REPEATS:
+        return "Fewer than three repeats: no intervals; figures are indicative."
+    said = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{said} repeats a cell; intervals are 95 % over repeats."
+
+
+def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
+    requests = sum(r.requests for r in rows)
+    said = [
+        f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
+        escape(record.target),
+        escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
+        escape(record.created_at.replace("T", " ")[:16]),
+        f"{plural(len(rows), 'cell')}, {plural(requests, 'request')}",
+    ]
+    unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
+    died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
+    return " · ".join(part for part in said if part) + unfinished + died
+
+
+def _beside(others: Sequence[RunRecord]) -> str:
+    names = ", ".join(record.name for record in others)
+    return f" · laid over <b>{escape(names)}</b>, which are faint and not judged" if others else ""
+
+
+def _fill(values: Mapping[str, str]) -> str:
+    """In one pass, so that nothing in a value is taken for a place."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return files("bench.report").joinpath("web", name).read_text(encoding="utf-8")

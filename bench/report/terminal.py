@@ -1,0 +1,256 @@
+"""The cells of a run as a table for a terminal, or as markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.analysis.cell_row import CellRow, load_text, name_of
+from bench.analysis.recommendation import WIDE, Decision, Holds, Limit, decide, overlap
+from bench.analysis.stats import samples_needed
+from bench.core.findings import Severity
+from bench.core.run_folder import RunRecord
+from bench.core.units import parse_slo, plural, significant
+from bench.report.mlperf import headline
+
+# Shown where they are what sets two cells apart.
+_SETTINGS: dict[str, Callable[[CellRow], object]] = {
+    "model": lambda row: row.model,
+    "max b.": lambda row: row.max_batch,
+    "queue": lambda row: row.max_queue_delay_us,
+    "memory": lambda row: row.shared_memory,
+}
+_LEFT = ("protocol", "via", "through", "load", "engine", "verdict", "model", "memory")
+_STYLE = {"VALID": "green", "INVALID": "red", "FAILED": "red", "NOT RUN": "yellow"}
+
+
+def show(rows: Sequence[CellRow], record: RunRecord, console: Console) -> None:
+    """The answer, the table, then each finding once with the cells it is of. Plain without a terminal."""
+    for line in summary(rows, record):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    kept = _used(rows)
+    for heading in kept:
+        table.add_column(escape(heading), justify="left" if heading in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        cells, style = _cells(row), _STYLE.get(row.verdict, "none")
+        table.add_row(
+            *(f"[{style}]{escape(cells[c])}[/]" if c == "verdict" else escape(cells[c]) for c in kept)
+        )
+    # Without a terminal rich assumes 80 columns and would cut: files and pipes have no width.
+    wide = console if console.is_terminal else Console(file=console.file, width=400, highlight=False)
+    wide.print(table)
+    for line in missing(rows):
+        console.print(line, markup=False, soft_wrap=True)
+    found = findings(rows)
+    if found:
+        console.print()
+    for line in found:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def markdown(rows: Sequence[CellRow], record: RunRecord) -> str:
+    """The same, for a comment."""
+    kept = _used(rows)
+    lines = [*(f"{line}  " for line in map(plain, summary(rows, record))), "", table_row(kept)]
+    lines.append("|" + "|".join(" :--- " if name in _LEFT else " ---: " for name in kept) + "|")
+    lines += [table_row([_cells(row)[name] for name in kept]) for row in rows]
+    notes = [*missing(rows), *findings(rows)]
+    return "\n".join([*lines, "", *(f"- {plain(line)}" for line in notes)]).rstrip() + "\n"
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(plain(cell) for cell in cells)} |"
+
+
+def plain(text: str) -> str:
+    """Text of data in markdown: no markup, no HTML, no table cells, no line breaks of its own."""
+    for character in "\\`*_[]|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+
+
+def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
+    """What a reader wants first: what to run, and whether to believe it."""
+    slo = parse_slo(record.slo) if record.slo else None
+    limit = Limit.of(slo) if slo else None
+    decision = decide(rows, limit)
+    lines = [record.weights] if record.weights else []
+    scenario = headline(rows, record)
+    found = [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
+    return [*found, *([died] if (died := restarts(record)) else [])]
+
+
+def restarts(record: RunRecord) -> str:
+    """How often the server had to be started again, in a sentence; "" where it never died."""
+    count = len(record.crashes)
+    return f"tritonserver died {plural(count, 'time')} and was started again." if count else ""
+
+
+def _answer(decision: Decision, limit: Limit | None) -> list[str]:
+    best = decision.best
+    if not decision.valid:
+        return ["No valid cell was measured."]
+    bound = str(limit) if limit else ""
+    if best is None and limit and decision.held[Holds.UNKNOWN]:
+        needed = samples_needed(limit.percent)
+        return [
+            f"Too few samples to tell what holds {bound}: p{limit.percent:g} needs {needed} requests a cell."
+        ]
+    if best is None:
+        return [f"No measured configuration holds {bound}."]
+    lead = f"For {bound} run" if limit else "For the most throughput run"
+    proved = "" if decision.proved else " (likely; too few samples to prove it)"
+    lines = [f"{lead} {named(best, decision.valid)}: {throughput(best)} img/s{proved}."]
+    low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
+    if low and high and high / low > WIDE:
+        lines.append("Its interval is wide: measure longer, with more repeats, or on a quieter machine.")
+    if decision.next_best is not None:
+        apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
+        said = apart[overlap(best, decision.next_best)]
+        other = named(decision.next_best, decision.valid)
+        lines.append(f"Next best: {other}: {throughput(decision.next_best)} img/s{said}.")
+    if decision.quickest is not None:
+        median = significant(decision.quickest.latency_ms(50.0) or 0)
+        lines.append(f"Lowest median latency: {named(decision.quickest, decision.valid)}: {median} ms.")
+    if limit is not None:
+        counts = [f"{decision.held[kind]} {word}" for kind, word in _HELD.items() if decision.held[kind]]
+        lines.append(f"Of {len(decision.valid)} valid cells {', '.join(counts)}.")
+    return lines
+
+
+_HELD = {
+    Holds.YES: "hold it",
+    Holds.LIKELY: "likely do",
+    Holds.NO: "miss it",
+    Holds.UNKNOWN: "have too few samples to tell",
+}
+
+
+def _trust(rows: Sequence[CellRow], decision: Decision) -> list[str]:
+    lines = []
+    counts = {word: sum(row.verdict == word for row in rows) for word in _STYLE}
+    if counts["VALID"] < len(rows):
+        lines.append(f"Cells: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}.")
+    if any(row.throughput_img_per_s_low is None for row in decision.valid):
+        lines.append("Fewer than three repeats: no intervals, figures are indicative.")
+    return lines
+
+
+def missing(rows: Sequence[CellRow]) -> list[str]:
+    """Why some percentiles are n/a: one line for all of them."""
+    lacking = {
+        f"p{p.percent:g} needs {p.needed}"
+        for row in rows
+        for p in row.percentiles
+        if p.percent in (50.0, 99.0) and row.latency_n and p.value_ns is None
+    }
+    return [f"n/a: too few samples (n); {', '.join(sorted(lacking))}."] if lacking else []
+
+
+def findings(rows: Sequence[CellRow]) -> list[str]:
+    """Each finding once, the most severe first, with how many cells have it and what to do."""
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for row in rows:
+        if row.verdict == "FAILED" and not row.remarks:
+            _count(seen, ("FAILED", row.reason), row.reason)
+        for finding in row.remarks:
+            if finding.severity is not Severity.NOTE:
+                text = f"{finding.seen} {finding.cause} {finding.next_step}"
+                _count(seen, (finding.severity.value, finding.code), text)
+    order = ("FAILED", *(severity.value for severity in Severity))
+    return [
+        f"{severity}{'' if severity == 'FAILED' else f' {code}'} ({n} cell{'' if n == 1 else 's'}): {text}"
+        for (severity, code), (n, text) in sorted(seen.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def _count(seen: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], text: str) -> None:
+    count, first = seen.get(key, (0, text))
+    seen[key] = (count + 1, first)
+
+
+def named(row: CellRow, among: Sequence[CellRow] = ()) -> str:
+    """2 instances, batch 8 over http at 4 users. `among`: as `name_of`."""
+    via = "" if row.via is None else f" via {row.via}"
+    memory = "" if row.shared_memory == "none" else f" with {row.shared_memory} shared memory"
+    return f"{name_of(row, among)} over {row.protocol}{via}{memory} at {load_text(row)}"
+
+
+def throughput(row: CellRow) -> str:
+    value = significant(row.throughput_img_per_s or 0)
+    low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
+    return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
+
+
+def _cells(row: CellRow) -> dict[str, str]:
+    return {
+        "protocol": row.protocol,
+        "batch": str(row.batch),
+        "pods": "" if row.replicas is None else str(row.replicas),
+        "via": row.via or "",
+        "through": row.way or "",
+        "inst.": "" if row.instances is None else str(row.instances),
+        "model": row.model,
+        "max b.": "" if row.max_batch is None else str(row.max_batch),
+        "queue": "" if row.max_queue_delay_us is None else _queue(row.max_queue_delay_us),
+        "memory": row.shared_memory,
+        "load": load_text(row),
+        "engine": row.engine,
+        "img/s": throughput(row) if row.throughput_img_per_s else "",
+        "req/s": significant(row.throughput_req_per_s) if row.throughput_req_per_s else "",
+        "p50 ms": _or_missing(row, 50.0),
+        "p99 ms": _or_missing(row, 99.0),
+        "n": str(row.latency_n) if row.latency_n else "",
+        "errors": str(row.errors) if row.errors else "",
+        "within SLO": {True: "yes", False: "no", None: "not proved"}[row.slo_met] if row.latency_n else "",
+        "engines": row.agreement or "",
+        "verdict": row.verdict,
+        **dict(row.parameters),
+    }
+
+
+def _queue(us: int) -> str:
+    return "off" if us == -1 else f"{significant(us / 1e3)} ms"
+
+
+def _or_missing(row: CellRow, percent: float) -> str:
+    value = row.latency_ms(percent)
+    if value is not None:
+        return significant(value)
+    return "n/a" if row.latency_n else ""
+
+
+def _used(rows: Sequence[CellRow]) -> list[str]:
+    """The columns there is something to say in."""
+    parameters = sorted({name for row in rows for name in row.parameters})
+    engines = ["engine"] if len({row.engine for row in rows}) > 1 else []
+    errors = ["errors"] if any(row.errors for row in rows) else []
+    slo = ["within SLO"] if any(row.goodput_img_per_s is not None for row in rows) else []
+    agreement = ["engines"] if any(row.agreement for row in rows) else []
+    pods = ["pods"] if any(row.replicas is not None for row in rows) else []
+    via = ["via"] if len({row.via for row in rows}) > 1 else []
+    way = ["through"] if any(row.way for row in rows) else []
+    differing = [name for name, of in _SETTINGS.items() if len({of(row) for row in rows}) > 1]
+    figures = ["img/s", "req/s", "p50 ms", "p99 ms", "n"]
+    return [
+        "protocol",
+        *via,
+        *way,
+        "batch",
+        *pods,
+        "inst.",
+        "load",
+        *differing,
+        *parameters,
+        *engines,
+        *figures,
+        *errors,
+        *slo,
+        *agreement,
+        "verdict",
+    ]

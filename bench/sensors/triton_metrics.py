@@ -1,0 +1,78 @@
+"""GPU series of a server that runs elsewhere, from its Prometheus metrics (`nv_gpu_*`).
+
+Triton refreshes these every 2 s unless started with --metrics-interval-ms=100 or so: between, they stand
+still. Names and units are those of `bench.sensors.nvml`; clocks, temperature and throttling it does not tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import requests
+
+from bench.core.trial import Target
+from bench.sensors.host import Paced, Sensor
+
+EVERY_S = 0.5
+_TIMEOUT_S = 0.4  # other sensors wait meanwhile
+_MOST_FAILURES = 3  # in a row: then it is left alone for the rest of the trial
+# metric -> (our reading, times what)
+_READINGS = {
+    "nv_gpu_utilization": ("utilisation_percent", 100.0),
+    "nv_gpu_memory_used_bytes": ("memory_used_bytes", 1.0),
+    "nv_gpu_power_usage": ("power_w", 1.0),
+    "nv_energy_consumption": ("energy_j", 1.0),
+}
+_LINE = re.compile(r'^(nv_\w+)\{[^}]*gpu_uuid="([^"]+)"[^}]*\}\s+(\S+)', re.M)
+
+
+def is_here(target: Target) -> bool:
+    """Whether the server runs on this host, as far as its address tells."""
+    host = urlsplit(target.http_url).hostname or ""
+    try:
+        return target.pid is not None or host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def readings(text: str) -> dict[str, float]:
+    """gpuN_* of a metrics page; N counts the cards in the order of their ids. Empty without a GPU."""
+    found = [(name, uuid, value) for name, uuid, value in _LINE.findall(text) if name in _READINGS]
+    order = {uuid: index for index, uuid in enumerate(sorted({uuid for _, uuid, _ in found}))}
+    known = {}
+    for name, uuid, value in found:
+        reading, scale = _READINGS[name]
+        known[f"gpu{order[uuid]}_{reading}"] = float(value) * scale
+    return known
+
+
+def sensors(target: Target) -> list[Sensor]:
+    """None without a metrics address."""
+    url = target.metrics_url
+    if url is None:
+        return []
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.update(dict(target.headers))
+    return [Paced(_Metrics(lambda: session.get(url, timeout=_TIMEOUT_S).text), EVERY_S)]
+
+
+class _Metrics:
+    """A sensor that gives up on a page that does not come, or has no GPU on it."""
+
+    def __init__(self, fetch: Callable[[], str]) -> None:
+        self._fetch = fetch
+        self._failures = 0
+
+    def __call__(self) -> Mapping[str, float]:
+        if self._failures >= _MOST_FAILURES:
+            return {}
+        try:
+            found = readings(self._fetch())
+        except (requests.RequestException, ValueError):  # not there, or not what Triton writes
+            found = {}
+        self._failures = 0 if found else self._failures + 1
+        return found

@@ -1,0 +1,247 @@
+"""Triton's control side: is it there, what does it serve, load this, what did it count.
+
+Plain blocking HTTP; requests under load never go through here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from bench.core.errors import ModelLoadFailed, TargetError, Unreachable
+from bench.core.trial import Counters, Target
+from bench.server.log_diagnosis import known_cause
+
+CONTROL_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 600.0  # compiling and downloading models are loads too
+
+
+def normalise_url(text: str) -> str:
+    """`host:port` or a URL -> scheme://host[:port][/path], without a trailing slash.
+
+    Raises ValueError naming what is allowed.
+    """
+    text = text.strip()
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address ({error}): give host:port or http(s)://host:port") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{text!r} has the scheme {parts.scheme!r}: give host:port or http(s)://host:port")
+    if not parts.hostname or any(c.isspace() for c in text):
+        raise ValueError(f"{text!r} names no host: give host:port or http(s)://host:port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Triton's counters of one model at one moment; only differences mean anything."""
+
+    at_ns: int
+    stats: Mapping[str, Any]
+    within_ns: int = field(default=0, kw_only=True)  # of at_ns, to one side: the server answered in between
+
+    def __sub__(self, earlier: Snapshot) -> Counters:
+        """What was counted from `earlier` to here. A reload in between restarts counters at zero."""
+        return Counters(
+            inference_count=_difference(self.stats, earlier.stats, "inference_count"),
+            execution_count=_difference(self.stats, earlier.stats, "execution_count"),
+            success_count=_difference(self.stats, earlier.stats, "inference_stats", "success", "count"),
+            fail_count=_difference(self.stats, earlier.stats, "inference_stats", "fail", "count"),
+            success_ns=_difference(self.stats, earlier.stats, "inference_stats", "success", "ns"),
+            queue_ns=_difference(self.stats, earlier.stats, "inference_stats", "queue", "ns"),
+            compute_input_ns=_difference(self.stats, earlier.stats, "inference_stats", "compute_input", "ns"),
+            compute_infer_ns=_difference(self.stats, earlier.stats, "inference_stats", "compute_infer", "ns"),
+            compute_output_ns=_difference(
+                self.stats, earlier.stats, "inference_stats", "compute_output", "ns"
+            ),
+            batches=_batch_differences(self.stats, earlier.stats),
+            uncertain_ns=2 * (self.within_ns + earlier.within_ns),
+        )
+
+
+class Triton:
+    """One server's control API. Methods raise Unreachable when nothing answers."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._session = requests.Session()
+        self._session.headers.update({"Accept-Encoding": "identity", **dict(target.headers)})
+        self._session.trust_env = False  # a proxy from the environment would measure the proxy
+
+    def close(self) -> None:
+        self._session.close()
+
+    def lost(self) -> str:
+        """Why a server of ours is gone; "" while it is there. What became of somebody else's is not known."""
+        return ""
+
+    def revive(self) -> str:
+        """Starts a server of ours again that is gone; why it was, or "" where there was nothing to do."""
+        return ""
+
+    def live(self) -> bool:
+        return self._get_quietly("/v2/health/live")
+
+    def ready(self) -> bool:
+        return self._get_quietly("/v2/health/ready")
+
+    def model_ready(self, model: str) -> bool:
+        return self._get_quietly(f"/v2/models/{quote(model)}/ready")
+
+    def server(self) -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return self._json("GET", "/v2")
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Names, datatypes and shapes of the model's inputs and outputs."""
+        return self._json("GET", f"/v2/models/{quote(model)}")
+
+    def config(self, model: str) -> dict[str, Any]:
+        """The configuration as the server completed it."""
+        return self._json("GET", f"/v2/models/{quote(model)}/config")
+
+    def models(self) -> tuple[str, ...]:
+        """Every model of the repository, loaded or not."""
+        index = self._request("POST", "/v2/repository/index", {}).json()
+        return tuple(sorted({str(entry["name"]) for entry in index}))
+
+    def load(self, model: str, config: Mapping[str, Any] | None = None) -> None:
+        """Load or reload; `config` replaces the whole configuration of the model.
+
+        Raises ModelLoadFailed with the server's reason.
+        """
+        body = {} if config is None else {"parameters": {"config": json.dumps(config)}}
+        self._repository(model, "load", body)
+
+    def unload(self, model: str) -> None:
+        self._repository(model, "unload", {"parameters": {"unload_dependents": False}})
+
+    def statistics(self, model: str) -> Snapshot:
+        """The counters of all versions of the model, stamped halfway through the call."""
+        before = time.monotonic_ns()
+        answer = self._json("GET", f"/v2/models/{quote(model)}/stats")
+        half_ns = (time.monotonic_ns() - before) // 2
+        versions = answer.get("model_stats") or [{}]
+        return Snapshot(before + half_ns, versions[-1], within_ns=half_ns)
+
+    def metrics(self) -> str:
+        """The Prometheus text, or "" when there is no metrics address or nothing answers there."""
+        if self.target.metrics_url is None:
+            return ""
+        try:
+            answer = self._session.get(self.target.metrics_url, timeout=CONTROL_TIMEOUT_S)
+        except requests.RequestException:
+            return ""
+        return answer.text if answer.ok else ""
+
+    def wait_until_ready(self, model: str, timeout_s: float) -> None:
+        """Raises ModelLoadFailed when the model is not ready in time."""
+        deadline = time.monotonic() + timeout_s
+        while not self.model_ready(model):
+            if why := self.lost():
+                raise Unreachable(why)
+            if time.monotonic() > deadline:
+                raise ModelLoadFailed(
+                    f"Model {model!r} is not ready after {timeout_s:g} s: look at the server's log."
+                )
+            time.sleep(0.1)  # readiness has no event to wait for
+
+    def _repository(self, model: str, verb: str, body: dict[str, Any]) -> None:
+        try:
+            self._request("POST", f"/v2/repository/models/{quote(model)}/{verb}", body, LOAD_TIMEOUT_S)
+        except Unreachable:
+            raise
+        except TargetError as error:
+            hint = (
+                "Start that server with --model-control-mode=explicit, or leave out --instances."
+                if "explicit" in str(error) or "not allowed" in str(error) or "polling" in str(error).lower()
+                else "Look at the server's log, and at the configuration asked for."
+            )
+            cause = known_cause(str(error))
+            said = cause or f"{str(error).rstrip('. ')}. {hint}"
+            raise ModelLoadFailed(f"Model {model!r} did not {verb}: {said}") from error
+
+    def _get_quietly(self, path: str) -> bool:
+        try:
+            return self._session.get(self.target.http_url + path, timeout=CONTROL_TIMEOUT_S).ok
+        except requests.RequestException:
+            return False
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        answer = self._request(method, path)
+        try:
+            data = answer.json()
+        except ValueError as error:
+            raise TargetError(f"{self.target.http_url}{path} answered no JSON: is it a Triton?") from error
+        if not isinstance(data, dict):
+            raise TargetError(f"{self.target.http_url}{path} answered no JSON object: is it a Triton?")
+        return data
+
+    def _request(
+        self, method: str, path: str, body: Any = None, timeout_s: float = CONTROL_TIMEOUT_S
+    ) -> requests.Response:
+        url = self.target.http_url + path
+        try:
+            answer = self._session.request(method, url, json=body, timeout=timeout_s)
+        except requests.RequestException as error:
+            raise Unreachable(
+                f"Nothing answers at {self.target.http_url} ({_reason(error)}): "
+                "is the server up, and is --url its HTTP address?"
+            ) from error
+        if not answer.ok:
+            raise TargetError(_message(answer))
+        return answer
+
+
+def _reason(error: requests.RequestException) -> str:
+    text = str(error)
+    for known, short in (
+        ("Connection refused", "connection refused"),
+        ("Name or service not known", "the host's name is not known"),
+        ("Temporary failure in name resolution", "the host's name cannot be resolved"),
+        ("timed out", "timed out"),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    ):
+        if known in text:
+            return short
+    return type(error).__name__
+
+
+def _message(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.reason} at {urlsplit(answer.url).path}"
+
+
+def _difference(later: Mapping[str, Any], earlier: Mapping[str, Any], *path: str) -> int:
+    return _at(later, path) - _at(earlier, path)
+
+
+def _at(stats: Mapping[str, Any], path: tuple[str, ...]) -> int:
+    value: Any = stats
+    for name in path:
+        value = value.get(name, {}) if isinstance(value, Mapping) else {}
+    return int(value) if value != {} else 0
+
+
+def _batch_differences(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    before = {int(b["batch_size"]): b for b in earlier.get("batch_stats", ())}
+    found: dict[int, tuple[int, int]] = {}
+    for entry in later.get("batch_stats", ()):
+        size = int(entry["batch_size"])
+        old = before.get(size, {})
+        count = _difference(entry, old, "compute_infer", "count")
+        if count:
+            found[size] = (count, _difference(entry, old, "compute_infer", "ns"))
+    return found

@@ -1,0 +1,266 @@
+"""Flags become a spec, or a list of mistakes: never an exception, never only the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.cli import main as cli
+from bench.cli.flags import Flags, check_against, check_parameters, sweep_spec
+from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
+from bench.core.errors import WrongUse
+from bench.core.spec import SweepSpec
+
+
+def typed(*words: str) -> dict[str, Any]:
+    """What `bench sweep WORDS` hands over, with the real defaults."""
+    return dict(cli.sweep.make_context("sweep", list(words)).params)
+
+
+def read(*words: str) -> SweepSpec:
+    flags = Flags()
+    spec = sweep_spec(typed(*words), flags)
+    assert flags.mistakes == []
+    return spec
+
+
+def mistakes(*words: str) -> list[str]:
+    flags = Flags()
+    sweep_spec(typed(*words), flags)
+    return flags.mistakes
+
+
+def test_without_flags_a_closed_loop_of_four_users_is_measured_three_times() -> None:
+    spec = read()
+    assert (spec.model, spec.batches, spec.concurrencies) == ("python_vit", (1, 8, 32), (4,))
+    assert (spec.instances, spec.max_batches, spec.queue_delays_us) == ((None,), (None,), (None,))
+    assert (spec.rates_per_s, spec.repeats, spec.processes) == ((), 3, 0)
+    assert (spec.protocols, spec.engines) == ((Protocol.HTTP,), (Engine.LOCUST,))
+
+
+@pytest.mark.parametrize(
+    ("words", "attribute", "value"),
+    [
+        (["--batch", "1, 8"], "batches", (1, 8)),
+        (["--instances", "1,2"], "instances", (1, 2)),
+        (["--max-batch", "8"], "max_batches", (8,)),
+        (["--max-queue-delay", "off,0,1ms"], "queue_delays_us", (-1, 0, 1000)),
+        (["--concurrency", "1,4,16"], "concurrencies", (1, 4, 16)),
+        (["--rate", "50/s,90/min"], "rates_per_s", (50.0, 1.5)),
+        (["--rate", "50/s"], "concurrencies", ()),
+        (["--rate", "50/s", "--concurrency", "2"], "concurrencies", (2,)),
+        (["--arrival", "constant"], "arrival", Arrival.CONSTANT),
+        (["--protocol", "http,grpc"], "protocols", (Protocol.HTTP, Protocol.GRPC)),
+        (["--protocol", "both"], "protocols", (Protocol.HTTP, Protocol.GRPC)),
+        (["--engine", "both"], "engines", (Engine.LOCUST, Engine.PERF_ANALYZER)),
+        (["--shared-memory", "system"], "shared_memory", (SharedMemory.SYSTEM,)),
+        (["--duration", "500ms"], "duration_s", 0.5),
+        (["--duration", "auto"], "auto_duration", True),
+        (["--warmup", "0"], "warmup_s", 0.0),
+        (["--quick"], "repeats", 1),
+        (["--repeats", "7"], "repeats", 7),
+        (["--image", "480x640"], "image_width", 640),
+        (["--check", "2%"], "check_fraction", 0.02),
+        (["--check", "0"], "check_fraction", 0.0),
+        (["--processes", "2"], "processes", 2),
+        (["--parameter", "precision=fp32,bf16"], "parameters", (("precision", ("fp32", "bf16")),)),
+        (["--scenario", "single-stream"], "concurrencies", (1,)),
+        (["--scenario", "single-stream"], "batches", (1,)),
+        (["--scenario", "multi-stream", "--batch", "8"], "batches", (8,)),
+        (["--scenario", "server", "--rate", "5/s"], "rates_per_s", (5.0,)),
+        (["--scenario", "offline"], "batches", (1, 8, 32)),
+    ],
+)
+def test_each_flag_means_what_it_says(words: list[str], attribute: str, value: object) -> None:
+    assert getattr(read(*words), attribute) == value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--batch", "0"],
+        ["--batch", "8,8"],
+        ["--batch", "1,x"],
+        ["--batch", ""],
+        ["--batch", "99999"],
+        ["--instances", "-1"],
+        ["--instances", "0"],
+        ["--max-batch", "0"],
+        ["--max-queue-delay", "soon"],
+        ["--max-queue-delay", "1ms,1000us"],
+        ["--concurrency", "0"],
+        ["--rate", "0/s"],
+        ["--rate", "5/h"],
+        ["--rate", "nan"],
+        ["--arrival", "uniform"],
+        ["--arrival", "poisson,constant"],
+        ["--protocol", "rest"],
+        ["--protocol", "http,http"],
+        ["--engine", "wrk"],
+        ["--shared-memory", "both"],
+        ["--duration", "0s"],
+        ["--duration", "5"],
+        ["--warmup", "-1s"],
+        ["--repeats", "0"],
+        ["--repeats", "many"],
+        ["--repeats", "1,2"],
+        ["--seed", "x"],
+        ["--seed", "-1"],
+        ["--image", "224"],
+        ["--image", "0x224"],
+        ["--image", "²x3"],
+        ["--check", "200%"],
+        ["--check", "often"],
+        ["--check", "nan"],
+        ["--timeout", "0"],
+        ["--processes", "0"],
+        ["--processes", "all"],
+        ["--parameter", "precision"],
+        ["--parameter", "=fp32"],
+        ["--parameter", "a=1,1"],
+        ["--scenario", "burst"],
+    ],
+)
+def test_a_mistake_names_the_flag_what_was_typed_and_what_is_allowed(words: list[str]) -> None:
+    (said,) = mistakes(*words)
+    flag, text = words
+    named = f"{f'{flag} {text}'.rstrip()}:"
+    assert said.startswith(named)
+    allowed = said.removeprefix(named)
+    assert any(word in allowed for word in ("give", "allowed", "must"))
+    assert "literal" not in allowed, "a sentence of Python's own helps nobody"
+    assert "convert" not in allowed
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_the_flags() -> None:
+    said = mistakes(
+        "--check", "x", "--batch", "0", "--protocol", "rest", "--repeats", "0", "--instances", "-1"
+    )
+    assert [line.split()[0] for line in said] == [
+        "--batch",
+        "--instances",
+        "--protocol",
+        "--repeats",
+        "--check",
+    ]
+    flags = Flags(list(said))
+    with pytest.raises(WrongUse) as caught:
+        flags.check()
+    assert caught.value.mistakes == tuple(said)
+
+
+def test_quick_goes_without_repeats() -> None:
+    (said,) = mistakes("--quick", "--repeats", "5")
+    assert said.startswith("--quick")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--scenario", "offline", "--concurrency", "4"], "leave out"),
+        (["--scenario", "single-stream", "--rate", "4/s"], "leave out"),
+        (["--scenario", "server"], "needs --rate"),
+        (["--shared-memory", "cuda"], "only --engine perf_analyzer"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_a_mistake(words: list[str], says: str) -> None:
+    (said,) = mistakes(*words)
+    assert said.startswith(" ".join(words[:2]))
+    assert says in said
+
+
+def test_one_parameter_in_two_flags_is_a_mistake() -> None:
+    (said,) = mistakes("--parameter", "a=1", "--parameter", "a=2")
+    assert "twice" in said
+
+
+_TEXT_FLAGS = [
+    "batch",
+    "instances",
+    "max_batch",
+    "max_queue_delay",
+    "concurrency",
+    "rate",
+    "arrival",
+    "protocol",
+    "engine",
+    "scenario",
+    "shared_memory",
+    "duration",
+    "warmup",
+    "repeats",
+    "seed",
+    "image",
+    "check",
+    "timeout",
+    "processes",
+]
+
+
+@given(
+    flag=st.sampled_from(_TEXT_FLAGS), text=st.text(max_size=12) | st.text("0123456789,./smx%-²٣", max_size=8)
+)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_typed_is_read_or_named_as_a_mistake(flag: str, text: str) -> None:
+    flags = Flags()
+    sweep_spec({**typed(), flag: text}, flags)
+    named = f"--{flag.replace('_', '-')}"
+    assert all(said.startswith((f"{named} ", f"{named}:")) for said in flags.mistakes)
+
+
+@given(st.lists(st.integers(1, 4096), min_size=1, max_size=6, unique=True))
+def test_a_list_is_read_back_as_written(batches: list[int]) -> None:
+    assert read("--batch", ",".join(map(str, batches))).batches == tuple(batches)
+
+
+@pytest.mark.parametrize(
+    ("words", "known", "limit", "named"),
+    [
+        (["--model", "resnet"], ("delay", "python_vit"), 64, ["--model resnet", "delay, python_vit"]),
+        (["--batch", "1,65,128"], ("python_vit",), 64, ["--batch 65,128", "maximum of 64"]),
+        (["--batch", "8,16", "--max-batch", "8,32"], ("python_vit",), 64, ["--batch 16", "maximum of 8"]),
+        (["--batch", "2"], ("python_vit",), 0, ["--batch 2", "maximum of 1"]),
+    ],
+)
+def test_what_only_the_target_can_tell(
+    words: list[str], known: tuple[str, ...], limit: int, named: list[str]
+) -> None:
+    flags = Flags()
+    check_against(read(*words), known, limit, flags)
+    (said,) = flags.mistakes
+    assert all(part in said for part in named)
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        (["--batch", "1,64"], 64),  # the limit itself
+        (["--batch", "128", "--max-batch", "128"], 64),  # raised along with the batch
+        (["--batch", "4096"], None),  # not known yet
+        (["--batch", "1"], 0),  # no batch axis: one item
+    ],
+)
+def test_a_batch_that_fits_is_no_mistake(words: list[str], limit: int | None) -> None:
+    flags = Flags()
+    check_against(read(*words), ("python_vit",), limit, flags)
+    flags.check()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "theirs", "is_refused"),
+    [
+        ("delay_mss", False, True),  # a slip
+        ("depth", False, True),  # a model of ours declares all that it reads
+        ("delay_mss", True, True),
+        ("depth", True, False),  # a model of others may read what it does not declare
+        ("delay_ms", True, False),
+    ],
+)
+def test_a_parameter_that_the_model_does_not_declare(parameter: str, theirs: bool, is_refused: bool) -> None:
+    flags = Flags()
+    spec = SweepSpec(model="delay", batches=(1,), parameters=((parameter, ("10", "20")),))
+    check_parameters(spec, ("delay_ms", "fail"), flags, may_read_others=theirs)
+    assert bool(flags.mistakes) is is_refused

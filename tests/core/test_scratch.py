@@ -1,0 +1,54 @@
+"""Folders of killed processes go; those of living ones stay, wherever they live."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bench.core.scratch import claim, remove_stale
+
+PREFIX = "bench-test-"
+HOLD = (
+    "import sys, time; from bench.core.scratch import claim; "
+    "print(claim(sys.argv[1]), flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+def test_a_killed_processs_folder_goes_and_a_living_ones_stays() -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, PREFIX], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        theirs = Path(process.stdout.readline().strip())
+    mine = claim(PREFIX)
+    assert theirs.is_dir(), "it lives"
+    process.kill()
+    process.wait()
+    remove_stale(PREFIX)
+    assert not theirs.exists()
+    assert mine.is_dir()
+
+
+def test_a_lock_counts_where_the_process_cannot_be_seen() -> None:
+    """As in a container that shares the folder, and not the processes."""
+    mine = claim(PREFIX)
+    elsewhere = mine.rename(mine.with_name(f"{PREFIX}{2**22 + 1}-x"))  # no pid is as high
+    remove_stale(PREFIX)
+    assert elsewhere.is_dir()
+
+
+def test_what_is_named_otherwise_is_not_touched(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in (f"{PREFIX}abc-1", "bench-other-1-x", PREFIX.rstrip("-"))]
+    for other in others:
+        other.mkdir()
+    remove_stale(PREFIX)
+    assert all(other.is_dir() for other in others)

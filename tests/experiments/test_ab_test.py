@@ -1,0 +1,322 @@
+"""Variants measured in turns: what is asked of each, in which order, and the verdict that follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from bench.analysis.cell_table import rows
+from bench.analysis.comparison import compare, exit_code
+from bench.analysis.gates import parse_gate
+from bench.cli import main as cli
+from bench.cli.flags import Flags, sweep_spec
+from bench.core.cell import Cell, Engine, ServerConfiguration
+from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, ModelLoadFailed, worst
+from bench.core.run_folder import RunFolder
+from bench.core.samples import Outcome, Samples, Window
+from bench.core.spec import SweepSpec, Turn
+from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.experiments.ab_test import interleaving, variants
+from bench.experiments.ab_test.variants import Variant, parse_variant
+from bench.experiments.sweep import Sweep
+from bench.server.control import Triton
+from bench.server.embedded import EmbeddedTriton
+from bench.server.serving import Serving
+from tests.support import calibration, synthetic
+from tests.support.synthetic import Study, World, cell
+
+GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
+
+
+def given(*words: str) -> dict[str, Any]:
+    return dict(cli.sweep.make_context("sweep", list(words)).params)
+
+
+@pytest.mark.parametrize(
+    ("text", "variant"),
+    [
+        ("old=", Variant("old")),
+        ("new=delay_ms=55", Variant("new", (("delay_ms", "55"),))),
+        ("b=model=m2,instances=2", Variant("b", (("model", "m2"), ("instances", "2")))),
+        ("c=version=2", Variant("c", (("version", "2"),))),
+    ],
+)
+def test_a_variant_reads_as_it_is_written(text: str, variant: Variant) -> None:
+    assert parse_variant(text) == variant
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("old", "NAME= for the flags"),
+        ("../x=", "give NAME=SETTING"),
+        ("a=instances", "give NAME=SETTING"),
+        ("a=rate=5/s", "rate is of the load"),
+        ("a=version=x", "whole number"),
+        ("a=instances=1,instances=2", "sets something twice"),
+    ],
+)
+def test_anything_else_is_refused_with_what_is_allowed(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_variant(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--variant", "a="], "needs a second one"),
+        (["--variant", "a=", "--variant", "a=instances=2"], "names two variants"),
+        (["--fail-if", "p99>+5%"], "goes with --against RUN or --variant"),
+        (["--against", "run", "--variant", "base="], "choose another name"),
+    ],
+)
+def test_variants_that_cannot_be_compared_are_mistakes(words: list[str], says: str) -> None:
+    flags = Flags()
+    variants.variants_of(given(*words), flags)
+    assert says in " ".join(flags.mistakes)
+
+
+def test_a_variant_changes_the_server_and_leaves_the_load() -> None:
+    typed = given("--model", "m", "--batch", "1,8", "--parameter", "a=1", "--parameter", "b=2")
+    changed = variants.applied(typed, parse_variant("x=instances=2,max-batch=16,b=3,version=2"))
+    flags = Flags()
+    spec = sweep_spec(changed, flags)
+    flags.check()
+    assert spec.configurations() == (
+        ServerConfiguration(model="m", instances=2, max_batch=16, parameters=(("a", "1"), ("b", "3"))),
+    )
+    assert spec.loads() == sweep_spec(typed, flags).loads()
+
+
+def test_what_is_not_typed_is_as_the_base_was_measured() -> None:
+    asked = sweep_spec(
+        given("--model", "m", "--batch", "2", "--concurrency", "3", "--parameter", "a=1"), Flags()
+    )
+    base = dataclasses.replace(
+        synthetic.record(Study(cells=(cell(),))),
+        spec=json.loads(json.dumps(asdict(asked))),
+        command=("bench", "sweep", "--url", "h:1"),
+    )
+    same = variants.inherited(given(), (), base)
+    assert sweep_spec(same, Flags()) == asked
+    assert same["url"] == "h:1"
+    words = ("--rate", "5/s", "--parameter", "b=2")
+    other = sweep_spec(variants.inherited(given(*words), ("rate", "parameter"), base), Flags())
+    assert (other.rates_per_s, other.concurrencies, other.batches) == ((5.0,), (), (2,))
+    assert dict(other.parameters) == {"a": ("1",), "b": ("2",)}
+
+
+def test_only_what_both_configurations_have_is_compared() -> None:
+    assert not variants.differ({"a": 1, "old": 2}, {"a": 1, "new": 3})
+    assert variants.differ({"a": 1}, {"a": 2})
+
+
+@dataclass
+class FakeServing:
+    loaded: list[str]
+    name: str
+    refuses: bool = False
+    triton: Triton = field(default_factory=lambda: Triton(Target("http://h:1")))
+
+    def configure(self, server: ServerConfiguration) -> Served:
+        self.loaded.append(self.name)
+        if self.refuses:
+            raise ModelLoadFailed("no memory left")
+        return Served({"name": server.model}, {})
+
+
+@dataclass
+class Quiet:
+    order: list[str] = field(default_factory=list)
+
+    def configuring(self, server: ServerConfiguration) -> None: ...
+    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None: ...
+    def live(self, turn: Turn, live: Live) -> None: ...
+    def measured(self, trial: Trial) -> None: ...
+    def failed(self, cells: tuple[Cell, ...], reason: str) -> None: ...
+
+
+def lab(tmp_path: Path, name: str, order: list[str], loaded: list[str], **changes: Any) -> Sweep:
+    spec = SweepSpec(model=changes.get("model", "m"), batches=(1, 2), concurrencies=(1,), repeats=3)
+
+    def measure(plan: Plan, _target: Target, _served: Served, _live: Any) -> Trial:
+        order.append(f"{name}{plan.repeat}")
+        return Trial(
+            plan=plan, window=Window(0, 10), samples=Samples.of([(1, 2, 3, Outcome.OK)]), errors={},
+            generator=Generator(workers=1, cpu_s=(0.0,), max_rss_bytes=1),
+        )  # fmt: skip
+
+    record = dataclasses.replace(synthetic.record(Study(cells=spec.cells())), finished_at="")
+    serving = FakeServing(loaded, name, refuses=changes.get("refuses", False))
+    return Sweep(
+        spec=spec,
+        serving=cast(Serving, serving),
+        target=Target("http://h:1"),
+        folder=RunFolder.create(tmp_path / name, record),
+        engines={Engine.LOCUST: measure},
+        sensors=list,
+        refer=lambda served: served,
+        progress=Quiet(),
+    )
+
+
+def test_rounds_alternate_and_a_model_is_loaded_only_when_another_had_it(tmp_path: Path) -> None:
+    order: list[str] = []
+    loaded: list[str] = []
+    interleaving.Turns([lab(tmp_path, name, order, loaded) for name in "ab"]).run()
+    assert order == ["a0", "a0", "b0", "b0", "b1", "b1", "a1", "a1", "a2", "a2", "b2", "b2"]
+    assert loaded == ["a", "b", "a", "b"]
+    assert all(RunFolder.open(tmp_path / name).record.finished_at for name in "ab")
+
+
+def test_two_models_stay_loaded(tmp_path: Path) -> None:
+    loaded: list[str] = []
+    interleaving.Turns([lab(tmp_path, name, [], loaded, model=name) for name in "ab"]).run()
+    assert loaded == ["a", "b"]
+
+
+def test_what_is_measured_already_is_not_measured_again(tmp_path: Path) -> None:
+    order: list[str] = []
+    sweeps = [lab(tmp_path, name, order, []) for name in "ab"]
+    interleaving.Turns(sweeps).run()
+    done = len(order)
+    interleaving.Turns(sweeps).run()
+    assert len(order) == done
+
+
+def test_a_variant_that_does_not_load_fails_alone_and_is_tried_once(tmp_path: Path) -> None:
+    order: list[str] = []
+    loaded: list[str] = []
+    interleaving.Turns(
+        [lab(tmp_path, "a", order, loaded), lab(tmp_path, "b", order, loaded, refuses=True)]
+    ).run()
+    assert set(order) == {"a0", "a1", "a2"}
+    assert loaded.count("b") == 1
+    assert set(RunFolder.open(tmp_path / "b").record.failed.values()) == {"no memory left"}
+
+
+def test_a_server_that_dies_loses_one_trial_and_every_model_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    loaded: list[str] = []
+    sweeps = [lab(tmp_path, name, order, loaded, model=name) for name in "ab"]
+    dies_after = [3]
+
+    def revive(_: Triton) -> str:
+        if len(order) != dies_after[0]:
+            return ""
+        dies_after[0] = 0
+        return "tritonserver crashed (SIGSEGV)."
+
+    monkeypatch.setattr(Triton, "revive", revive)
+    interleaving.Turns(sweeps).run()
+    assert sorted(loaded) == ["a", "a", "b", "b"]
+    assert len(order) == 12
+    records = [RunFolder.open(tmp_path / name).record for name in "ab"]
+    assert (
+        sum(len(record.crashes) for record in records) == sum(len(record.failed) for record in records) == 1
+    )
+    trials = [len(list(RunFolder.open(tmp_path / name).trials())) for name in "ab"]
+    assert sum(trials) == 11
+
+
+def variant(path: Path, name: str, world: World, value: str) -> RunFolder:
+    study = Study(
+        cells=tuple(cell(batch=b, parameters=(("delay_ms", value),)) for b in (1, 8)),
+        repeats=5, name=name, world=world,
+    )  # fmt: skip
+    folder = synthetic.write(path / name, study)
+    folder.write_record(dataclasses.replace(folder.record, spec={**folder.record.spec, "turns": "x"}))
+    return folder
+
+
+@pytest.mark.parametrize(("slowdown", "code"), [(1.0, EXIT_OK), (1.1, EXIT_MISSED)])
+def test_variants_are_matched_by_what_they_share_and_paired(
+    tmp_path: Path, slowdown: float, code: int
+) -> None:
+    old = variant(tmp_path, "old", World(), "50")
+    new = variant(tmp_path, "new", World(slowdown=slowdown, seed=2), "55")
+    found = compare(old, new, GATES)
+    assert len(found.cells) == 2
+    assert found.paired
+    assert exit_code(found) == code
+
+
+def test_a_regression_says_more_than_something_undecided() -> None:
+    assert worst([EXIT_OK, EXIT_INCONCLUSIVE, EXIT_MISSED]) == EXIT_MISSED
+    assert worst([EXIT_OK, EXIT_INCONCLUSIVE]) == EXIT_INCONCLUSIVE
+    assert worst([EXIT_OK]) == EXIT_OK
+
+
+@pytest.mark.alone
+@pytest.mark.e2e
+@pytest.mark.parametrize(("delay_ms", "code"), [("50", EXIT_OK), ("55", EXIT_MISSED)])
+def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
+    tmp_path: Path, delay_ms: str, code: int
+) -> None:
+    words = ["--model", "delay", "--batch", "1", "--concurrency", "1", "--repeats", "4"]
+    words += ["--duration", "1.2s", "--warmup", "0.2s"]
+    words += ["--variant", "old=", "--variant", f"new=delay_ms={delay_ms}", "--fail-if", "p50>+5%"]
+    command = [sys.executable, "-m", "bench", "sweep", *words, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "paired" in done.stdout
+    assert (tmp_path / "run" / "compare.html").exists()
+    assert exit_code(compare(RunFolder.open(tmp_path / "run/old"), RunFolder.open(tmp_path / "run/new"),
+                             [parse_gate("p50>+5%")])) == code  # fmt: skip
+
+
+def sweep(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "sweep", "--batch", "1", "--duration", "900ms", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.e2e
+def test_somebody_elses_server_is_measured_in_turns_and_left_as_it_was(
+    triton: EmbeddedTriton, tmp_path: Path
+) -> None:
+    control = Triton(triton.target)
+    calibration.serve(triton, ServerConfiguration(model="delay", parameters=(("delay_ms", "20"),)))
+    before = control.config("delay")
+    address = ["--url", triton.target.http_url, "--model", "delay"]
+    words = ["--concurrency", "1", "--repeats", "3", "--warmup", "100ms", "--fail-if", "p50>+50%"]
+    done = sweep(
+        *address, *words, "--variant", "old=", "--variant", "new=delay_ms=40", "--out", str(tmp_path / "run")
+    )
+    assert done.returncode == EXIT_MISSED, done.stderr + done.stdout
+    assert control.config("delay") == before
+    folders = [RunFolder.open(tmp_path / "run" / name) for name in ("old", "new")]
+    medians = [rows(folder)[0].latency_p50_ms or 0.0 for folder in folders]
+    assert 20 <= medians[0] < 40 <= medians[1]
+    again = sweep(*address, *words, "--against", str(tmp_path / "run/old"), "--variant", "b=delay_ms=45",
+                  "--out", str(tmp_path / "again"))  # fmt: skip
+    assert again.returncode == EXIT_MISSED, again.stderr + again.stdout
+    assert sorted(path.parent.name for path in (tmp_path / "again").glob("*/run.json")) == ["b", "base"]
+    assert control.config("delay") == before
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("model", "variant", "says"),
+    [
+        ("delay", "new=dealy_ms=40", "--parameter dealy_ms=40: delay has no such parameter"),
+        ("none", "new=instances=2", "none"),
+    ],
+)
+def test_what_somebody_elses_server_does_not_have_is_a_mistake(
+    triton: EmbeddedTriton, tmp_path: Path, model: str, variant: str, says: str
+) -> None:
+    calibration.serve(triton, ServerConfiguration(model="delay"))
+    words = ["--url", triton.target.http_url, "--model", model, "--variant", "old=", "--variant", variant]
+    done = sweep(*words, "--out", str(tmp_path / "run"))
+    assert done.returncode == EXIT_WRONG_USE, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path / "run" / "old").exists()

@@ -1,0 +1,139 @@
+"""What users of one process share: the record is complete, whatever happens to a request."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import gevent
+import pytest
+
+from bench.core.samples import Outcome
+from bench.loadgen.locust.request_loop import Recorder, Session
+from bench.loadgen.pacing import Tape
+
+
+@dataclass
+class Answer:
+    outcome: int
+    sent_ns: int
+    done_ns: int
+    error: str = ""
+
+
+@dataclass
+class ScriptedLane:
+    """A lane whose every request takes the time, and ends the way, its script says."""
+
+    outcomes: list[int] = field(default_factory=lambda: [Outcome.OK])
+    takes_s: float = 0.001
+    wrong_frame: str = ""
+    wrong_value: str = ""
+    exchanges: int = 0
+
+    def exchange(self) -> Answer:
+        sent_ns = time.monotonic_ns()
+        outcome = self.outcomes[self.exchanges % len(self.outcomes)]
+        self.exchanges += 1
+        gevent.sleep(self.takes_s)
+        return Answer(outcome, sent_ns, time.monotonic_ns(), "refused" if outcome else "")
+
+    def wrong(self, _reply: Answer) -> str:
+        return self.wrong_frame
+
+    def wrong_values(self, _reply: Answer) -> str:
+        return self.wrong_value
+
+    def answer_bytes(self, _reply: Answer) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
+def run_users(session: Session, lanes: list[ScriptedLane], seconds: float) -> None:
+    gevent.sleep(0)  # the loop counts timers from when it last ran, which may be tests ago
+    users = [gevent.spawn(session.run, lane) for lane in lanes]
+    session.gate.set()
+    if session.tape is None:
+        session.end_ns = time.monotonic_ns() + int(seconds * 1e9)
+    gevent.joinall(users, timeout=seconds + 5)
+
+
+def test_a_closed_loop_stops_at_its_end_and_finishes_what_is_under_way() -> None:
+    session = Session()
+    lanes = [ScriptedLane(takes_s=0.01) for _ in range(3)]
+    run_users(session, lanes, 0.05)
+    samples = session.recorder.samples()
+    assert len(samples) == sum(lane.exchanges for lane in lanes) > 0
+    assert session.end_ns is not None
+    assert (samples.sent_ns < session.end_ns).all()
+    assert (samples.intended_ns == samples.sent_ns).all()
+    assert (samples.outcome == Outcome.OK).all()
+
+
+def test_an_open_loop_sends_every_arrival_once_however_late() -> None:
+    start_ns = time.monotonic_ns()
+    due = [i * 1_000_000 for i in range(40)]
+    session = Session(tape=Tape(due, start_ns))
+    run_users(session, [ScriptedLane(takes_s=0.005), ScriptedLane(takes_s=0.005)], 1.0)
+    samples = session.recorder.samples()
+    assert (
+        samples.intended_ns - start_ns
+    ).tolist() == due  # two users of 5 ms keep up with 400/s, not 1000/s
+    assert (samples.sent_ns >= samples.intended_ns).all()
+    assert samples.response_ns.max() > 20_000_000
+
+
+def test_arrivals_nobody_took_are_told_apart_from_those_beyond_the_end() -> None:
+    tape = Tape([10, 20, 30, 40], start_ns=100)
+    assert tape.take() == 110
+    assert tape.untaken_before(135) == [120, 130]
+    assert [tape.take() for _ in range(4)] == [120, 130, 140, None]
+
+
+def test_a_request_killed_in_flight_is_recorded_as_unfinished() -> None:
+    session = Session()
+    user = gevent.spawn(session.run, ScriptedLane(takes_s=10))
+    session.gate.set()
+    gevent.sleep(0.01)
+    user.kill()
+    (outcome,) = session.recorder.samples().outcome
+    assert outcome == Outcome.UNFINISHED
+
+
+@pytest.mark.parametrize(
+    ("lane", "outcome", "message"),
+    [
+        (ScriptedLane(outcomes=[Outcome.SERVER_ERROR]), Outcome.SERVER_ERROR, "refused"),
+        (ScriptedLane(outcomes=[Outcome.TIMEOUT]), Outcome.TIMEOUT, "refused"),
+        (ScriptedLane(wrong_frame="zero bytes"), Outcome.WRONG_ANSWER, "zero bytes"),
+        (ScriptedLane(wrong_value="off by 1"), Outcome.WRONG_ANSWER, "off by 1"),
+    ],
+)
+def test_a_failure_is_data_and_carries_its_message(lane: ScriptedLane, outcome: int, message: str) -> None:
+    session = Session(check_every=1)
+    session.request(lane, None)
+    assert session.recorder.outcome[0] == outcome
+    assert session.recorder.errors == {message: 1}
+
+
+@pytest.mark.parametrize(
+    ("every", "answers", "checked"),
+    [(0, 50, 0), (10, 30, 6), (100, 30, 3), (1, 5, 5)],
+)
+def test_values_are_compared_on_the_first_three_answers_and_then_on_one_in_so_many(
+    every: int, answers: int, checked: int
+) -> None:
+    session = Session(check_every=every)
+    lane = ScriptedLane(takes_s=0)
+    for _ in range(answers):
+        session.request(lane, None)
+    assert session.values_checked == checked
+
+
+def test_endless_different_messages_do_not_fill_the_memory() -> None:
+    recorder = Recorder()
+    for i in range(1000):
+        recorder.fail(f"request {i} refused")
+    assert len(recorder.errors) <= 101
+    assert sum(recorder.errors.values()) == 1000

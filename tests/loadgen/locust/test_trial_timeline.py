@@ -1,0 +1,46 @@
+"""The end of an automatic duration, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from bench.analysis.stats import samples_needed
+from bench.loadgen.locust import trial_timeline
+from bench.loadgen.locust.trial_timeline import TrialClock
+from bench.loadgen.locust.worker import Worker
+
+RATE_PER_S = 100.0
+
+
+@dataclass
+class VirtualTime:
+    """Stands for the module `time`, and for a worker that answers evenly."""
+
+    now_ns: int = 0
+    alive: bool = True
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def sleep(self, seconds: float) -> None:
+        self.now_ns += max(1, round(seconds * 1e9))
+
+    @property
+    def live(self) -> dict[str, Any]:
+        return {"requests": int(RATE_PER_S * self.now_ns / 1e9)}
+
+
+@pytest.mark.parametrize(("percent", "at_most_s"), [(99.0, 60.0), (99.9, 120.0), (99.9, 60.0)])
+def test_a_window_grows_until_the_percentile_asked_has_its_samples(
+    monkeypatch: pytest.MonkeyPatch, percent: float, at_most_s: float
+) -> None:
+    time = VirtualTime()
+    monkeypatch.setattr(trial_timeline, "time", time)
+    clock = TrialClock(0, [cast(Worker, time)], lambda _: None)
+    clock.wait(2.0)
+    clock.wait_until_tight(2.0, 2.0 + at_most_s, percent)
+    seconds, wanted_s = time.now_ns / 1e9 - 2.0, samples_needed(percent) / RATE_PER_S
+    assert min(wanted_s, at_most_s) <= seconds <= min(wanted_s + 1.5, at_most_s + 0.5)

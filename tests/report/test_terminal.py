@@ -1,0 +1,153 @@
+"""The table for a terminal and for a pull request, and the choice they and the page make."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.analysis import cell_table
+from bench.analysis.cell_row import CellRow
+from bench.analysis.recommendation import Holds, Limit, decide, holds
+from bench.core.cell import SharedMemory
+from bench.core.run_folder import RunFolder
+from bench.core.units import parse_slo
+from bench.report import terminal
+from bench.report.charts.style import label
+from tests.support import synthetic
+from tests.support.synthetic import Study, World, cell, grid
+
+
+def shown(folder: RunFolder) -> str:
+    out = io.StringIO()
+    terminal.show(cell_table.rows(folder), folder.record, Console(file=out))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return synthetic.every_kind(tmp_path_factory.mktemp("everything") / "run")
+
+
+def test_without_a_terminal_it_is_plain_and_whole(everything: RunFolder) -> None:
+    text = shown(everything)
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert len([line for line in text.splitlines() if line.startswith(("http ", "grpc "))]) == len(
+        everything.record.planned
+    )
+
+
+def test_the_answer_comes_first_and_holds_the_limit(everything: RunFolder) -> None:
+    text = shown(everything)
+    best = decide(cell_table.rows(everything), Limit(99.0, 100.0, 0.001)).best
+    assert best is not None
+    assert text.index("For p99 <= 100 ms run") < text.index("protocol")
+    assert terminal.named(best) in text
+
+
+def test_a_missing_percentile_says_what_it_needs(everything: RunFolder) -> None:
+    assert "n/a: too few samples (n); p99 needs 662." in shown(everything)
+
+
+def test_findings_end_with_what_to_do(everything: RunFolder) -> None:
+    text = shown(everything)
+    assert "INVALID client-bound" in text
+    assert "Use --processes auto" in text
+    assert text.index("FAILED (3 cells)") < text.index("INVALID client-bound") < text.index("WARNING")
+
+
+def test_one_repeat_is_called_indicative(tmp_path: Path) -> None:
+    assert "figures are indicative" in shown(synthetic.write(tmp_path / "r", Study(cells=grid(), repeats=1)))
+
+
+def test_words_of_data_are_no_markup_of_a_terminal_or_of_markdown(tmp_path: Path) -> None:
+    of = cell(parameters=(("note", "[red]x|y<b>"),))
+    folder = synthetic.write(tmp_path / "r", Study(cells=(of,), failed={}, world=World(error_share=0.1)))
+    assert "[red]x|y<b>" in shown(folder)
+    text = terminal.markdown(cell_table.rows(folder), folder.record)
+    assert "<b>" not in text
+    assert "\\[red\\]x\\|y&lt;b&gt;" in text
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    of = cell()
+    folder = synthetic.write(tmp_path / "r", Study(cells=(of,), failed={of.key: "no memory"}))
+    text = shown(folder)
+    assert "No valid cell was measured." in text
+    assert "FAILED (1 cell): no memory" in text
+
+
+def row_of(tmp_path: Path, **world: float) -> CellRow:
+    study = Study(cells=(cell(batch=1, concurrency=1),), world=World(**world))  # type: ignore[arg-type]
+    return cell_table.rows(synthetic.write(tmp_path / "r", study))[0]
+
+
+def test_a_limit_is_proved_likely_missed_or_unknown(tmp_path: Path) -> None:
+    row = row_of(tmp_path)
+    value, proved = row.latency_ms(99.0), row.proved_ms[3]
+    assert value is not None
+    assert proved is not None
+    assert value < proved
+    assert holds(row, Limit(99.0, proved)) is Holds.YES
+    assert holds(row, Limit(99.0, (value + proved) / 2)) is Holds.LIKELY
+    assert holds(row, Limit(99.0, value * 0.99)) is Holds.NO
+    assert holds(row, Limit(99.9, 1e9)) is Holds.UNKNOWN
+
+
+def test_every_term_of_an_slo_has_to_hold(tmp_path: Path) -> None:
+    row = row_of(tmp_path)
+    p50, p99 = row.latency_ms(50.0), row.proved_ms[3]
+    assert p50 is not None
+    assert p99 is not None
+    for bound_ms, expected in ((p50 * 0.99, Holds.NO), (p50 * 2, Holds.YES)):
+        limit = Limit.of(parse_slo(f"p50={bound_ms:.6f}ms,p99={p99 + 1:.6f}ms"))
+        assert holds(row, limit) is expected
+
+
+def test_what_is_recommended_holds_the_whole_slo(tmp_path: Path) -> None:
+    """The larger batch serves more, and its median is over what was asked."""
+    study = Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo="p50=20ms,p99=10s")
+    folder = synthetic.write(tmp_path / "r", study)
+    rows = cell_table.rows(folder)
+    assert {row.batch: row.slo_met for row in rows} == {1: True, 32: False}
+    assert terminal.summary(rows, folder.record)[1].startswith(
+        "For p99 <= 10 s and p50 <= 20 ms run 1 instance, batch 1 "
+    )
+
+
+def test_settings_that_set_cells_apart_are_shown(tmp_path: Path) -> None:
+    base = cell()
+    servers = [dataclasses.replace(base.server, max_queue_delay_us=us) for us in (-1, 0, 1000)]
+    of = tuple(dataclasses.replace(base, server=server) for server in servers)
+    memory = dataclasses.replace(base.load, shared_memory=SharedMemory.SYSTEM)
+    folder = synthetic.write(tmp_path / "r", Study(cells=(*of, dataclasses.replace(of[0], load=memory))))
+    rows = cell_table.rows(folder)
+    table = terminal.markdown(rows, folder.record).splitlines()
+    (head,) = (line for line in table if line.startswith("| protocol"))
+    assert "| queue | memory |" in head
+    assert {tuple(line.split(" | ")[4:6]) for line in table if line.startswith("| http")} == {
+        ("off", "none"), ("0 ms", "none"), ("1 ms", "none"), ("off", "system"),
+    }  # fmt: skip
+    decision = decide(rows, None)
+    assert decision.best is not None
+    assert decision.next_best is not None
+    names = {terminal.named(row, rows) for row in rows}
+    assert len(names) == 4
+    assert len({label(row) for row in rows}) == 4
+
+
+def test_too_many_errors_hold_no_limit(tmp_path: Path) -> None:
+    row = row_of(tmp_path, error_share=0.05)
+    assert holds(row, Limit(99.0, 1e9, error_fraction=0.01)) is Holds.NO
+    assert holds(row, Limit(99.0, 1e9, error_fraction=0.5)) is Holds.YES
+
+
+def test_an_invalid_cell_is_never_recommended(everything: RunFolder) -> None:
+    rows = cell_table.rows(everything)
+    decision = decide(rows, None)
+    assert all(row.verdict == "VALID" for row in decision.valid)
+    assert decision.best is max(decision.valid, key=lambda row: row.throughput_img_per_s or 0)

@@ -33,10 +33,11 @@ test: $(STAMP) ## All tests, against a real Triton
 	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(TEST_FLAGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone $(TEST_FLAGS) || [ $$? -eq 5 ]
 
-lint: $(STAMP) ## ruff and mypy --strict
+lint: $(STAMP) ## ruff, mypy --strict, and that imports point downward
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(STAMP) ## Measure the suite itself: generator, pacing, overhead
 	$(BIN)/python -m benchmarks

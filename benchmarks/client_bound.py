@@ -16,7 +16,8 @@ from shutil import copytree
 from bench.analysis import checks
 from bench.analysis.summary import summarize
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.core.trial import Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Plan, Served, Trial
 from bench.loadgen.locust.engine import LocustEngine
 from bench.sensors.host import usable_cores
 from bench.server.control import Triton

@@ -15,8 +15,7 @@ from bench.core.errors import BenchError
 from bench.core.trial import Live, Trial
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import engine as perf_analyzer
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
-from bench.loadgen.perf_analyzer.install import find
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from benchmarks import compared, memory
 from benchmarks.compared import Compared, Measured, Row
 from benchmarks.findings import Findings, versions

@@ -17,7 +17,8 @@ from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.samples import Window
 from bench.core.spec import SweepSpec, Turn
-from bench.core.trial import Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.sweep import OnLive, Sweep, utc_now
 from bench.loadgen.locust.engine import LocustEngine
 from bench.sensors import host as machine

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.core.trial import Plan, Served, Target
+from bench.core.target import Target
+from bench.core.trial import Plan, Served
 from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.embedded import start

@@ -14,7 +14,8 @@ import numpy as np
 from bench.analysis.stats import Interval, geometric, paired_ratio
 from bench.core.cell import Load, Protocol, ServerConfiguration
 from bench.core.samples import Outcome
-from bench.core.trial import Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Served, Trial
 from bench.experiments.ceiling.measure import Process
 from bench.loadgen.locust.engine import LocustEngine
 from bench.sensors.host import usable_cores

@@ -14,7 +14,8 @@ from bench.analysis.checks import mean_of
 from bench.analysis.stats import Interval, geometric, nearest_rank, paired_ratio
 from bench.analysis.summary import summarize
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.core.trial import Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Plan, Served, Trial
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.locust.remote_workers import AttachedWorkers
 from bench.sensors import host as machine

@@ -6,13 +6,14 @@ repeats. What has no number is None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from bench.analysis import gpu_columns, tensor_bytes
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import judge, mean_of
 from bench.analysis.slo import Holding
@@ -21,11 +22,12 @@ from bench.analysis.stats import Interval, estimate_under, geometric, percentile
 from bench.analysis.summary import ServerTimes, TrialSummary, server_times, summarize
 from bench.core import units, vit_variants
 from bench.core.cell import Cell, SharedMemory
+from bench.core.datatypes import DTYPES, IMAGE
 from bench.core.findings import Finding, Severity, verdict
 from bench.core.run_folder import RunRecord
 from bench.core.samples import Int64
+from bench.core.slo import Slo, parse_slo
 from bench.core.trial import Counters, Trial, total
-from bench.core.units import Slo, parse_slo
 
 # A quiet machine repeats a cell within a few percent.
 DRIFT = 1.10
@@ -58,7 +60,7 @@ def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
         "findings": codes(remarks),
     }
     images_per_s = known.get("throughput_img_per_s")
-    known |= gpu_columns.columns(trials, images_per_s)
+    known |= gpu_columns(trials, images_per_s)
     known |= _traffic(trials[0].cell, record, images_per_s)
     return CellRow(**{**dict.fromkeys(COLUMNS), **known}, remarks=remarks)
 
@@ -254,7 +256,7 @@ def _traffic(cell: Cell, record: RunRecord, images_per_s: float | None) -> dict[
         f"wire_{way}_bytes_per_s": None
         if size is None or images_per_s is None
         else over_wire * size * images_per_s
-        for way, size in zip(("in", "out"), tensor_bytes.image_bytes(served, height, width), strict=True)
+        for way, size in zip(("in", "out"), image_bytes(served, height, width), strict=True)
     }
 
 
@@ -288,3 +290,84 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _ms(value_ns: float | None) -> float | None:
     return None if value_ns is None else value_ns / 1e6
+
+
+def gpu_columns(trials: Sequence[Trial], images_per_s: float | None) -> dict[str, float | None]:
+    """Of several GPUs the mean or the sum, as the name says. A sensor that gave nothing: None, never 0."""
+    power = _of_gpus(trials, "power_w", _mean_readings)
+    drawn = _of_gpus(trials, "energy_j", _slope) or power
+    watts = sum(drawn) if drawn else None
+    return {
+        "gpu_utilisation_percent": _averaged(_of_gpus(trials, "utilisation_percent", _mean_readings)),
+        "gpu_memory_used_bytes": _summed(_of_gpus(trials, "memory_used_bytes", _mean_readings)),
+        "gpu_power_w": _summed(power) if power else watts,
+        "gpu_sm_clock_mhz": _averaged(_of_gpus(trials, "sm_clock_mhz", _mean_readings)),
+        "gpu_temperature_c": _averaged(_of_gpus(trials, "temperature_c", _mean_readings)),
+        "gpu_energy_j_per_img": watts / images_per_s if watts and images_per_s else None,
+        "gpu_img_per_s_per_w": images_per_s / watts if watts and images_per_s else None,
+    }
+
+
+Rows = Sequence[tuple[int, float]]
+
+
+def _of_gpus(trials: Sequence[Trial], reading: str, fold: Callable[[Rows], float | None]) -> list[float]:
+    """One number a GPU: the mean over repeats of what `fold` makes of its readings in the window."""
+    names = {
+        name
+        for trial in trials
+        for name in trial.machine
+        if name.startswith("gpu") and name.partition("_")[2] == reading
+    }
+    found = []
+    for name in sorted(names):
+        values = [fold(_inside(trial, name)) for trial in trials]
+        known = [value for value in values if value is not None]
+        found += [float(np.mean(known))] if known else []
+    return found
+
+
+def _inside(trial: Trial, name: str) -> Rows:
+    window = trial.window
+    return [row for row in trial.machine.get(name, ()) if window.start_ns <= row[0] < window.end_ns]
+
+
+def _mean_readings(rows: Rows) -> float | None:
+    return float(np.mean([value for _, value in rows])) if rows else None
+
+
+def _slope(rows: Rows) -> float | None:
+    """Of a growing counter, a second: between its first and its last step, lest one that moves seldom lie."""
+    steps = [rows[0], *(b for a, b in itertools.pairwise(rows) if b[1] != a[1])] if rows else []
+    if len(steps) < 3 or steps[-1][1] < steps[1][1]:
+        return None
+    (from_ns, low), (to_ns, high) = steps[1], steps[-1]
+    return (high - low) / ((to_ns - from_ns) / 1e9)
+
+
+def _averaged(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _summed(values: Sequence[float]) -> float | None:
+    return sum(values) if values else None
+
+
+def image_bytes(config: Mapping[str, Any], height: int, width: int) -> tuple[int | None, int | None]:
+    """(in, out). None where an axis is open, or a size is the data's own (JPEG files, strings)."""
+    return _total(config.get("input") or (), height, width), _total(config.get("output") or (), height, width)
+
+
+def _total(section: Sequence[Mapping[str, Any]], height: int, width: int) -> int | None:
+    sizes = [_bytes(entry, height, width) for entry in section]
+    return None if not sizes or None in sizes else sum(size or 0 for size in sizes)
+
+
+def _bytes(entry: Mapping[str, Any], height: int, width: int) -> int | None:
+    datatype = str(entry.get("data_type", "")).removeprefix("TYPE_")
+    dims = [int(axis) for axis in entry.get("dims") or ()]
+    if entry.get("name") == IMAGE and len(dims) == 3:
+        dims = [axis if axis > 0 else size for axis, size in zip(dims, (height, width, 3), strict=True)]
+    if datatype not in DTYPES or any(axis < 0 for axis in dims):
+        return None
+    return prod(dims) * DTYPES[datatype].itemsize

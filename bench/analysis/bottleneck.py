@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.analysis.capacity_models import BatchModel, fit_batches
+from bench.analysis.ceiling import Ceiling
 from bench.analysis.cell_row import CellRow
 from bench.core.units import significant
-from bench.experiments.ceiling.measure import Ceiling
 
 BUSY = 0.85  # of the time instances execute: what is left is the hand-over between two executions
 MOST_OF_IT = 0.4  # of a request's time

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from bench.analysis.stats import Percentile
 from bench.core.findings import Finding
-from bench.core.units import queue_delay
 
 PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -147,21 +146,3 @@ VIEWS_ONLY = (
     "wall_reason",
 )
 COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)
-
-
-def load_text(row: CellRow) -> str:
-    """4 users; 50/s."""
-    if row.rate_per_s is not None:
-        return f"{row.rate_per_s:g}/s"
-    return f"{row.concurrency} user{'' if row.concurrency == 1 else 's'}"
-
-
-def name_of(row: CellRow, among: Sequence[CellRow] = ()) -> str:
-    """2 instances, batch 8, precision bf16: what to configure, without the load. `among`: rows that it has
-    to be told from; every model has a maximum of its batch, so that is said where it differs."""
-    count = "" if row.instances is None else f"{row.instances} instance{'' if row.instances == 1 else 's'}"
-    pods = "" if row.replicas is None else f"{row.replicas} replica{'' if row.replicas == 1 else 's'}"
-    server = [f"{k} {v}" for k, v in row.parameters.items()]
-    server += [f"max batch {row.max_batch}"] if len({other.max_batch for other in among}) > 1 else []
-    server += [] if row.max_queue_delay_us is None else [queue_delay(row.max_queue_delay_us)]
-    return ", ".join([*filter(None, (pods, count)), f"batch {row.batch}", *server])

@@ -10,12 +10,12 @@ import pandas as pd
 
 from bench.analysis.aggregate import absent, broken, row
 from bench.analysis.bottleneck import explained
+from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.engine_agreement import with_agreement
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.trial import Trial
 from bench.core.vit_variants import AXES
-from bench.experiments.ceiling import measure as ceiling
 
 __all__ = ["CellRow", "by_cell", "complete", "frame", "rows", "write_csv"]
 
@@ -24,7 +24,7 @@ def rows(folder: RunFolder) -> list[CellRow]:
     """A row for every cell that was asked for, in the order of the axes; measured or not."""
     record = folder.record
     measured = complete([row(trials, record) for trials in by_cell(folder.trials())], record)
-    return explained(measured, ceiling.read(folder.path))
+    return explained(measured, read_ceiling(folder.path))
 
 
 def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:

@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from bench.analysis.capacity_models import KNEE
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.core.units import Slo, duration
+from bench.core.slo import Slo
+from bench.core.units import duration
 
 # An interval whose ends are this many times apart says little about what it is around.
 WIDE = 1.5

@@ -8,7 +8,7 @@ from enum import StrEnum
 from bench.analysis.capacity_estimate import Seen
 from bench.analysis.stats import nearest_rank, proves
 from bench.core.samples import Int64
-from bench.core.units import Slo
+from bench.core.slo import Slo
 
 CLEARLY = 4.0  # times the budget: beyond the edge, however noisy it is
 

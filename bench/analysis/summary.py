@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.core.samples import Int64, Outcome, Samples
+from bench.core.slo import Slo
 from bench.core.trial import Counters, Trial
-from bench.core.units import Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from bench.core import units
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory, Via
-from bench.core.errors import WrongUse
+from bench.core.mistakes import Mistakes
+from bench.core.parsing import choices, fraction, image_size, integers, positive_duration
 from bench.core.spec import DEFAULT_REPEATS, QUICK_REPEATS, Scenario, SweepSpec
 from bench.core.vit_variants import AXES
 
 T = TypeVar("T")
-Choice = TypeVar("Choice", bound=StrEnum)
 
 DEFAULT_BATCH = "1,8,32"
 DEFAULT_CONCURRENCY = "4"
@@ -25,77 +23,6 @@ MAX_BATCH = 4096
 MAX_USERS = 10_000
 MAX_INSTANCES = 256
 MAX_REPLICAS = 64
-
-
-@dataclass(slots=True)
-class Flags:
-    """Reads one flag after another; `mistakes` collects what is wrong with them."""
-
-    mistakes: list[str] = field(default_factory=list)
-
-    def one(self, flag: str, text: str, parse: Callable[[str], tuple[T, ...]], instead: T) -> T:
-        """The one value of a flag that takes a single one."""
-        nothing: tuple[T, ...] = (instead,)
-        values = self.read(flag, text, parse, nothing)
-        if len(values) > 1:
-            self.wrong(flag, text, "give one value")
-        return values[0]
-
-    def read(self, flag: str, text: str, parse: Callable[[str], T], instead: T) -> T:
-        """What the flag says; after a mistake `instead`, so that reading can go on."""
-        try:
-            return parse(text)
-        except ValueError as error:
-            self.wrong(flag, text, str(error))
-            return instead
-
-    def wrong(self, flag: str, text: str, allowed: str) -> None:
-        self.mistakes.append(f"{f'{flag} {text}'.rstrip()}: {allowed}")
-
-    def check(self) -> None:
-        """Raises WrongUse with every mistake found so far."""
-        if self.mistakes:
-            raise WrongUse(self.mistakes)
-
-
-def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
-    return lambda text: units.parse_integers(text, low=low, high=high)
-
-
-def choices(kind: type[Choice]) -> Callable[[str], tuple[Choice, ...]]:
-    """A comma-separated list of an enum's values, each once; `both` where there are two."""
-
-    def parse(text: str) -> tuple[Choice, ...]:
-        if text.strip() == "both" and len(kind) == 2:
-            return tuple(kind)
-        names = [name.strip() for name in text.split(",")]
-        allowed = ", ".join(kind)
-        unknown = [name for name in names if name not in list(kind)]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is unknown; allowed: {allowed}")
-        if len(set(names)) < len(names):
-            raise ValueError(f"names one twice; allowed: each of {allowed} once")
-        return tuple(kind(name) for name in names)
-
-    return parse
-
-
-def image_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not all(re.fullmatch("[0-9]{1,4}", side) and 1 <= int(side) <= 8192 for side in (height, width)):
-        raise ValueError("give HEIGHTxWIDTH in pixels, 1 to 8192 each, e.g. 224x224")
-    return int(height), int(width)
-
-
-def fraction(text: str) -> float:
-    allowed = "give a fraction from 0 to 1, or a percentage"
-    try:
-        value = units.parse_percent(text) if text.endswith("%") else float(text)
-    except ValueError:
-        raise ValueError(allowed) from None
-    if not 0 <= value <= 1:
-        raise ValueError(allowed)
-    return value
 
 
 def variants(texts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -112,7 +39,7 @@ def variants(texts: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(axes)
 
 
-def _preferred(given: Mapping[str, Any], flags: Flags) -> tuple[int, ...]:
+def _preferred(given: Mapping[str, Any], flags: Mistakes) -> tuple[int, ...]:
     """Sizes that the dynamic batcher goes for; without one there is nothing to prefer."""
     text = given.get("preferred_batch")
     if not text:
@@ -123,7 +50,7 @@ def _preferred(given: Mapping[str, Any], flags: Flags) -> tuple[int, ...]:
     return tuple(sorted(flags.read("--preferred-batch", text, integers(1, MAX_BATCH), nothing)))
 
 
-def _parameters(given: Mapping[str, Any], flags: Flags) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _parameters(given: Mapping[str, Any], flags: Mistakes) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """--precision and the like, which only take what the ViT knows, then those of --parameter."""
     texts = given["parameter"]
     none: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -142,7 +69,7 @@ def _protocol(given: Mapping[str, Any]) -> str:
     return given.get("protocol") or ("http,grpc" if given.get("deploy") else "http")
 
 
-def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
+def sweep_spec(given: Mapping[str, Any], flags: Mistakes) -> SweepSpec:
     """The spec as far as the flags alone tell; mistakes are left in `flags`."""
     read = flags.read
     given = _scenario(given, flags)
@@ -192,7 +119,7 @@ def sweep_spec(given: Mapping[str, Any], flags: Flags) -> SweepSpec:
     return spec
 
 
-def _scenario(given: Mapping[str, Any], flags: Flags) -> Mapping[str, Any]:
+def _scenario(given: Mapping[str, Any], flags: Mistakes) -> Mapping[str, Any]:
     """--scenario sets the load; flags that set it too are mistakes."""
     text = given.get("scenario")
     if not text:
@@ -220,56 +147,11 @@ def _scenario(given: Mapping[str, Any], flags: Flags) -> Mapping[str, Any]:
             return {**fixed, "concurrency": OFFLINE_CONCURRENCY}
 
 
-def check_parameters(
-    spec: SweepSpec, known: Collection[str], flags: Flags, *, may_read_others: bool = False
-) -> None:
-    """A model takes a parameter that it does not read, and serves as before. `known`: those it declares.
-
-    A model of others may read one that it does not declare: then only a likely slip is refused.
-    """
-    for name, values in spec.parameters:
-        is_likely = not may_read_others or get_close_matches(name, known)
-        if name not in known and name not in AXES and is_likely:
-            said = ", ".join(sorted(known)) or "none"
-            flags.wrong(
-                "--parameter",
-                f"{name}={','.join(values)}",
-                f"{spec.model} has no such parameter; its configuration declares {said}",
-            )
-
-
-def check_against(spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Flags) -> None:
-    """What only the target can tell: is the model there, does the batch fit."""
-    if known_models and spec.model not in known_models:
-        flags.wrong("--model", spec.model, f"not in the repository; it has {', '.join(known_models)}")
-        return
-    limits = [m for m in spec.max_batches if m is not None] or ([max_batch] if max_batch is not None else [])
-    if not limits:
-        return
-    limit = max(1, min(limits))  # a model without a batch axis still takes one item
-    if max(spec.preferred_batches, default=0) > limit:
-        flags.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
-    over = [batch for batch in spec.batches if batch > limit]
-    if over:
-        flags.wrong(
-            "--batch",
-            ",".join(map(str, over)),
-            f"over the model's maximum of {limit}; allowed: 1 to {limit}, or raise it with --max-batch",
-        )
-
-
 def _optional(
-    flags: Flags, flag: str, text: str | None, parse: Callable[[str], tuple[int, ...]]
+    flags: Mistakes, flag: str, text: str | None, parse: Callable[[str], tuple[int, ...]]
 ) -> tuple[int | None, ...]:
     nothing: tuple[int | None, ...] = (None,)
     return nothing if not text else flags.read(flag, text, parse, nothing)
-
-
-def positive_duration(text: str) -> float:
-    seconds = units.parse_duration_s(text)
-    if seconds <= 0:
-        raise ValueError("must be longer than nothing, e.g. 10s")
-    return seconds
 
 
 def _delays_us(text: str) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.cli.flags import Flags
 from bench.core.cell import SharedMemory
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.loadgen.locust.local_workers import WorkerProcesses
 from bench.loadgen.locust.remote_workers import AttachedWorkers
@@ -17,7 +17,7 @@ from bench.loadgen.locust.worker import Crew
 MASTER_PORT = 5557  # Locust's own
 
 
-def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Callable[[Path], Crew]:
+def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Callable[[Path], Crew]:
     """What makes the crew, once there is a log to write to. Mistakes are left in `flags`."""
     address = _address(given, flags)
     in_cluster = bool(given.get("in_cluster"))
@@ -50,7 +50,7 @@ def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Callable
     return partial(AttachedWorkers, spec.workers, address)
 
 
-def _address(given: Mapping[str, Any], flags: Flags) -> tuple[str, int] | None:
+def _address(given: Mapping[str, Any], flags: Mistakes) -> tuple[str, int] | None:
     text = given.get("locust_master")
     return flags.read("--locust-master", text, master_address, None) if text else None
 

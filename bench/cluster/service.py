@@ -13,8 +13,9 @@ from bench.cluster.pods import Pod
 from bench.cluster.port_forward import PortForward, dial_pod, reachable
 from bench.core.cell import Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
-from bench.core.trial import Served, Target
-from bench.protocols.grpc_health import answers_grpc
+from bench.core.target import Target
+from bench.core.trial import Served
+from bench.protocols.grpcio_client import answers_grpc
 from bench.server.control import Triton
 from bench.server.fleet import FORWARDED, GRPC_SERVICE, PODS, SERVICE, Fleet, ways
 from bench.server.serving import Serving

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.cli.flags import Flags
 from bench.cluster.api import Cluster
 from bench.cluster.deploy import manifests as platforms
 from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform
@@ -20,10 +19,10 @@ from bench.cluster.deploy.rollout import Deployed, deploy_all, found, undeploy
 from bench.cluster.service import ClusterServing, Say, Site
 from bench.core.cell import Engine, Protocol, SharedMemory, Via
 from bench.core.errors import BenchError, DeployFailed
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
-from bench.core.target import header
+from bench.core.target import Target, header
 from bench.core.teardown import Teardown
-from bench.core.trial import Target
 from bench.core.units import parse_duration_s
 from bench.server.session import Opened, opened, refuse_embedded, remote_target
 
@@ -53,7 +52,7 @@ class Place:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def place_of(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> Target | Place | None:
+def place_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Target | Place | None:
     """From --url, --mlservice or --deploy; None: a server is started here. Mistakes are left in `flags`."""
     if not (given.get("mlservice") or given.get("deploy")):
         free = ("namespace", "context") if given.get("in_cluster") else ()
@@ -199,7 +198,7 @@ def _specs(wanted: DeploymentSpec, spec: SweepSpec) -> tuple[DeploymentSpec, ...
 
 
 def _deployment(
-    given: Mapping[str, Any], platform: Platform, spec: SweepSpec, flags: Flags
+    given: Mapping[str, Any], platform: Platform, spec: SweepSpec, flags: Mistakes
 ) -> DeploymentSpec:
     sets = [flags.read("--set", text, _setting, ("", "")) for text in given.get("set") or ()]
     if any(name == "model" for name, _ in sets):
@@ -223,14 +222,14 @@ def _deployment(
     return wanted
 
 
-def refuse_cluster(given: Mapping[str, Any], verb: str, flags: Flags) -> None:
+def refuse_cluster(given: Mapping[str, Any], verb: str, flags: Mistakes) -> None:
     """Of a verb that does not know clusters."""
     for name in ("mlservice", "deploy", *_NEEDS_CLUSTER, *_NEEDS_DEPLOY):
         if given.get(name):
             flags.wrong(_flag(name), _text(given[name]), f"goes without {verb}")
 
 
-def _refuse(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
+def _refuse(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> None:
     if given.get("mlservice") and given.get("deploy"):
         flags.wrong("--deploy", "", "makes a service, --mlservice names one that is there; give one of them")
     if not given.get("deploy"):
@@ -248,7 +247,7 @@ def _refuse(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
         flags.wrong("--via", "pod", "with several --replicas only --engine locust spreads over the pods")
 
 
-def _header(text: str, flags: Flags) -> tuple[str, str]:
+def _header(text: str, flags: Mistakes) -> tuple[str, str]:
     return flags.read("--header", "NAME:VALUE", lambda _: header(text), ("", ""))  # may be secret
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-
-from bench.core.trial import Target
-from bench.server.control import normalise_url
 
 
 def target_of(
@@ -45,3 +43,40 @@ def header(text: str) -> tuple[str, str]:
     if not colon or not name.strip() or any(c in text for c in "\r\n\0"):
         raise ValueError("give NAME:VALUE on one line")
     return name.strip(), value.strip()
+
+
+def normalise_url(text: str) -> str:
+    """`host:port` or a URL -> scheme://host[:port][/path], without a trailing slash.
+
+    Raises ValueError naming what is allowed.
+    """
+    text = text.strip()
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address ({error}): give host:port or http(s)://host:port") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{text!r} has the scheme {parts.scheme!r}: give host:port or http(s)://host:port")
+    if not parts.hostname or any(c.isspace() for c in text):
+        raise ValueError(f"{text!r} names no host: give host:port or http(s)://host:port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests and control calls go. Each address without a path, e.g. http://127.0.0.1:8000."""
+
+    http_url: str  # "": nothing but the pods can be reached
+    grpc_address: str | None = None  # host:port
+    metrics_url: str | None = None  # with its path
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may be secret: never stored
+    pid: int | None = None  # of the server, when it runs on this host and that is known
+    name: str = ""  # of a pod
+    pods: tuple[Target, ...] = ()  # behind the address, each by itself; (): the address is the server
+    way: str = (
+        ""  # how requests get there, of a service on a cluster and of its pods: `bench.server.fleet.way_of`
+    )
+    over_grpc: Target | None = None  # the service that takes gRPC, where it is another one with its own pods

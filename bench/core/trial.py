@@ -9,23 +9,7 @@ from typing import Any
 from bench.core.cell import Cell
 from bench.core.findings import Finding
 from bench.core.samples import Samples, Window
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where requests and control calls go. Each address without a path, e.g. http://127.0.0.1:8000."""
-
-    http_url: str  # "": nothing but the pods can be reached
-    grpc_address: str | None = None  # host:port
-    metrics_url: str | None = None  # with its path
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may be secret: never stored
-    pid: int | None = None  # of the server, when it runs on this host and that is known
-    name: str = ""  # of a pod
-    pods: tuple[Target, ...] = ()  # behind the address, each by itself; (): the address is the server
-    way: str = (
-        ""  # how requests get there, of a service on a cluster and of its pods: `bench.server.fleet.way_of`
-    )
-    over_grpc: Target | None = None  # the service that takes gRPC, where it is another one with its own pods
+from bench.core.target import Target
 
 
 @dataclass(frozen=True, slots=True)

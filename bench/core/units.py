@@ -6,7 +6,6 @@ Parsers raise ValueError with a sentence that says what is allowed; whoever read
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 
 _DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -79,51 +78,9 @@ def parse_percent(text: str) -> float:
     return float(found[1]) / 100
 
 
-@dataclass(frozen=True, slots=True)
-class Slo:
-    """Bounds a service must hold: percentiles of response time, and the share of errors."""
-
-    latencies: tuple[tuple[float, int], ...] = ()  # (percentile, at most so many ns)
-    error_fraction: float = 0.0  # at most
-
-    def __bool__(self) -> bool:
-        return bool(self.latencies)
-
-    def __str__(self) -> str:
-        """As `parse_slo` reads it."""
-        terms = [f"p{p:g}={_plain(Decimal(bound).scaleb(-6))}ms" for p, bound in self.latencies]
-        errors = [f"errors={significant(self.error_fraction * 100, 6)}%"] if self.error_fraction else []
-        return ",".join(terms + errors)
-
-
-def parse_slo(text: str) -> Slo:
-    """`p99=100ms,errors=0.1%` -> Slo. At least one percentile."""
-    allowed = "give terms such as p99=100ms,errors=0.1%; percentiles: p50, p90, p95, p99, p99.9"
-    latencies: dict[float, int] = {}
-    errors: float | None = None
-    for term in text.split(","):
-        name, equals, value = (part.strip() for part in term.partition("="))
-        if not equals:
-            raise ValueError(allowed)
-        try:
-            if name == "errors" and errors is None:
-                errors = parse_percent(value)
-                continue
-            percentile = float(name.removeprefix("p"))
-            bound = round(parse_duration_s(value) * 1e9)
-        except ValueError:
-            raise ValueError(allowed) from None
-        if not name.startswith("p") or percentile not in PERCENTILES or percentile in latencies or bound <= 0:
-            raise ValueError(allowed)
-        latencies[percentile] = bound
-    if not latencies:
-        raise ValueError(allowed)
-    return Slo(tuple(sorted(latencies.items())), errors or 0.0)
-
-
 def significant(value: float, digits: int = 3) -> str:
     """Three significant digits, never in scientific notation: 0.0123, 1.23, 123, 12300."""
-    return _plain(Decimal(f"{value:.{digits}g}"))
+    return plain_number(Decimal(f"{value:.{digits}g}"))
 
 
 def duration(ns: float) -> str:
@@ -167,7 +124,7 @@ def bytes_text(number: float) -> str:
     return f"{significant(number)} B"
 
 
-def _plain(number: Decimal) -> str:
+def plain_number(number: Decimal) -> str:
     text = f"{number:f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text

@@ -7,11 +7,12 @@ then the cells that need one fail with its sentence.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from bench.cli.flags import Flags
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.core.vit_variants import AXES, Compile, Precision, has_variants
 from bench.sensors import nvml
@@ -31,7 +32,7 @@ class Host:
         return cls(nvml.count() > 0, any(shutil.which(name) for name in _COMPILERS))
 
 
-def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Flags, host: Host | None) -> None:
+def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Mistakes, host: Host | None) -> None:
     """Leaves a sentence in `flags` for everything asked that cannot be. `host`: None for a remote one.
 
     `config`: of the model, as its file or its server says.
@@ -51,14 +52,14 @@ def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Flags, ho
         _check_host(asked, host, flags)
 
 
-def _check_values(name: str, values: tuple[str, ...], flags: Flags) -> None:
+def _check_values(name: str, values: tuple[str, ...], flags: Mistakes) -> None:
     """Those of --precision are checked when read; --parameter precision=... is not."""
     for value in values:
         if value not in list(AXES[name]):
             flags.wrong(f"--{name}", value, f"unknown; allowed: {', '.join(AXES[name])}")
 
 
-def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, flags: Flags) -> None:
+def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, flags: Mistakes) -> None:
     rules: tuple[tuple[str, Callable[[str], bool], bool, str], ...] = (
         ("precision", lambda value: value == Precision.TF32, host.has_gpu,
          "rounds on the tensor cores of a GPU, and this machine has none; bf16 is what helps a CPU"),
@@ -71,3 +72,43 @@ def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, flags: Flags) 
         for value in asked.get(name, ()):
             if concerns(value) and not is_there:
                 flags.wrong(f"--{name}", value, why)
+
+
+def check_parameters(
+    spec: SweepSpec, known: Collection[str], flags: Mistakes, *, may_read_others: bool = False
+) -> None:
+    """A model takes a parameter that it does not read, and serves as before. `known`: those it declares.
+
+    A model of others may read one that it does not declare: then only a likely slip is refused.
+    """
+    for name, values in spec.parameters:
+        is_likely = not may_read_others or get_close_matches(name, known)
+        if name not in known and name not in AXES and is_likely:
+            said = ", ".join(sorted(known)) or "none"
+            flags.wrong(
+                "--parameter",
+                f"{name}={','.join(values)}",
+                f"{spec.model} has no such parameter; its configuration declares {said}",
+            )
+
+
+def check_against(
+    spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Mistakes
+) -> None:
+    """What only the target can tell: is the model there, does the batch fit."""
+    if known_models and spec.model not in known_models:
+        flags.wrong("--model", spec.model, f"not in the repository; it has {', '.join(known_models)}")
+        return
+    limits = [m for m in spec.max_batches if m is not None] or ([max_batch] if max_batch is not None else [])
+    if not limits:
+        return
+    limit = max(1, min(limits))  # a model without a batch axis still takes one item
+    if max(spec.preferred_batches, default=0) > limit:
+        flags.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
+    over = [batch for batch in spec.batches if batch > limit]
+    if over:
+        flags.wrong(
+            "--batch",
+            ",".join(map(str, over)),
+            f"over the model's maximum of {limit}; allowed: 1 to {limit}, or raise it with --max-batch",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import process as perf_analyzer_process
 from bench.sensors import host as machine

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol as Interface
 
 from bench.analysis.checks import PERCENTILE
 from bench.core.cell import Cell, Engine, ServerConfiguration
@@ -24,9 +23,11 @@ from bench.core.errors import (
     Unreachable,
 )
 from bench.core.run_folder import Crash, RunFolder
+from bench.core.slo import parse_slo
 from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, SweepSpec, Turn
-from bench.core.trial import Live, Plan, Served, Target, Trial
-from bench.core.units import parse_slo
+from bench.core.target import Target
+from bench.core.trial import Live, Plan, Served, Trial
+from bench.experiments.progress import Progress
 from bench.sensors.host import Sampler, Sensor
 from bench.server.fleet import way_of
 from bench.server.serving import Serving
@@ -35,16 +36,6 @@ MOST_CRASHES = 2  # of a server in one configuration
 
 OnLive = Callable[[Live], None]
 Measure = Callable[[Plan, Target, Served, OnLive], Trial]
-
-
-class Progress(Interface):
-    """Somebody who watches. Each call says what begins or has just happened."""
-
-    def configuring(self, server: ServerConfiguration) -> None: ...
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None: ...
-    def live(self, turn: Turn, live: Live) -> None: ...
-    def measured(self, trial: Trial) -> None: ...
-    def failed(self, cells: tuple[Cell, ...], reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

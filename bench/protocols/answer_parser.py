@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.cell import Protocol
-from bench.protocols.payload import DTYPES
+from bench.core.datatypes import DTYPES
 
 
 @dataclass(frozen=True, slots=True)

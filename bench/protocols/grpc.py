@@ -11,10 +11,9 @@ import time
 from urllib.parse import urlsplit
 
 from bench.core.samples import Outcome
-from bench.protocols import http2_frames as h2
+from bench.protocols import http2 as h2
 from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, Reply, Wire, connect, reason
-from bench.protocols.http2 import Inbox
-from bench.protocols.http2_frames import INFER
+from bench.protocols.http2 import INFER, Inbox
 from bench.protocols.payload import checked_headers
 
 MAX_BODY_BYTES = 1 << 30

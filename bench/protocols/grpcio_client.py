@@ -8,7 +8,9 @@ can hang the process at exit.
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import grpc
 
 from bench.core.samples import Outcome
 from bench.protocols.gevent_socket import Reply
-from bench.protocols.http2_frames import INFER
+from bench.protocols.http2 import INFER
 
 _SPARE_THREADS = 16  # name resolution, and grpcio's own
 _OPTIONS = [
@@ -114,3 +116,38 @@ def _told(error: Any) -> tuple[int, str]:
     if code is grpc.StatusCode.UNAVAILABLE and any(known in details.lower() for known in _TRANSPORT):
         return Outcome.CONNECTION, told
     return Outcome.SERVER_ERROR, told
+
+
+_LIVE = "/inference.GRPCInferenceService/ServerLive"
+_YES = b"\x08\x01"  # ServerLiveResponse with its one field, `live`, true
+_TIMEOUT_S = 5.0
+_HEALTH_OPTIONS = [("grpc.enable_http_proxy", 0)]  # a proxy from the environment would answer for itself
+
+
+def answers_grpc(address: str, headers: Sequence[tuple[str, str]], *, secure: bool) -> bool:
+    """`address`: host:port. A gateway that takes the connection and knows no such service is no answer."""
+    import grpc  # a tenth of a second, only of a sweep on a cluster
+
+    try:
+        channel = _secure(grpc, address) if secure else _plain(grpc, address)
+    except OSError:
+        return False  # the name is not known here
+    with channel:
+        call = channel.unary_unary(_LIVE)
+        try:
+            metadata = [(name.lower(), value) for name, value in headers]
+            return bool(call(b"", timeout=_TIMEOUT_S, metadata=metadata) == _YES)
+        except grpc.RpcError:
+            return False
+
+
+def _secure(grpc: Any, address: str) -> Any:
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(), _HEALTH_OPTIONS)
+
+
+def _plain(grpc: Any, address: str) -> Any:
+    """Names are resolved as this host does it for the load too; grpcio has a resolver of its own."""
+    host, _, port = address.rpartition(":")
+    family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    numeric = f"ipv6:[{where[0]}]:{port}" if family == socket.AF_INET6 else f"ipv4:{where[0]}:{port}"
+    return grpc.insecure_channel(numeric, [*_HEALTH_OPTIONS, ("grpc.default_authority", address)])

@@ -1,15 +1,144 @@
-"""The receiving half of an HTTP/2 connection with one call in flight: bytes in, state out, no I/O.
+"""HTTP/2 frames as gRPC needs them, and the receiving half of a connection with one call in flight.
 
+Bytes in, state out, no I/O.
 The answer stays where it was received. Its parts are moved together only when it is whole.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote
 
-from bench.protocols import http2_frames as h2
+import hpack
+
 from bench.protocols.gevent_socket import BrokenAnswer
-from bench.protocols.http2_frames import Block
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+HEADER_BYTES = 9
+DEFAULT_WINDOW = 65_535
+DEFAULT_MAX_FRAME = 16_384
+MOST_WINDOW = 2**31 - 1
+MOST_FRAME = 2**24 - 1
+
+
+# Plain numbers: looking members of an enumeration up costs microseconds a call.
+DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 3, 4, 5  # kinds
+PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32  # flags
+HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5  # settings
+
+ERROR_NAMES = (
+    *("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT"),
+    *("STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR"),
+    *("CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"),
+)
+# Source: grpc/grpc, doc/statuscodes.md.
+STATUS_NAMES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+DEADLINE_EXCEEDED = 4
+
+# length and kind in the first word, then flags and stream
+_HEADER = struct.Struct(">IBI")
+unpack_header = _HEADER.unpack_from
+
+
+def name_of(code: int, names: tuple[str, ...]) -> str:
+    return names[code] if code < len(names) else str(code)
+
+
+def frame_header(kind: int, flags: int, stream: int, length: int) -> bytes:
+    return _HEADER.pack(length << 8 | kind, flags, stream)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return _HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    return frame(WINDOW_UPDATE, 0, stream, increment.to_bytes(4, "big"))
+
+
+def settings(pairs: Iterable[tuple[int, int]]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in pairs))
+
+
+def read_settings(payload: bytes) -> list[tuple[int, int]]:
+    if len(payload) % 6:
+        raise BrokenAnswer("broken HTTP/2 settings")
+    return list(struct.iter_unpack(">HI", payload))
+
+
+# No dynamic table, so that equal header blocks mean equal headers; windows that never close.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings(
+    [
+        (HEADER_TABLE_SIZE, 0),
+        (ENABLE_PUSH, 0),
+        (INITIAL_WINDOW_SIZE, MOST_WINDOW),
+        (MAX_FRAME_SIZE, MOST_FRAME),
+    ]
+)
+
+
+def request_block(authority: str, method: str, metadata: Iterable[tuple[str, str]]) -> bytes:
+    """The header block of a unary call; nothing in it enters a table, so it is the same for each call."""
+    pairs = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "triton-bench"),
+        *((name.lower(), value) for name, value in metadata),
+    ]
+    block: bytes = hpack.Encoder().encode(
+        [hpack.NeverIndexedHeaderTuple(*pair) for pair in pairs], huffman=False
+    )
+    return block
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a response's header block says. None: not in this block."""
+
+    http_status: str | None
+    grpc_status: int | None
+    grpc_message: str
+
+
+def parse_block(data: bytes) -> Block:
+    """Raises BrokenAnswer. Source: grpc/grpc, doc/PROTOCOL-HTTP2.md."""
+    decoder = hpack.Decoder()
+    decoder.header_table_size = decoder.max_allowed_table_size = 0
+    try:
+        found = dict(decoder.decode(data))
+        status = found.get("grpc-status")
+        return Block(
+            http_status=found.get(":status"),
+            grpc_status=int(status) if status is not None else None,
+            grpc_message=unquote(found.get("grpc-message", ""), errors="replace"),
+        )
+    except (hpack.HPACKError, ValueError) as error:
+        raise BrokenAnswer(f"broken HTTP/2 headers: {error}") from None
+
+
+def unpadded(flags: int, start: int, end: int, buffer: bytearray) -> tuple[int, int]:
+    """Bounds of a frame's content without its padding and priority fields."""
+    if flags & PADDED:
+        end -= buffer[start] if end > start else 1
+        start += 1
+    if flags & PRIORITY:
+        start += 5
+    if start > end:
+        raise BrokenAnswer("an HTTP/2 frame with more padding than content")
+    return start, end
+
 
 _FIRST_BUFFER_BYTES = 64 << 10
 _MAX_BLOCK_BYTES = 64 << 10
@@ -32,10 +161,10 @@ class Inbox:
         """A new connection: nothing has come."""
         self.greeted = False  # the server's settings have come
         self.going_away = False  # no call after this one
-        self.window = self.stream_window = h2.DEFAULT_WINDOW  # what may still be sent
-        self.max_frame = h2.DEFAULT_MAX_FRAME
+        self.window = self.stream_window = DEFAULT_WINDOW  # what may still be sent
+        self.max_frame = DEFAULT_MAX_FRAME
         self.pending = b""  # acknowledgements to send, between frames
-        self._first_window = h2.DEFAULT_WINDOW
+        self._first_window = DEFAULT_WINDOW
         self._received = 0  # bytes of data since the last grant
         self._read = self._have = 0  # bytes of the buffer taken, and filled
         self.stream = -1
@@ -68,29 +197,29 @@ class Inbox:
 
     def missing(self) -> int:
         """Bytes of the frame under way that have not come; 0 when that is not known."""
-        if self._have - self._read < h2.HEADER_BYTES:
+        if self._have - self._read < HEADER_BYTES:
             return 0
-        word, _, _ = h2.unpack_header(self._buffer, self._read)
-        return int(self._read + h2.HEADER_BYTES + (word >> 8) - self._have)
+        word, _, _ = unpack_header(self._buffer, self._read)
+        return int(self._read + HEADER_BYTES + (word >> 8) - self._have)
 
     def filled(self, count: int) -> None:
         """So many bytes came; take the frames that are whole."""
         self._have += count
         at, have = self._read, self._have
-        while have - at >= h2.HEADER_BYTES:
-            word, flags, stream = h2.unpack_header(self._buffer, at)
-            kind, start = word & 255, at + h2.HEADER_BYTES
+        while have - at >= HEADER_BYTES:
+            word, flags, stream = unpack_header(self._buffer, at)
+            kind, start = word & 255, at + HEADER_BYTES
             end = start + (word >> 8)
-            if not self.greeted and kind != h2.SETTINGS:
+            if not self.greeted and kind != SETTINGS:
                 raise BrokenAnswer("the server speaks no HTTP/2: is this its gRPC address?")
             if end > have:
                 break
             at = self._read = end
-            if self._partial_block is not None and kind != h2.CONTINUATION:
+            if self._partial_block is not None and kind != CONTINUATION:
                 raise BrokenAnswer("HTTP/2 headers without an end")
-            if kind == h2.DATA:
+            if kind == DATA:
                 self._take_data(flags, stream, start, end)
-            elif kind == h2.HEADERS or kind == h2.CONTINUATION:
+            elif kind in (HEADERS, CONTINUATION):
                 self._take_headers(kind, flags, stream, start, end)
             else:
                 self._take_control(kind, flags, stream, bytes(self._view[start:end]))
@@ -114,27 +243,27 @@ class Inbox:
     def _take_data(self, flags: int, stream: int, start: int, end: int) -> None:
         self._received += end - start
         if self._received >= _GRANT_BYTES:
-            self.pending += h2.window_update(0, self._received)
+            self.pending += window_update(0, self._received)
             self._received = 0
         if stream != self.stream or self.ended:
             return
-        if flags & h2.PADDED:
-            start, end = h2.unpadded(h2.PADDED, start, end, self._buffer)
+        if flags & PADDED:
+            start, end = unpadded(PADDED, start, end, self._buffer)
         if end > start:
             self._parts.append((start, end))
-        self.ended = flags & h2.END_STREAM != 0
+        self.ended = flags & END_STREAM != 0
 
     def _take_headers(self, kind: int, flags: int, stream: int, start: int, end: int) -> None:
-        if kind == h2.HEADERS:
-            if flags & (h2.PADDED | h2.PRIORITY):
-                start, end = h2.unpadded(flags, start, end, self._buffer)
-            self._partial_block, self._block_ends_stream = b"", flags & h2.END_STREAM != 0
+        if kind == HEADERS:
+            if flags & (PADDED | PRIORITY):
+                start, end = unpadded(flags, start, end, self._buffer)
+            self._partial_block, self._block_ends_stream = b"", flags & END_STREAM != 0
         elif self._partial_block is None:
             raise BrokenAnswer("an HTTP/2 continuation of nothing")
         data = self._partial_block = self._partial_block + bytes(self._view[start:end])
         if len(data) > _MAX_BLOCK_BYTES:
             raise BrokenAnswer(f"headers of over {_MAX_BLOCK_BYTES >> 10} KiB")
-        if flags & h2.END_HEADERS:
+        if flags & END_HEADERS:
             self._partial_block = None
             if stream == self.stream and not self.ended:
                 self._take_block(self._block(data))
@@ -142,7 +271,7 @@ class Inbox:
     def _block(self, data: bytes) -> Block:
         block = self._known_blocks.get(data)
         if block is None:
-            block = h2.parse_block(data)
+            block = parse_block(data)
             if len(self._known_blocks) >= _MOST_KNOWN_BLOCKS:
                 self._known_blocks.clear()
             self._known_blocks[data] = block
@@ -156,29 +285,29 @@ class Inbox:
             self.ended = True
 
     def _take_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == h2.SETTINGS and not flags & h2.ACK:
+        if kind == SETTINGS and not flags & ACK:
             self._take_settings(payload)
-        elif kind == h2.PING and not flags & h2.ACK:
-            self.pending += h2.frame(h2.PING, h2.ACK, 0, payload)
-        elif kind == h2.WINDOW_UPDATE:
-            self._take_window_update(stream, int.from_bytes(payload, "big") & h2.MOST_WINDOW)
-        elif kind == h2.GOAWAY:
+        elif kind == PING and not flags & ACK:
+            self.pending += frame(PING, ACK, 0, payload)
+        elif kind == WINDOW_UPDATE:
+            self._take_window_update(stream, int.from_bytes(payload, "big") & MOST_WINDOW)
+        elif kind == GOAWAY:
             self._take_goaway(payload)
-        elif kind == h2.RST_STREAM and stream == self.stream and not self.ended:
-            name = h2.name_of(int.from_bytes(payload, "big"), h2.ERROR_NAMES)
+        elif kind == RST_STREAM and stream == self.stream and not self.ended:
+            name = name_of(int.from_bytes(payload, "big"), ERROR_NAMES)
             raise BrokenAnswer(f"the server reset the stream: {name}")
-        elif kind == h2.PUSH_PROMISE:
+        elif kind == PUSH_PROMISE:
             raise BrokenAnswer("the server pushed, which was refused")
 
     def _take_settings(self, payload: bytes) -> None:
-        for setting, value in h2.read_settings(payload):
-            if setting == h2.INITIAL_WINDOW_SIZE:
+        for setting, value in read_settings(payload):
+            if setting == INITIAL_WINDOW_SIZE:
                 self.stream_window += value - self._first_window
                 self._first_window = value
-            elif setting == h2.MAX_FRAME_SIZE:
+            elif setting == MAX_FRAME_SIZE:
                 self.max_frame = value
         self.greeted = True
-        self.pending += h2.frame(h2.SETTINGS, h2.ACK, 0)
+        self.pending += frame(SETTINGS, ACK, 0)
 
     def _take_window_update(self, stream: int, increment: int) -> None:
         if stream == 0:
@@ -191,7 +320,7 @@ class Inbox:
             raise BrokenAnswer("a broken HTTP/2 frame")
         self.going_away = True
         last, code = struct.unpack_from(">II", payload)
-        if self.stream > last & h2.MOST_WINDOW and not self.ended:
-            name = h2.name_of(code, h2.ERROR_NAMES)
+        if self.stream > last & MOST_WINDOW and not self.ended:
+            name = name_of(code, ERROR_NAMES)
             told = f"{name} {payload[8:].decode('utf-8', 'replace')}".rstrip()
             raise BrokenAnswer(f"the server is going away: {told}")

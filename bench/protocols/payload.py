@@ -15,26 +15,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from bench.core.datatypes import DTYPES, IMAGE
 from bench.core.errors import WrongUse
 from bench.protocols.images import images, jpegs
 
-# Triton's datatypes of fixed size. BF16, which numpy lacks, is the upper half of a float32.
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BF16": np.dtype("<u2"),
-}
-IMAGE = "image"
 _FREE_AXIS = 16  # length of an axis the model leaves open
 
 

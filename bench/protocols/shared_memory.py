@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench.core.datatypes import DTYPES
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.samples import Outcome
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
 from bench.protocols.http1 import HttpConnection
-from bench.protocols.payload import DTYPES, Region, Shared, Tensor, checked_headers
+from bench.protocols.payload import Region, Shared, Tensor, checked_headers
 
 PREFIX = "triton_bench_"
 FOLDER = Path("/dev/shm")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.cell_row import CellRow, load_text, name_of
+from bench.analysis.cell_row import CellRow
+from bench.analysis.labels import load_text, name_of
 from bench.analysis.recommendation import Holds, Limit, holds
 from bench.analysis.stats import samples_needed
 from bench.core.run_folder import RunRecord
+from bench.core.slo import parse_slo
 from bench.core.spec import Scenario
-from bench.core.units import parse_slo, significant
+from bench.core.units import significant
 
 _PERCENT = {Scenario.SINGLE_STREAM: 90.0, Scenario.MULTI_STREAM: 99.0}
 

@@ -19,15 +19,15 @@ from typing import Any
 from bench.analysis.aggregate import row
 from bench.analysis.bottleneck import explained
 from bench.analysis.capacity_models import KNEE
+from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_row import PERCENTS, CellRow
 from bench.analysis.cell_table import by_cell, complete, frame
 from bench.analysis.recommendation import WIDE, Limit
 from bench.analysis.stats import LEAST_REPEATS, samples_needed
 from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.slo import parse_slo
 from bench.core.trial import Trial
-from bench.core.units import parse_slo, plural
-from bench.experiments.ceiling import measure as ceiling
-from bench.experiments.tune.answer import tuned_html
+from bench.core.units import plural
 from bench.report.cell_details import MOST_BINS, detail, median_trial
 from bench.report.charts import per_cell, scaling
 from bench.report.charts.style import Entry, Keys
@@ -35,6 +35,7 @@ from bench.report.mlperf import headline
 from bench.report.repeat_command import repeat_command
 from bench.report.sections.method import measured_html
 from bench.report.sections.search import search_html
+from bench.report.sections.tuning import tuned_html
 from bench.report.terminal import restarts
 
 # Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
@@ -103,7 +104,7 @@ def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[
         found = row(trials, record)
         measured.append(found)
         details[found.cell] = _detail(trials, shown, every=every)
-    return explained(complete(measured, record), ceiling.read(folder.path)), details
+    return explained(complete(measured, record), read_ceiling(folder.path)), details
 
 
 def _detail(trials: Sequence[Trial], shown: int, *, every: bool) -> Json:

@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.analysis.cell_row import CellRow, load_text, name_of
+from bench.analysis.cell_row import CellRow
+from bench.analysis.labels import load_text, name_of
 from bench.analysis.recommendation import WIDE, Decision, Holds, Limit, decide, overlap
 from bench.analysis.stats import samples_needed
 from bench.core.findings import Severity
 from bench.core.run_folder import RunRecord
-from bench.core.units import parse_slo, plural, significant
+from bench.core.slo import parse_slo
+from bench.core.units import plural, significant
 from bench.report.mlperf import headline
 
 # Shown where they are what sets two cells apart.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.sensors.host import Paced, Sensor
 
 EVERY_S = 0.5

@@ -15,31 +15,12 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from bench.core.errors import ModelLoadFailed, TargetError, Unreachable
-from bench.core.trial import Counters, Target
+from bench.core.target import Target
+from bench.core.trial import Counters
 from bench.server.log_diagnosis import known_cause
 
 CONTROL_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 600.0  # compiling and downloading models are loads too
-
-
-def normalise_url(text: str) -> str:
-    """`host:port` or a URL -> scheme://host[:port][/path], without a trailing slash.
-
-    Raises ValueError naming what is allowed.
-    """
-    text = text.strip()
-    url = text if "://" in text else f"http://{text}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no address ({error}): give host:port or http(s)://host:port") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{text!r} has the scheme {parts.scheme!r}: give host:port or http(s)://host:port")
-    if not parts.hostname or any(c.isspace() for c in text):
-        raise ValueError(f"{text!r} names no host: give host:port or http(s)://host:port")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
 @dataclass(frozen=True, slots=True)

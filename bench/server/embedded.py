@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from bench.core.errors import ServerStartFailed
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server.control import Triton
 from bench.server.log_diagnosis import explain, is_port_taken, known_cause
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from bench.core.cell import Load, Protocol, Via
 from bench.core.errors import ModelLoadFailed, TargetError, ToolError
-from bench.core.trial import Counters, Target, total
+from bench.core.target import Target
+from bench.core.trial import Counters, total
 from bench.server.control import Snapshot, Triton
 
 T = TypeVar("T")

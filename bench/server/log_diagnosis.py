@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+from bench.core.cuda_messages import CUDA_FAULT, CUDA_MEMORY
+
 _SIGNALLED = 128  # + the signal's number, as shells and our supervisor tell it
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 _TAIL, _LAST_LINES, _LONGEST_LINE = 40, 3, 160
@@ -14,15 +16,7 @@ _NOISE = r"CudaDriverHelper has not been initialized|Failed to initialize NVML" 
 _PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use"
 # An error as Python names it, up to its end: a line's, or where Triton writes the traceback as "\n\nAt:\n".
 _PYTHON_ERROR = r"(?P<a>(?:TritonModelException|Exception|\w+Error): (?:(?!\\n|\"\n)[^\n])+)"
-
-# What CUDA, cuBLAS and torch say when a card's memory does not do, and when the card does not.
-CUDA_MEMORY = r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|NVML_ERROR_MEMORY"
 _MEMORY_TOLD = r"CUDA out of memory\. (?P<a>(?:(?!\\n)[^\n\"])*?is free)"
-CUDA_FAULT = (
-    r"(?P<a>CUDA error: (?!out of memory|no CUDA-capable)(?:(?!\\n)[^\n\"])+|CUDNN_STATUS_EXECUTION_FAILED"
-    r"|CUBLAS_STATUS_EXECUTION_FAILED|GPU is lost|NVRM: Xid[^\n\"]+|fallen off the bus"
-    r"|uncorrectable (?:NVLink |ECC )?error[^\n\"]*)"
-)
 
 # The first that matches names the cause; groups fill the sentence.
 _CAUSES: tuple[tuple[str, str], ...] = (

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.cli.flags import Flags
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import Unreachable
+from bench.core.mistakes import Mistakes
 from bench.core.paths import MODEL_REPOSITORY
-from bench.core.target import header, target_of
-from bench.core.trial import Target
+from bench.core.target import Target, header, target_of
 from bench.sensors import nvml
 from bench.server import model_config
 from bench.server.control import Triton
@@ -47,7 +46,7 @@ def models_of(repository: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in repository.glob("*/config.pbtxt")))
 
 
-def remote_target(given: Mapping[str, Any], flags: Flags) -> Target | None:
+def remote_target(given: Mapping[str, Any], flags: Mistakes) -> Target | None:
     """From --url and its neighbours; None without --url. Mistakes are left in `flags`."""
     headers = [
         flags.read("--header", "NAME:VALUE", lambda _, text=text: header(text), ("", ""))  # type: ignore[misc]  # the value stays out of messages
@@ -68,7 +67,7 @@ def remote_target(given: Mapping[str, Any], flags: Flags) -> Target | None:
     )
 
 
-def refuse_embedded(given: Mapping[str, Any], other: str, flags: Flags) -> None:
+def refuse_embedded(given: Mapping[str, Any], other: str, flags: Mistakes) -> None:
     """Flags of a server started here, which `other` would leave without a word."""
     for name, default in (("tritonserver", None), ("repository", None), ("vit", "auto")):
         if given.get(name) not in (None, default):

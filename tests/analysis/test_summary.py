@@ -8,8 +8,8 @@ import pytest
 
 from bench.analysis.summary import in_flight_mean, judged, server_times, summarize
 from bench.core.samples import Outcome, Samples, Window
+from bench.core.slo import Slo
 from bench.core.trial import Trial
-from bench.core.units import Slo
 from tests.support.simulation import SECOND, Server, always, cell, trial
 
 WINDOW = Window(10, 20)

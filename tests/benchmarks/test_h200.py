@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from bench.cli import main as cli
-from bench.cli.flags import Flags, check_against, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.verbs.ceiling import refuse_weights
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
-from bench.experiments.preconditions import Host, refuse_variants
+from bench.experiments.preconditions import Host, check_against, refuse_variants
 from bench.server import model_config
 from bench.server.session import SHIPPED
 
@@ -49,7 +50,7 @@ SWEEPS = {name: words for name, words in stages().items() if "sweep" in words}
 
 
 def spec_of(name: str) -> SweepSpec:
-    flags = Flags()
+    flags = Mistakes()
     spec = sweep_spec(params(SWEEPS[name]), flags)
     config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
     check_against(spec, ("python_vit",), int(config["max_batch_size"]), flags)
@@ -60,7 +61,7 @@ def spec_of(name: str) -> SweepSpec:
 
 @pytest.mark.parametrize("name", [name for name, words in stages().items() if "ceiling" in words])
 def test_every_ceiling_is_one_that_its_run_takes(name: str) -> None:
-    flags = Flags()
+    flags = Mistakes()
     refuse_weights(params(stages()[name]), flags)
     assert flags.mistakes == []
 

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cli import main as cli
-from bench.cli.flags import Flags, check_against, check_parameters, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
 from bench.core.errors import WrongUse
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
+from bench.experiments.preconditions import check_against, check_parameters
 
 
 def typed(*words: str) -> dict[str, Any]:
@@ -21,14 +23,14 @@ def typed(*words: str) -> dict[str, Any]:
 
 
 def read(*words: str) -> SweepSpec:
-    flags = Flags()
+    flags = Mistakes()
     spec = sweep_spec(typed(*words), flags)
     assert flags.mistakes == []
     return spec
 
 
 def mistakes(*words: str) -> list[str]:
-    flags = Flags()
+    flags = Mistakes()
     sweep_spec(typed(*words), flags)
     return flags.mistakes
 
@@ -146,7 +148,7 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_flags() -> None:
         "--repeats",
         "--check",
     ]
-    flags = Flags(list(said))
+    flags = Mistakes(list(said))
     with pytest.raises(WrongUse) as caught:
         flags.check()
     assert caught.value.mistakes == tuple(said)
@@ -205,7 +207,7 @@ _TEXT_FLAGS = [
 )
 @settings(max_examples=400, deadline=None)
 def test_whatever_is_typed_is_read_or_named_as_a_mistake(flag: str, text: str) -> None:
-    flags = Flags()
+    flags = Mistakes()
     sweep_spec({**typed(), flag: text}, flags)
     named = f"--{flag.replace('_', '-')}"
     assert all(said.startswith((f"{named} ", f"{named}:")) for said in flags.mistakes)
@@ -228,7 +230,7 @@ def test_a_list_is_read_back_as_written(batches: list[int]) -> None:
 def test_what_only_the_target_can_tell(
     words: list[str], known: tuple[str, ...], limit: int, named: list[str]
 ) -> None:
-    flags = Flags()
+    flags = Mistakes()
     check_against(read(*words), known, limit, flags)
     (said,) = flags.mistakes
     assert all(part in said for part in named)
@@ -244,7 +246,7 @@ def test_what_only_the_target_can_tell(
     ],
 )
 def test_a_batch_that_fits_is_no_mistake(words: list[str], limit: int | None) -> None:
-    flags = Flags()
+    flags = Mistakes()
     check_against(read(*words), ("python_vit",), limit, flags)
     flags.check()
 
@@ -260,7 +262,7 @@ def test_a_batch_that_fits_is_no_mistake(words: list[str], limit: int | None) ->
     ],
 )
 def test_a_parameter_that_the_model_does_not_declare(parameter: str, theirs: bool, is_refused: bool) -> None:
-    flags = Flags()
+    flags = Mistakes()
     spec = SweepSpec(model="delay", batches=(1,), parameters=((parameter, ("10", "20")),))
     check_parameters(spec, ("delay_ms", "fail"), flags, may_read_others=theirs)
     assert bool(flags.mistakes) is is_refused

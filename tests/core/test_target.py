@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.target import header, target_of
-from bench.server.control import normalise_url
+from bench.core.target import header, normalise_url, target_of
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform, besid
 from bench.cluster.deploy.rollout import deploy, found
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton, start
 from tests.support.host_names import Names

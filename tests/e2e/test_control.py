@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.core.errors import ModelLoadFailed, TargetError, Unreachable
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server.control import Snapshot, Triton
 from bench.server.embedded import EmbeddedTriton
 

@@ -16,7 +16,8 @@ from bench.analysis.checks.pods import shares
 from bench.analysis.summary import TrialSummary
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import ModelLoadFailed, ToolError, Unreachable
-from bench.core.trial import Counters, Plan, Served, Target, Trial, total
+from bench.core.target import Target
+from bench.core.trial import Counters, Plan, Served, Trial, total
 from bench.loadgen.locust.connections import LaneMaker
 from bench.loadgen.locust.engine import LocustEngine, orders_of
 from bench.server.control import Snapshot, Triton

@@ -21,7 +21,8 @@ from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import Unreachable
 from bench.core.findings import Verdict, verdict
 from bench.core.samples import Outcome
-from bench.core.trial import Live, Plan, Served, Target
+from bench.core.target import Target
+from bench.core.trial import Live, Plan, Served
 from bench.loadgen.locust.connections import Order
 from bench.loadgen.locust.engine import LocustEngine, orders_of
 from bench.server.control import CONTROL_TIMEOUT_S

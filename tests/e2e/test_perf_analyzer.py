@@ -20,11 +20,11 @@ import pytest
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.findings import Severity
-from bench.core.trial import Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import engine as perf_analyzer
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
 from bench.loadgen.perf_analyzer.command import (
     Files,
     command,
@@ -34,7 +34,7 @@ from bench.loadgen.perf_analyzer.command import (
     write_intervals,
 )
 from bench.loadgen.perf_analyzer.engine import measure
-from bench.loadgen.perf_analyzer.install import setup
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer, setup
 from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
 from bench.server.embedded import EmbeddedTriton, start
 from tests.support.calibration import parameters, serve

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from bench.core.errors import ServerStartFailed
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server.embedded import EmbeddedTriton
 from bench.server.log_diagnosis import explain
 from bench.server.restart import START_TRIES, OwnTriton

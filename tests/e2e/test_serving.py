@@ -11,7 +11,7 @@ import pytest
 
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import ModelLoadFailed
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from bench.cli.flags import Flags, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.main import bench as command
 from bench.core import vit_variants
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import ModelLoadFailed, WrongUse
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import Host, refuse_variants
 from bench.protocols import images, payload
@@ -117,7 +118,7 @@ class TestPreferredBatches:
         assert "p8+32" in asked.key
 
     def test_without_a_batcher_they_are_refused(self) -> None:
-        flags = Flags()
+        flags = Mistakes()
         sweep_spec({**GIVEN, "preferred_batch": "8", "max_queue_delay": "off,1ms"}, flags)
         assert flags.mistakes == [
             "--preferred-batch 8: needs the dynamic batcher: leave out --max-queue-delay off"
@@ -138,7 +139,7 @@ GIVEN: dict[str, Any] = {
 
 class TestFlags:
     def test_each_flag_is_an_axis(self) -> None:
-        flags = Flags()
+        flags = Mistakes()
         given = {**GIVEN, "precision": "fp32,bf16", "wire": "uint8", "parameter": ("x=1,2",)}
         spec = sweep_spec(given, flags)
         flags.check()
@@ -146,7 +147,7 @@ class TestFlags:
         assert len(spec.configurations()) == 4
 
     def test_mistakes_are_told_all_at_once(self) -> None:
-        flags = Flags()
+        flags = Mistakes()
         given = {**GIVEN, "precision": "int4", "output": "cls", "wire": "uint8", "parameter": ("wire=jpeg",)}
         sweep_spec(given, flags)
         with pytest.raises(WrongUse) as told:
@@ -164,7 +165,7 @@ BARE = Host(has_gpu=False, has_compiler=False)
 
 
 def refused(host: Host | None, name: str, value: str, **more: Any) -> list[str]:
-    flags = Flags()
+    flags = Mistakes()
     spec = SweepSpec(
         model="python_vit", batches=(1,), concurrencies=(1,), parameters=((name, (value,)),), **more
     )
@@ -203,7 +204,7 @@ class TestRules:
         assert refused(host, name, value) == []
 
     def test_a_model_without_variants_is_named(self) -> None:
-        flags = Flags()
+        flags = Mistakes()
         spec = SweepSpec(model="null_vit", batches=(1,), parameters=(("wire", ("uint8",)),))
         refuse_variants(spec, {"input": [], "parameters": {}}, flags, CPU)
         assert flags.mistakes == [

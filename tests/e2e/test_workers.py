@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from bench.analysis.checks import judge
 from bench.cli import main as cli
-from bench.cli.flags import Flags, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.worker_flags import crew_of, master_address
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import ToolError
 from bench.core.findings import Verdict, verdict
+from bench.core.mistakes import Mistakes
 from bench.core.trial import Live, Plan, Trial
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.locust.local_workers import WorkerProcesses
@@ -192,14 +193,14 @@ def test_workers_that_never_come_are_an_error_that_says_how_many(
     ],
 )
 def test_flags_that_do_not_go_together_are_mistakes(words: list[str], named: list[str]) -> None:
-    given, flags = dict(cli.sweep.make_context("sweep", words).params), Flags()
+    given, flags = dict(cli.sweep.make_context("sweep", words).params), Mistakes()
     crew_of(given, sweep_spec(given, flags), flags)
     assert all(part in "\n".join(flags.mistakes) for part in named)
     assert "secret" not in "\n".join(flags.mistakes)
 
 
 def test_workers_are_a_number_of_the_spec_that_every_plan_asks_for() -> None:
-    given, flags = dict(cli.sweep.make_context("sweep", ["--workers", "4"]).params), Flags()
+    given, flags = dict(cli.sweep.make_context("sweep", ["--workers", "4"]).params), Mistakes()
     spec = sweep_spec(given, flags)
     assert flags.mistakes == []
     assert (spec.workers, spec.processes) == (4, 0)

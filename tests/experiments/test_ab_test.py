@@ -16,13 +16,15 @@ from bench.analysis.cell_table import rows
 from bench.analysis.comparison import compare, exit_code
 from bench.analysis.gates import parse_gate
 from bench.cli import main as cli
-from bench.cli.flags import Flags, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.core.cell import Cell, Engine, ServerConfiguration
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, ModelLoadFailed, worst
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
 from bench.core.samples import Outcome, Samples, Window
 from bench.core.spec import SweepSpec, Turn
-from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.experiments.ab_test import interleaving, variants
 from bench.experiments.ab_test.variants import Variant, parse_variant
 from bench.experiments.sweep import Sweep
@@ -78,7 +80,7 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str, says: str) -> 
     ],
 )
 def test_variants_that_cannot_be_compared_are_mistakes(words: list[str], says: str) -> None:
-    flags = Flags()
+    flags = Mistakes()
     variants.variants_of(given(*words), flags)
     assert says in " ".join(flags.mistakes)
 
@@ -86,7 +88,7 @@ def test_variants_that_cannot_be_compared_are_mistakes(words: list[str], says: s
 def test_a_variant_changes_the_server_and_leaves_the_load() -> None:
     typed = given("--model", "m", "--batch", "1,8", "--parameter", "a=1", "--parameter", "b=2")
     changed = variants.applied(typed, parse_variant("x=instances=2,max-batch=16,b=3,version=2"))
-    flags = Flags()
+    flags = Mistakes()
     spec = sweep_spec(changed, flags)
     flags.check()
     assert spec.configurations() == (
@@ -97,7 +99,7 @@ def test_a_variant_changes_the_server_and_leaves_the_load() -> None:
 
 def test_what_is_not_typed_is_as_the_base_was_measured() -> None:
     asked = sweep_spec(
-        given("--model", "m", "--batch", "2", "--concurrency", "3", "--parameter", "a=1"), Flags()
+        given("--model", "m", "--batch", "2", "--concurrency", "3", "--parameter", "a=1"), Mistakes()
     )
     base = dataclasses.replace(
         synthetic.record(Study(cells=(cell(),))),
@@ -105,10 +107,10 @@ def test_what_is_not_typed_is_as_the_base_was_measured() -> None:
         command=("bench", "sweep", "--url", "h:1"),
     )
     same = variants.inherited(given(), (), base)
-    assert sweep_spec(same, Flags()) == asked
+    assert sweep_spec(same, Mistakes()) == asked
     assert same["url"] == "h:1"
     words = ("--rate", "5/s", "--parameter", "b=2")
-    other = sweep_spec(variants.inherited(given(*words), ("rate", "parameter"), base), Flags())
+    other = sweep_spec(variants.inherited(given(*words), ("rate", "parameter"), base), Mistakes())
     assert (other.rates_per_s, other.concurrencies, other.batches) == ((5.0,), (), (2,))
     assert dict(other.parameters) == {"a": ("1",), "b": ("2",)}
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from bench.analysis import tensor_bytes
+from bench.analysis import aggregate
 from bench.analysis.bottleneck import busy_share, explained, wall
+from bench.analysis.ceiling import Bare, Ceiling, read_ceiling, write_ceiling
 from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.roofline import Measured, Shape
 from bench.core.errors import RunFolderError, ToolError
 from bench.experiments.ceiling import measure as ceiling
-from bench.experiments.ceiling.measure import Bare, Ceiling
 
 TINY = Shape(192, 768, 12, 197, 768, 5_561_472)
 WEIGHTS = "random:tiny:seed=0"
@@ -58,10 +58,10 @@ def test_without_a_ceiling_there_is_no_efficiency() -> None:
 
 
 def test_a_ceiling_is_kept_with_the_run_and_later_variants_join_it(tmp_path: Path) -> None:
-    assert ceiling.read(tmp_path) is None
-    ceiling.write(found(bare(), bare(batch=1)), tmp_path)
-    ceiling.write(found(bare(rates=(7.0,)), bare(precision="bf16")), tmp_path)
-    known = ceiling.read(tmp_path)
+    assert read_ceiling(tmp_path) is None
+    write_ceiling(found(bare(), bare(batch=1)), tmp_path)
+    write_ceiling(found(bare(rates=(7.0,)), bare(precision="bf16")), tmp_path)
+    known = read_ceiling(tmp_path)
     assert known is not None
     assert sorted((b.batch, b.precision, len(b.images_per_s)) for b in known.bare) == [
         (1, "fp32", 3),
@@ -74,7 +74,7 @@ def test_a_ceiling_is_kept_with_the_run_and_later_variants_join_it(tmp_path: Pat
 def test_a_broken_ceiling_is_named(tmp_path: Path) -> None:
     (tmp_path / "ceiling.json").write_text("{}")
     with pytest.raises(RunFolderError, match="remove it, or measure again"):
-        ceiling.read(tmp_path)
+        read_ceiling(tmp_path)
 
 
 WALLS = (
@@ -130,7 +130,7 @@ def test_shared_memory_tells_bytes_from_the_rest() -> None:
     ],
 )
 def test_bytes_of_an_image_follow_from_shapes(entry: dict[str, Any], size: int | None) -> None:
-    assert tensor_bytes.image_bytes({"input": [entry]}, 224, 224) == (size, None)
+    assert aggregate.image_bytes({"input": [entry]}, 224, 224) == (size, None)
 
 
 def test_the_bare_model_runs_here() -> None:

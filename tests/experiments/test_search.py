@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from bench.analysis.slo import Holding, judge, seen
-from bench.cli.verbs.search import _name, exit_code, sentence
+from bench.cli.verbs.search import exit_code, sentence
 from bench.core.cell import SharedMemory
+from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
-from bench.core.units import Slo, parse_slo
 from bench.experiments.search.algorithm import Capacity, Effort, Probe, find_capacity, samples_wanted, table
+from bench.experiments.search.runner import _name
 from bench.loadgen.arrivals import poisson
 
 

@@ -16,7 +16,8 @@ from bench.core.errors import ModelLoadFailed, ServerStartFailed, TargetError, T
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.samples import Outcome, Samples, Window
 from bench.core.spec import SweepSpec, Turn
-from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.experiments.sweep import Sweep
 from bench.report.terminal import restarts
 from bench.server.serving import Serving

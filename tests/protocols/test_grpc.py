@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
-from bench.protocols import http2_frames as h2
+from bench.protocols import http2 as h2
 from bench.protocols.gevent_socket import BrokenAnswer, Reply
 from bench.protocols.grpc import GrpcConnection
 from bench.protocols.grpcio_client import GrpcioConnection

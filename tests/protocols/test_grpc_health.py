@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from bench.protocols.grpc_health import answers_grpc
+from bench.protocols.grpcio_client import answers_grpc
 from bench.server.embedded import EmbeddedTriton
 
 

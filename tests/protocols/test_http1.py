@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from bench.core.samples import Outcome
 from bench.protocols.gevent_socket import BrokenAnswer, Reply
-from bench.protocols.http1 import HttpConnection
-from bench.protocols.http1_head import error_message, parse_head
+from bench.protocols.http1 import HttpConnection, error_message, parse_head
 from tests.support.http_peer import ScriptedWire, cut, free_port, peer, reset, self_signed
 
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"

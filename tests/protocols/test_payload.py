@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
+from bench.core.datatypes import DTYPES
 from bench.core.errors import WrongUse
 from bench.protocols.images import images
 from bench.protocols.payload import (
-    DTYPES,
     Region,
     Shared,
     Tensor,

@@ -14,7 +14,7 @@ import pytest
 
 from bench.core.cell import Protocol
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.protocols import shared_memory
 from bench.protocols.answers import AnswerCheck, Expected
 from bench.protocols.grpc import GrpcConnection

@@ -18,7 +18,7 @@ from bench.analysis import cell_table
 from bench.analysis.cell_row import PERCENTS
 from bench.analysis.recommendation import Limit, decide
 from bench.core.run_folder import RunFolder
-from bench.core.units import parse_slo
+from bench.core.slo import parse_slo
 from bench.report import page
 from benchmarks.browser import BROWSER, DRIVER, MISSING, chromium, look
 from tests.support import synthetic

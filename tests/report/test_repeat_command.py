@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bench.analysis.aggregate import absent
 from bench.cli import main as cli
-from bench.cli.flags import OFFLINE_CONCURRENCY, Flags, sweep_spec
+from bench.cli.flags import OFFLINE_CONCURRENCY, sweep_spec
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunRecord
 from bench.core.spec import Scenario, SweepSpec
 from bench.core.vit_variants import AXES
@@ -83,7 +84,7 @@ def specs(draw: st.DrawFn) -> SweepSpec:
 def read_back(words: list[str]) -> SweepSpec:
     """As `bench sweep` would."""
     context = cli.sweep.make_context("sweep", words)
-    flags = Flags()
+    flags = Mistakes()
     spec = sweep_spec(context.params, flags)
     flags.check()
     return spec

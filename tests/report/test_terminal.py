@@ -11,12 +11,12 @@ from rich.console import Console
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import CellRow
+from bench.analysis.labels import label
 from bench.analysis.recommendation import Holds, Limit, decide, holds
 from bench.core.cell import SharedMemory
 from bench.core.run_folder import RunFolder
-from bench.core.units import parse_slo
+from bench.core.slo import parse_slo
 from bench.report import terminal
-from bench.report.charts.style import label
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell, grid
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from bench.analysis import cell_table, gpu_columns
+from bench.analysis import aggregate, cell_table
 from bench.analysis.checks import judge
 from bench.analysis.checks.gpu import SILENT_NS
 from bench.core.run_folder import RunFolder
-from bench.core.trial import Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Trial
 from bench.sensors import nvml as gpu
 from bench.sensors import triton_metrics
 from bench.sensors.host import Sampler
@@ -130,12 +131,12 @@ def test_nvml_is_asked_only_about_a_server_on_this_host(url: str, here: bool) ->
 
 def test_energy_comes_from_the_counter_and_else_from_power() -> None:
     of = trial(cell(), world=World(gpu=True))
-    counted = gpu_columns.columns([of], 100.0)
+    counted = aggregate.gpu_columns([of], 100.0)
     assert counted["gpu_energy_j_per_img"] == pytest.approx(1 / (counted["gpu_img_per_s_per_w"] or 0))
     bare = replace(of, machine={k: v for k, v in of.machine.items() if not k.endswith("energy_j")})
-    powered = gpu_columns.columns([bare], 100.0)
+    powered = aggregate.gpu_columns([bare], 100.0)
     assert powered["gpu_energy_j_per_img"] == pytest.approx((powered["gpu_power_w"] or 0) / 100)
-    assert set(gpu_columns.columns([replace(of, machine={})], 100.0).values()) == {None}
+    assert set(aggregate.gpu_columns([replace(of, machine={})], 100.0).values()) == {None}
 
 
 def codes(of: Trial) -> set[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import tritonclient.http as client
 from numpy.typing import NDArray
 
-from bench.core.trial import Target
+from bench.core.target import Target
 
 
 def ask(target: Target, model: str, **inputs: NDArray[Any]) -> NDArray[Any]:

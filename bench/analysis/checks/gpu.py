@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 from bench.analysis.summary import TrialSummary
+from bench.core.cuda_messages import CUDA_FAULT, CUDA_MEMORY
 from bench.core.findings import Finding, Severity
 from bench.core.trial import Trial
-from bench.server.log_diagnosis import CUDA_FAULT, CUDA_MEMORY
 
 SILENT_NS = 2_000_000_000  # a sensor is read ten times a second, its slowest neighbour once
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis.comparison import Comparison
-from bench.cli.flags import Flags, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import (
     check_embedded,
@@ -28,6 +28,7 @@ from bench.cli.verbs.sweep import (
 from bench.cluster.session import refuse_cluster
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, WrongUse, worst
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.spec import SweepSpec, describe
 from bench.experiments.ab_test.interleaving import Turns
@@ -45,8 +46,7 @@ from bench.experiments.ab_test.variants import (
 from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Sweep
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
-from bench.loadgen.perf_analyzer.install import find
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from bench.report import comparison as comparing
 from bench.report import page
 from bench.report.publish import REPORTS, TALK, list_in_index
@@ -59,7 +59,7 @@ _NOT_IN_TURNS = ("workers", "locust_master", "in_cluster", "load_image", "load_a
 
 def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[str]) -> int:
     """All mistakes are raised before anything starts."""
-    flags = Flags()
+    flags = Mistakes()
     base = None if typed["against"] is None else _run_at(typed["against"])
     given = inherited(typed, explicit, base.record) if base else dict(typed)
     variants = variants_of(given, flags)
@@ -96,7 +96,7 @@ def _run_at(path: Path) -> RunFolder:
     return RunFolder.open(path)
 
 
-def _spec(given: Mapping[str, Any], variant: Variant, flags: Flags, *, is_remote: bool) -> SweepSpec:
+def _spec(given: Mapping[str, Any], variant: Variant, flags: Mistakes, *, is_remote: bool) -> SweepSpec:
     wanted = applied(given, variant)
     spec = sweep_spec(wanted, flags)
     if not is_remote:

@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.analysis import cell_table as cells_table
+from bench.analysis.ceiling import Bare, Ceiling, write_ceiling
 from bench.analysis.cell_row import CellRow
-from bench.cli.flags import Flags, positive_duration
 from bench.core import vit_variants
 from bench.core.errors import EXIT_OK, RunFolderError
+from bench.core.mistakes import Mistakes
+from bench.core.parsing import positive_duration
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
 from bench.core.units import parse_integers, significant
 from bench.experiments.ceiling import measure as ceiling
-from bench.experiments.ceiling.measure import Ceiling
 from bench.experiments.preconditions import Host, refuse_variants
 from bench.sensors import nvml
 from bench.server import model_config
@@ -35,7 +36,7 @@ def run(given: Mapping[str, Any]) -> int:
     """`bench ceiling`: raises WrongUse with all mistakes, ToolError where the network cannot run here."""
     folder = RunFolder.open(given["run"]) if given.get("run") else None
     rows = cells_table.rows(folder) if folder else []
-    flags = Flags()
+    flags = Mistakes()
     axes, batches = _axes(given, rows), _batches(given, rows, flags)
     seconds = flags.read("--seconds", given["seconds"], positive_duration, 1.0)
     refuse_weights(given, flags)
@@ -50,13 +51,13 @@ def run(given: Mapping[str, Any]) -> int:
         print(json.dumps(_as_json(found), indent=1))
     show(found, TALK if given["as_json"] else Console(highlight=False))
     if folder:
-        path = ceiling.write(found, folder.path)
+        path = write_ceiling(found, folder.path)
         cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
         TALK.print(f"written: {path}; `bench report {folder.path}` shows efficiency.", soft_wrap=True)
     return EXIT_OK
 
 
-def check(given: Mapping[str, Any], remote: object, flags: Flags) -> None:
+def check(given: Mapping[str, Any], remote: object, flags: Mistakes) -> None:
     """Of a sweep's --ceiling, before anything starts."""
     if given.get("ceiling") and remote is not None:
         flags.wrong("--ceiling", "with --url", "runs the model on this machine; a remote one has another")
@@ -79,7 +80,7 @@ def before_sweep(given: Mapping[str, Any], spec: SweepSpec, say: Say) -> Ceiling
 
 def keep(found: Ceiling | None, folder: RunFolder) -> None:
     if found is not None:
-        ceiling.write(found, folder.path)
+        write_ceiling(found, folder.path)
 
 
 def show(found: Ceiling, console: Console) -> None:
@@ -102,7 +103,7 @@ def show(found: Ceiling, console: Console) -> None:
     console.print(f"Roofline from rates: {', '.join(sorted(sources)) or 'none known'}.")
 
 
-def _cells(found: Ceiling, bare: ceiling.Bare) -> list[str]:
+def _cells(found: Ceiling, bare: Bare) -> list[str]:
     interval, limit = bare.interval, found.roofline_per_s(bare)
     bounds = ""
     if interval.low is not None and interval.high is not None:
@@ -146,7 +147,7 @@ def _axes(given: Mapping[str, Any], rows: Sequence[CellRow]) -> dict[str, tuple[
     return found
 
 
-def _batches(given: Mapping[str, Any], rows: Sequence[CellRow], flags: Flags) -> tuple[int, ...]:
+def _batches(given: Mapping[str, Any], rows: Sequence[CellRow], flags: Mistakes) -> tuple[int, ...]:
     if given.get("batch"):
         return flags.read(
             "--batch", given["batch"], lambda text: parse_integers(text, low=1, high=65536), (1,)
@@ -154,13 +155,13 @@ def _batches(given: Mapping[str, Any], rows: Sequence[CellRow], flags: Flags) ->
     return tuple(sorted({row.batch for row in rows})) or (1, 8, 32)
 
 
-def _refuse(axes: Mapping[str, tuple[str, ...]], flags: Flags) -> None:
+def _refuse(axes: Mapping[str, tuple[str, ...]], flags: Mistakes) -> None:
     spec = SweepSpec(model="python_vit", batches=(1,), parameters=tuple(axes.items()), concurrencies=(1,))
     config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
     refuse_variants(spec, config, flags, Host.here())
 
 
-def refuse_weights(given: Mapping[str, Any], flags: Flags) -> None:
+def refuse_weights(given: Mapping[str, Any], flags: Mistakes) -> None:
     if given.get("run") and given["vit"] != "auto":
         flags.wrong("--vit", given["vit"], "goes without --run: the weights are the run's; leave it out")
 

@@ -11,10 +11,12 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from bench.cli.flags import image_size
+from bench.core import datatypes
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_OK, TargetError, Unreachable
-from bench.core.trial import Served, Target
+from bench.core.parsing import image_size
+from bench.core.target import Target
+from bench.core.trial import Served
 from bench.protocols import images, payload
 from bench.protocols.answer_parser import as_array, parse
 from bench.protocols.answers import Expected, wrong_frame
@@ -86,7 +88,7 @@ def _with_picture(tensor: payload.Tensor, image: Pixels, lead: tuple[int, ...]) 
         return payload.Tensor(tensor.name, tensor.datatype, tensor.shape, file)
     if len(tensor.shape) == len(lead) + 1:
         return payload.padded(tensor.name, [images.jpeg(image)], bool(lead))
-    data = image.astype(payload.DTYPES[tensor.datatype]).tobytes()
+    data = image.astype(datatypes.DTYPES[tensor.datatype]).tobytes()
     return payload.Tensor(tensor.name, tensor.datatype, (*lead, *image.shape), data)
 
 

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis.cell_row import CellRow
-from bench.cli.flags import Flags, choices, positive_duration
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import exit_code
 from bench.core.cell import Protocol, ServerConfiguration
 from bench.core.errors import EXIT_OK, RunFolderError, ServerStartFailed, WrongUse, worst
+from bench.core.mistakes import Mistakes
+from bench.core.parsing import choices, positive_duration
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.report import index, page, terminal
 from bench.report.publish import TALK
@@ -30,7 +31,7 @@ from bench.server.session import models_of, opened, remote_target, repository_of
 
 def serve(given: Mapping[str, Any]) -> int:
     """`bench serve`: in the foreground until Ctrl-C."""
-    flags = Flags()
+    flags = Mistakes()
     _check_model(given, flags)
     flags.check()
     log = given.get("log") or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
@@ -57,7 +58,7 @@ def infer(given: Mapping[str, Any]) -> int:
     """`bench infer`: one request, its tensors and the time."""
     from bench.cli.verbs.infer import infer_once, picture
 
-    flags = Flags()
+    flags = Mistakes()
     protocol = flags.one("--protocol", given["protocol"], choices(Protocol), Protocol.HTTP)
     timeout_s = flags.read("--timeout", given["timeout"], positive_duration, 60.0)
     image = flags.read("--image", given["image"] or "224x224", picture, picture("224x224"))
@@ -134,7 +135,7 @@ def compare(given: Mapping[str, Any]) -> int:
     """`bench compare`."""
     from bench.report import comparison as comparing
 
-    flags = Flags()
+    flags = Mistakes()
     gates = [flags.read("--fail-if", text, comparing.parse_gate, None) for text in given["fail_if"]]
     flags.check()
     base, new = RunFolder.open(given["base"]), RunFolder.open(given["new"])
@@ -171,7 +172,7 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-def _check_model(given: Mapping[str, Any], flags: Flags) -> None:
+def _check_model(given: Mapping[str, Any], flags: Mistakes) -> None:
     known = models_of(repository_of(given))
     if given["model"] not in known:
         flags.wrong("--model", given["model"], f"not in {repository_of(given)}; it has {', '.join(known)}")

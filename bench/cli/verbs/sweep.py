@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.ceiling import CEILING_FILE
 from bench.analysis.cell_row import CellRow
-from bench.cli.flags import Flags, check_against, check_parameters, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs import ceiling as ceiling_verb
 from bench.cli.worker_flags import crew_of
@@ -30,19 +31,20 @@ from bench.core.errors import (
     RunFolderError,
     WrongUse,
 )
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder, RunRecord, refuse_foreign, without_secrets
+from bench.core.slo import parse_slo
 from bench.core.spec import SweepSpec, describe
-from bench.core.trial import Plan, Served, Target, Trial
-from bench.core.units import parse_slo, plural
-from bench.experiments.ceiling import measure as ceiling
-from bench.experiments.preconditions import Host, refuse_variants
+from bench.core.target import Target
+from bench.core.trial import Plan, Served, Trial
+from bench.core.units import plural
+from bench.experiments.preconditions import Host, check_against, check_parameters, refuse_variants
 from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Measure, OnLive, Sweep, utc_now
 from bench.experiments.tune import answer
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import engine as perf_analyzer
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
-from bench.loadgen.perf_analyzer.install import find
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from bench.report.publish import REPORTS, TALK, publish
 from bench.report.sections import search as searched
 from bench.sensors import environment, nvml
@@ -56,7 +58,7 @@ _LOAD_S = 3.0  # of a model, for estimates
 # Of a run, whatever verb measured it; the record last, so that what is left of it stays a run.
 _MADE = (
     *("trials", "cells.csv", "report.html"),
-    *(ceiling.FILE, searched.FILE, answer.FILE, *answer.TO_DEPLOY),
+    *(CEILING_FILE, searched.FILE, answer.FILE, *answer.TO_DEPLOY),
     "run.json",
 )
 _LONGEST_NAME = 200  # file systems take 255 bytes
@@ -64,7 +66,7 @@ _LONGEST_NAME = 200  # file systems take 255 bytes
 
 def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
     """`bench sweep`. All mistakes are raised before anything starts."""
-    flags = Flags()
+    flags = Mistakes()
     spec = sweep_spec(given, flags)
     slo, crew = slo_of(given, flags), crew_of(given, spec, flags)
     remote = place_of(given, spec, flags)
@@ -158,14 +160,14 @@ def exit_code(rows: Sequence[CellRow], slo: str = "") -> int:
     return EXIT_INCONCLUSIVE if None in met else EXIT_MISSED
 
 
-def slo_of(given: Mapping[str, Any], flags: Flags) -> str:
+def slo_of(given: Mapping[str, Any], flags: Mistakes) -> str:
     text: str = given.get("slo") or ""
     if text:
         flags.read("--slo", text, parse_slo, None)
     return text
 
 
-def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> None:
+def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> None:
     """Without starting anything: the repository on disk tells."""
     known = models_of(repository_of(given))
     limit = None
@@ -178,7 +180,7 @@ def check_embedded(given: Mapping[str, Any], spec: SweepSpec, flags: Flags) -> N
     check_against(spec, known or (f"no model ({repository_of(given)} has none)",), limit, flags)
 
 
-def check_remote(target: Opened, spec: SweepSpec, flags: Flags) -> None:
+def check_remote(target: Opened, spec: SweepSpec, flags: Mistakes) -> None:
     check_against(spec, target.triton.models(), None, flags)
     flags.check()
     served = model_config.served(target.serving.base())

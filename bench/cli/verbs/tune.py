@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.cli.flags import Flags, sweep_spec
+from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import check_embedded, check_remote, new_folder, out_folder
 from bench.cluster.session import opened_at, place_of
@@ -24,9 +24,11 @@ from bench.core.errors import (
     EXIT_MISSED,
     EXIT_OK,
 )
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import write_json
+from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
-from bench.core.units import Slo, duration, parse_duration_s, parse_slo
+from bench.core.units import duration, parse_duration_s
 from bench.experiments.tune import answer
 from bench.experiments.tune.algorithm import MOST_REPEATS, Tuned, default_budget, tune
 from bench.experiments.tune.history import QUEUE_DELAY, Value
@@ -43,7 +45,7 @@ _LOAD_S = 3.0  # of a model, for estimates
 
 def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
     """All mistakes are raised before anything starts."""
-    flags = Flags()
+    flags = Mistakes()
     users = "" if given["rate"] else USERS
     spec = sweep_spec(
         {**given, "concurrency": given["concurrency"] or users, "repeats": MOST_REPEATS, "quick": False},

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bench.cli.flags import Flags
+from bench.core.mistakes import Mistakes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,7 +51,7 @@ def worker(master: str) -> None:
     """
     from bench.cli.worker_flags import master_address
 
-    flags = Flags()
+    flags = Mistakes()
     host, port = flags.read("--master", master, master_address, ("", 0))
     flags.check()
     os.execv(

@@ -12,7 +12,7 @@ from bench.cluster.api import Cluster
 from bench.cluster.pods import Pod
 from bench.cluster.port_forward import PortForward, dial_pod
 from bench.core.errors import DeployFailed
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.server.control import Triton
 from bench.server.model_config import read, served
 

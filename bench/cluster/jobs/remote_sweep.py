@@ -22,8 +22,8 @@ from bench.cluster.session import Place, deployed_for
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, RunFolderError, ToolError
 from bench.core.run_folder import RunFolder, without_secrets
 from bench.core.spec import SweepSpec
+from bench.core.target import Target
 from bench.core.teardown import Teardown
-from bench.core.trial import Target
 
 DEFAULT_IMAGE = "triton-bench"  # as manifests/locust/Dockerfile is built in docs/workers.md
 _START_TIMEOUT_S = 300.0

@@ -9,12 +9,12 @@ from typing import Any
 
 from bench.analysis.comparison import unlike
 from bench.analysis.gates import Gate
-from bench.cli.flags import Flags, check_against
 from bench.cli.verbs.sweep import check_remote
 from bench.core.errors import WrongUse
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
-from bench.core.trial import Target
+from bench.core.target import Target
 from bench.experiments.ab_test.variants import (
     BASE,
     Variant,
@@ -24,6 +24,7 @@ from bench.experiments.ab_test.variants import (
     served_before,
     with_version,
 )
+from bench.experiments.preconditions import check_against
 from bench.report.publish import TALK
 from bench.sensors import host as machine
 from bench.sensors import nvml
@@ -64,7 +65,7 @@ def takers_of(asked: Asked, specs: Mapping[Variant, SweepSpec], target: Opened) 
         found = [_taker(asked, variant, spec, target, before) for variant, spec in specs.items()]
         if asked.remote is not None:
             for taker in found:
-                check_remote(taker.target, taker.spec, Flags())
+                check_remote(taker.target, taker.spec, Mistakes())
         yield [*_old(asked, found, before), *found]
     finally:
         _give_back(target.triton, before)
@@ -79,13 +80,13 @@ def _taker(
 
 
 def _check_models(specs: Mapping[Variant, SweepSpec], target: Opened) -> None:
-    flags, known = Flags(), target.triton.models()
+    flags, known = Mistakes(), target.triton.models()
     for spec in specs.values():
         check_against(spec, known, None, flags)
     _check(flags)
 
 
-def _check(flags: Flags) -> None:
+def _check(flags: Mistakes) -> None:
     """Raises what is wrong with all of them, each mistake once."""
     flags.mistakes = list(dict.fromkeys(flags.mistakes))
     flags.check()

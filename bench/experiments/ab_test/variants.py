@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.gates import Gate, parse_gate
-from bench.cli.flags import Flags
+from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunRecord
 from bench.core.spec import SweepSpec
 from bench.core.vit_variants import AXES
@@ -67,7 +67,7 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def variants_of(given: Mapping[str, Any], flags: Flags) -> tuple[Variant, ...]:
+def variants_of(given: Mapping[str, Any], flags: Mistakes) -> tuple[Variant, ...]:
     """From --variant and --against; mistakes are left in `flags`."""
     texts: Sequence[str] = given["variant"]
     read = [flags.read("--variant", text, parse_variant, None) for text in texts]
@@ -87,7 +87,7 @@ def variants_of(given: Mapping[str, Any], flags: Flags) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-def gates_of(given: Mapping[str, Any], flags: Flags) -> tuple[Gate, ...]:
+def gates_of(given: Mapping[str, Any], flags: Mistakes) -> tuple[Gate, ...]:
     found = [flags.read("--fail-if", text, parse_gate, None) for text in given["fail_if"]]
     return tuple(gate for gate in found if gate is not None)
 
@@ -121,7 +121,7 @@ def applied(given: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     return changed
 
 
-def check_settings(given: Mapping[str, Any], variant: Variant, flags: Flags) -> None:
+def check_settings(given: Mapping[str, Any], variant: Variant, flags: Mistakes) -> None:
     """What the repository on disk tells: is there such a version."""
     model = str(given["model"])
     folder = repository_of(given) / model

@@ -17,7 +17,7 @@ from enum import IntEnum
 from bench.analysis.capacity_estimate import Edge, Seen
 from bench.analysis.slo import Holding
 from bench.analysis.stats import samples_needed
-from bench.core.units import Slo
+from bench.core.slo import Slo
 
 RAMP = 1.5
 COARSE = 1.15  # bisection ends when the lowest missed rate is this close to the highest that held

@@ -15,9 +15,9 @@ from bench.cluster.deploy.model_patch import config_map, config_text, mlservice_
 from bench.core.cell import Cell, Engine, ServerConfiguration
 from bench.core.errors import ModelLoadFailed, ServerDied, TargetError, ToolError
 from bench.core.run_folder import RunFolder
+from bench.core.slo import Slo
 from bench.core.spec import SweepSpec, Turn
 from bench.core.trial import Served, Trial
-from bench.core.units import Slo
 from bench.experiments.sensors import sensors
 from bench.experiments.sweep import MOST_CRASHES, Sweep
 from bench.experiments.tune import answer

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.cli.flags import Flags
 from bench.core.cell import Cell, Load, ServerConfiguration
+from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.tune.history import BATCH, INSTANCES, MAX_BATCH, QUEUE_DELAY, Point, Space, Value
 
@@ -40,7 +40,7 @@ def with_defaults(
     return spec
 
 
-def check(spec: SweepSpec, flags: Flags) -> None:
+def check(spec: SweepSpec, flags: Mistakes) -> None:
     """What a sweep may have several of, and this not."""
     if spec.concurrencies and spec.rates_per_s:
         flags.wrong("--rate", "", "goes without --concurrency: users, or arrivals a second")

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from bench.core.cell import Arrival, Protocol, SharedMemory
-from bench.core.trial import Reference, Target
+from bench.core.target import Target
+from bench.core.trial import Reference
 from bench.protocols import payload
 from bench.protocols.answer_parser import as_array, parse
 from bench.protocols.answers import AnswerCheck, Bounds, Expected

@@ -26,7 +26,8 @@ from bench.core.cell import Load
 from bench.core.errors import ToolError
 from bench.core.findings import Finding, Severity
 from bench.core.samples import Samples, Window
-from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.connections import Order
 from bench.loadgen.locust.local_workers import WorkerProcesses

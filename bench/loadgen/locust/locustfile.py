@@ -13,9 +13,10 @@ import gevent
 from locust import events, stats
 from locust.runners import MasterRunner, WorkerRunner
 
-from bench.cli.flags import Flags, image_size, integers
 from bench.core.cell import Protocol, SharedMemory
 from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
+from bench.core.mistakes import Mistakes
+from bench.core.parsing import image_size, integers
 from bench.core.target import target_of
 from bench.loadgen.locust.connections import LaneMaker, Order
 from bench.loadgen.locust.request_loop import Session
@@ -96,7 +97,7 @@ def _prepare(environment: Any, **_: Any) -> None:
 
 
 def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
-    flags = Flags()
+    flags = Mistakes()
     batch = flags.one("--batch", str(options.batch), integers(1, 4096), 1)
     height, width = flags.read("--image", options.image, image_size, (224, 224))
     flags.check()

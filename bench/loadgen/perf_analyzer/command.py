@@ -16,7 +16,8 @@ import numpy as np
 from bench.core.cell import Protocol, SharedMemory
 from bench.core.errors import TargetError
 from bench.core.samples import Int64
-from bench.core.trial import Plan, Served, Target
+from bench.core.target import Target
+from bench.core.trial import Plan, Served
 from bench.loadgen.arrivals import tape_ns
 from bench.protocols import payload
 from bench.protocols.answers import Expected

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from bench.core.errors import ToolError, Unreachable
 from bench.core.samples import Window
-from bench.core.trial import Generator, Live, Plan, Served, Target, Trial
+from bench.core.target import Target
+from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.perf_analyzer import export as export
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
 from bench.loadgen.perf_analyzer.command import (
     Files,
     command,
@@ -31,6 +31,7 @@ from bench.loadgen.perf_analyzer.command import (
 )
 from bench.loadgen.perf_analyzer.failures import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, explain
 from bench.loadgen.perf_analyzer.findings import Facts, findings
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of, service_of

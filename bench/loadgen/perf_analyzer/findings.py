@@ -10,8 +10,8 @@ from bench.core.findings import Finding, Severity
 from bench.core.samples import Window
 from bench.core.trial import Plan
 from bench.loadgen.perf_analyzer import export as export
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer
 from bench.loadgen.perf_analyzer.failures import EXIT_UNSTABLE, client_overhead_percent, warnings
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 
 _STABLE = 1.1  # perf_analyzer's default: 10 %
 _UNSTEADY = 1.5  # above 1.1 lie most short trials and every Poisson one

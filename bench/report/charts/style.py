@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from bench.analysis.cell_row import CellRow, load_text
-from bench.core.units import queue_delay
+from bench.analysis.cell_row import CellRow
 
 # Told apart with any kind of colour vision, at least 3:1 against the page's white and its near-black.
 COLOURS = ("#3a7cc9", "#d9730d", "#1f9377", "#b8549f", "#8a6a00", "#7566cf", "#cf4a5b", "#3f8f9f")
@@ -62,18 +61,6 @@ class Keys:
 
     def opacity(self, entry: Entry) -> float:
         return FAINT if entry.row.engine != self.engines[0] or entry.run < self.runs - 1 else 1.0
-
-
-def label(row: CellRow, *, with_max_batch: bool = False) -> str:
-    """b8 · 2 inst · http · 4 users."""
-    instances = [] if row.instances is None else [f"{row.instances} inst"]
-    extra = [f"{name} {value}" for name, value in row.parameters.items()]
-    extra += [f"max batch {row.max_batch}"] if with_max_batch else []
-    extra += [] if row.max_queue_delay_us is None else [queue_delay(row.max_queue_delay_us)]
-    extra += [] if row.shared_memory == "none" else [f"{row.shared_memory} shm"]
-    extra += [] if row.via is None else [f"via {row.via}"]
-    pods = [] if row.replicas is None else [f"{row.replicas} pods"]
-    return " · ".join([f"b{row.batch}", *pods, *instances, row.protocol, load_text(row), *extra])
 
 
 def measured(entries: Iterable[Entry]) -> list[Entry]:

@@ -16,8 +16,15 @@ import pytest
 
 from bench.core.errors import ToolError
 from bench.loadgen.perf_analyzer import install as subject
-from bench.loadgen.perf_analyzer.binary import PerfAnalyzer, environment, tried
-from bench.loadgen.perf_analyzer.install import RECIPES, find, fitting_recipe, setup
+from bench.loadgen.perf_analyzer.install import (
+    RECIPES,
+    PerfAnalyzer,
+    environment,
+    find,
+    fitting_recipe,
+    setup,
+    tried,
+)
 
 RUNS = "#!/bin/sh\necho 'Perf Analyzer Version 2.43.0 (commit 48fa444)' >&2\n"
 NEEDS_NEWER_GLIBC = "#!/bin/sh\necho \"x: /lib/libc.so.6: version 'GLIBC_2.38' not found\" >&2\nexit 1\n"

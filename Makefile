@@ -1,39 +1,39 @@
-# `make sweep` and `make test` need Python 3.11-3.13 and nothing else; both make the environment first.
+# `make sweep` and `make test` need only Python 3.11-3.13. Both create the environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# At most 5 minutes on 2 cores without a GPU.
+# With these flags `make sweep` takes at most 5 minutes on 2 cores without a GPU.
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 STAMP := $(VENV)/.locked
 
 .PHONY: help .venv sweep test lint bench example picture lock clean
 
-help: ## What can be made
+help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-.venv: $(STAMP) ## The locked environment; renewed when the lock changes
+.venv: $(STAMP) ## Create the locked environment; it is renewed when the lock changes
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("triton-bench needs Python 3.11, 3.12 or 3.13 (Locust needs 3.11, the embedded Triton has stubs up to 3.13); this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
-	@# torch brings what its build needs (CUDA libraries or not), held to the lock.
+	@# torch installs the packages that its build needs (with or without CUDA), in the locked versions.
 	$(BIN)/python -m pip install --quiet torch==2.13.0 --constraint requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-sweep: $(STAMP) ## Start a Triton here, serve the ViT, sweep batch 1,8,32 x instances 1,2, write a report
+sweep: $(STAMP) ## Start a local Triton, serve the ViT, sweep batch 1,8,32 x instances 1,2, write a report
 	$(BIN)/bench sweep --batch 1,8,32 --instances 1,2 --protocol http,grpc $(SWEEP_FLAGS)
 
-test: $(STAMP) ## All tests, against a real Triton
+test: $(STAMP) ## Run all tests, against a real Triton
 	$(BIN)/bench setup perf-analyzer --quiet
-	@# Most tests wait more than they compute, so three go at a time on two cores; those that measure exactly get the cores for themselves.
-	@# 5: nothing was selected, as with TEST_FLAGS="-k something".
+	@# Most tests wait more than they compute, so three run at the same time on two cores. Tests marked `alone` measure exactly and run one at a time.
+	@# Exit code 5 means that no test was selected, as with TEST_FLAGS="-k something". It is not a failure here.
 	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(TEST_FLAGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone $(TEST_FLAGS) || [ $$? -eq 5 ]
 
-lint: $(STAMP) ## ruff, mypy --strict, and that imports point downward
+lint: $(STAMP) ## Run ruff, mypy --strict, and the check that imports point downward
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -54,6 +54,6 @@ lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-package torch --no-emit-package perf-analyzer --output-file requirements.lock
 
-clean: ## Remove the environment and what tests and tools left
+clean: ## Remove the environment and the files of tests and tools
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,11 +28,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
-@click.option("--seconds", default=4.0, show_default=True, help="Window of a trial.")
-@click.option("--rounds", default=3, show_default=True, help="How often everything is measured.")
+@click.option("--seconds", default=4.0, show_default=True, help="Length of the window of a trial.")
+@click.option("--rounds", default=3, show_default=True, help="Number of times that everything is measured.")
 @click.option("--docs/--no-docs", default=True, show_default=True, help="Renew docs/results/.")
 def main(names: tuple[str, ...], seconds: float, rounds: int, docs: bool) -> None:
-    """Measure the suite itself; all of it without names."""
+    """Measure the suite itself. Without NAMES, every benchmark runs."""
     say = partial(Console(stderr=True, highlight=False).print, markup=False, soft_wrap=True)
     for name in names or tuple(BENCHMARKS):
         others_percent = psutil.cpu_percent(interval=1.0)

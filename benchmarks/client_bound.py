@@ -32,11 +32,12 @@ USERS, MODEL, WARMUP_S = 64, "null_small", 0.5
 CACHE_BYTES = 16 << 20
 
 ABOUT = (
-    f"Client-bound: {USERS} users on the 64-byte model. A generator at its limit has to be labelled so, and "
-    "no other one. `python`: the model answers, 1 % of the answers are compared; Triton takes most of the "
-    "machine, and one process is not the limit. `cache`: Triton answers from its response cache and every "
-    "answer is compared; over HTTP one process is at its limit then, and `--processes auto` has to take "
-    "another one (over gRPC Triton itself is slower than one process, on two cores)."
+    f"Client-bound: {USERS} users on the 64-byte model. A load generator at its limit must be labelled "
+    "`client-bound`, and no other one may be. `python`: the model answers and 1 % of the answers are "
+    "compared; Triton uses most of the machine, and one process is not the limit. `cache`: Triton "
+    "answers from its response cache and every answer is compared. Then, over HTTP, one process is at "
+    "its limit, and `--processes auto` must start another one. (Over gRPC, on two cores, Triton itself "
+    "is slower than one process.)"
 )
 
 
@@ -137,7 +138,7 @@ def _bound(protocol: Protocol, by: str, asked: int, trial: Trial) -> Bound:
 
 
 def table(bound: Sequence[Bound]) -> Table:
-    head = ("protocol", "answered by", "processes asked", "processes", "requests/s",
+    head = ("protocol", "answered by", "--processes", "processes", "requests/s",
             "busiest process, % of a core", "client-bound")  # fmt: skip
     rows = tuple(
         (
@@ -158,8 +159,8 @@ def goal(bound: Sequence[Bound]) -> Goal:
     """Not labelled where Triton is the limit; labelled where the process is, and then `auto` takes more."""
     held = [_is_right(each, limited=each.answered_by == "cache") for each in bound]
     return Goal(
-        "a generator at its limit, and no other, is labelled client-bound; --processes auto changes it",
-        f"{sum(held)} of {len(held)} trials as they should be",
+        "only a load generator at its limit is labelled client-bound; --processes auto changes it",
+        f"{sum(held)} of {len(held)} trials as expected",
         "yes" if all(held) else "no",
     )
 

@@ -81,13 +81,13 @@ _ROW_COLUMNS = ("model", "batch", "protocol", "users")
 
 def tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
     speed = Table(
-        "Requests a second, and the client's CPU for one",
+        "Requests per second, and the client's CPU per request",
         (*_ROW_COLUMNS, "req/s", "perf_analyzer", "ratio", "ceiling", "CPU us/req", "perf_analyzer", "ratio"),
         tuple(_speed_line(entry) for entry in compared),
-        "Geometric means over rounds; (low-high) is the 95 % interval of the ratio.",
+        "The figures are geometric means over rounds; (low-high) is the 95 % interval of the ratio.",
     )
     overhead = Table(
-        "What the client adds, and its memory",
+        "Overhead and memory of the client",
         (
             *_ROW_COLUMNS,
             "overhead ms",
@@ -98,9 +98,9 @@ def tables(compared: Sequence[Compared]) -> tuple[Table, ...]:
             "perf_analyzer",
         ),
         tuple(_overhead_line(entry) for entry in compared),
-        "Overhead: the client's p50 less the server's mean time for a request; network, copies and waiting "
-        "for a core are in it; below zero where a few slow requests lift the server's mean. Medians of "
-        "the rounds.",
+        "Overhead: the client's p50 minus the server's mean time per request. It includes network, copies "
+        "and waiting for a core. It is below zero where a few slow requests raise the server's mean. "
+        "The figures are medians of the rounds.",
     )
     return speed, overhead
 
@@ -138,10 +138,10 @@ def goals(compared: Sequence[Compared]) -> tuple[Goal, ...]:
     http = [entry for entry in images if entry.row.protocol is Protocol.HTTP]
     grpc = [entry for entry in images if entry.row.protocol is Protocol.GRPC]
     asked = (
-        ("requests/s: at least perf_analyzer's in every row", compared, "requests_per_s", 1.0, True),
+        ("requests/s: at least those of perf_analyzer in every row", compared, "requests_per_s", 1.0, True),
         ("requests/s, image-size over HTTP: 2.5x", http, "requests_per_s", 2.5, True),
         ("requests/s, image-size over gRPC: 1.5x", grpc, "requests_per_s", 1.5, True),
-        ("CPU a request, image-size: no more than perf_analyzer's", images, "cpu_us", 1.0, False),
+        ("CPU per request, image-size: at most that of perf_analyzer", images, "cpu_us", 1.0, False),
     )
     return tuple(
         _goal(text, entries, figure, limit, at_least=at_least)

@@ -21,6 +21,7 @@ from bench.sensors import host as machine
 ROOT = Path(__file__).parents[1]
 JSON_FOLDER = ROOT / "benchmarks" / "results"
 DOCS_FOLDER = ROOT / "docs" / "results"
+OPEN = "`open` means not decided, for example because the interval includes the goal."
 _PACKAGES = ("locust", "gevent", "numpy")
 
 
@@ -56,7 +57,7 @@ class Findings:
 
     def with_goals(self) -> tuple[Table, ...]:
         rows = tuple((goal.text, goal.figure, goal.met) for goal in self.goals)
-        return (Table("Goals", ("goal", "measured", "met"), rows), *self.tables)
+        return (Table("Goals", ("goal", "measured", "met"), rows, OPEN), *self.tables)
 
 
 def versions(**more: str) -> dict[str, str]:
@@ -107,7 +108,7 @@ def markdown(findings: Findings, of_machine: Mapping[str, str]) -> str:
         findings.about,
         _facts(findings, of_machine),
         *(_section(table) for table in findings.with_goals()),
-        f"Measure again: `{command}`, on a machine that does nothing else.",
+        f"To measure again: `{command}`, on a machine where nothing else runs.",
     ]
     return "\n\n".join(said) + "\n"
 
@@ -119,7 +120,7 @@ def _facts(findings: Findings, of_machine: Mapping[str, str]) -> str:
         "machine": f"{of_machine['cpu']}, {of_machine['cores']} usable cores, {memory}, {of_machine['os']}",
         "versions": _listed({"Python": of_machine["python"], **findings.versions}),
         "settings": _listed(findings.settings),
-        "others on the machine": f"{findings.others_percent:.0f} % of its CPU busy just before",
+        "other programs": f"used {findings.others_percent:.0f} % of the CPU just before",
     }
     return "\n".join(f"* {name}: {text}" for name, text in about.items())
 

@@ -28,15 +28,17 @@ _SEED = 1
 OURS, THEIRS = Engine.LOCUST, Engine.PERF_ANALYZER
 
 ABOUT = (
-    "Our HTTP and gRPC users (Locust, one process) and perf_analyzer (one process) on one embedded Triton "
-    "that answers at once: `null_small` takes and gives 64 bytes, `null_vit` takes 602 KB and gives 605 KB "
-    "an image. Every round measures each row with both, one right after the other, the first of them taking "
-    "turns; a ratio is the geometric mean of the rounds' ratios, with its 95 % interval. Our users check the "
-    "frame of every answer and the values of 1 %; perf_analyzer checks none. Client and server share the "
-    "machine's cores: a generator that takes less of them leaves the server more. The ceiling is an "
-    "estimate, not a measurement: the ratio if our client took no CPU and the server kept its pace (one "
-    "user: its CPU is taken out of each round trip; more: it is given to the server, as if all "
-    "cores were busy)."
+    "This page compares the load generator of `bench` with perf_analyzer, for everyone who has to "
+    "choose between them. Our HTTP and gRPC users (Locust, one process) and perf_analyzer (one process) "
+    "load one embedded Triton whose models answer at once: `null_small` receives and returns 64 bytes, "
+    "`null_vit` receives 602 KB and returns 605 KB per image. Every round measures each row with both "
+    "generators, one directly after the other; the order alternates from round to round. A ratio is the "
+    "geometric mean of the ratios of all rounds, with its 95 % interval. Our users check the frame of "
+    "every answer and the values of 1 %; perf_analyzer checks none. Client and server share the cores "
+    "of the machine, so a generator that uses less CPU leaves more for the server. The ceiling is an "
+    "estimate, not a measurement: the ratio if our client used no CPU and the server kept its speed. "
+    "With one user, the CPU time of the client is subtracted from each round trip; with more users, it "
+    "is given to the server, as if all cores were busy."
 )
 
 Pair = dict[Engine, Measured]
@@ -51,7 +53,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     both = [_compared(row, found) for row, found in pairs.items() if found]
     return Findings(
         name="generator",
-        title="The load generator against perf_analyzer",
+        title="The load generator compared with perf_analyzer",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "seed": _SEED},
         versions=versions(Triton=triton, perf_analyzer=tool.version),

@@ -96,7 +96,7 @@ def table(found: Sequence[Growth]) -> Table:
             "requests",
             "RSS MB, start",
             "RSS MB, end",
-            "beyond record MB",
+            "beyond records MB",
         ),
         tuple(
             (
@@ -111,8 +111,8 @@ def table(found: Sequence[Growth]) -> Table:
             )
             for entry in found
         ),
-        f"{USERS} users, one process. A request's record takes {RECORD_BYTES} bytes until the trial ends; "
-        "what grew beyond that is the last column.",
+        f"{USERS} users, one process. The record of a request takes {RECORD_BYTES} bytes until the trial "
+        "ends. The last column is the growth beyond these records.",
     )
 
 
@@ -120,4 +120,4 @@ def goal(found: Sequence[Growth]) -> Goal:
     worst = max(found, key=lambda entry: entry.beyond_record_bytes)
     figure = f"at most {worst.beyond_record_bytes / 1e6:+.2f} MB in {worst.seconds:.0f} s"
     said = "yes" if worst.beyond_record_bytes <= ALLOWED_BYTES else "no"
-    return Goal(f"memory: no growth beyond the record (up to {ALLOWED_BYTES >> 20} MiB)", figure, said)
+    return Goal(f"memory: no growth beyond the records (up to {ALLOWED_BYTES >> 20} MiB)", figure, said)

@@ -35,11 +35,13 @@ SAMPLER_S = 10.0
 _COMMAND_TIMEOUT_S = 900.0
 
 ABOUT = (
-    "A sweep of `null_small` on an embedded Triton: batch 1 and 8, HTTP and gRPC, 4 users, as many repeats "
-    "as rounds. Of each trial: its wall time less warm-up and window, and the CPU of the sweep's own process "
-    "(the sensors' thread included, the load-generating process not) while the engine measures. The same "
-    "sweep as a command adds the start of Python, of Triton and of Locust, the load of the model, and the "
-    "report. The sensors' thread alone: CPU of a process that does nothing else, beside an idle server and a "
+    "This page shows how much time and CPU a sweep needs beyond warm-up and measuring, for everyone who "
+    "plans a run. The sweep measures `null_small` on an embedded Triton: batch 1 and 8, HTTP and gRPC, "
+    "4 users, with as many repeats as rounds. Two costs of each trial are measured: its wall time minus "
+    "warm-up and window, and the CPU of the sweep's own process while the engine measures (with the "
+    "sensor thread, without the load-generating process). The same sweep as a command adds the start of "
+    "Python, of Triton and of Locust, the loading of the model, and the report. The cost of the sensor "
+    "thread alone is the CPU of a process that does nothing else, beside an idle server and a "
     "load-generating process."
 )
 
@@ -112,7 +114,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     command = _command(seconds, rounds)
     return Findings(
         name="overhead",
-        title="Overhead: what a sweep costs beyond warm-up and measuring",
+        title="Overhead: the cost of a sweep beyond warm-up and measuring",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "repeats": rounds, "trials": len(costs)},
         versions=versions(Triton=triton),
@@ -226,19 +228,19 @@ def _spans(began: float, wall_s: float, windows: Sequence[Window]) -> dict[str, 
 def _trials_table(costs: Sequence[TrialCost], sampler: float) -> Table:
     columns = {
         "in the engine, s": [cost.in_engine_s for cost in costs],
-        "around it, s": [cost.around_s for cost in costs],
+        "outside the engine, s": [cost.around_s for cost in costs],
         "together, s": [cost.total_s for cost in costs],
-        "parent's CPU, % of a core": [cost.cpu_percent for cost in costs],
+        "sweep process, % of a core": [cost.cpu_percent for cost in costs],
     }
     return Table(
-        "A trial, beyond warm-up and window",
+        "One trial, beyond warm-up and window",
         ("figure", "median", "largest"),
         (
             *((name, f"{np.median(v):.2f}", f"{max(v):.2f}") for name, v in columns.items()),
-            ("sensors' thread alone, % of a core", f"{sampler:.2f}", ""),
+            ("sensor thread alone, % of a core", f"{sampler:.2f}", ""),
         ),
-        "In the engine: preparing requests, starting together, drain, collecting the samples. Around it: "
-        "writing the trial, ending the sensors' thread.",
+        "In the engine: preparing requests, starting all users together, drain, collecting the samples. "
+        "Outside the engine: writing the trial, ending the sensor thread.",
     )
 
 
@@ -247,9 +249,12 @@ def _command_table(command: dict[str, float]) -> Table:
         ("trials", f"{command['trials']:.0f}"),
         ("wall time, s", f"{command['wall_s']:.1f}"),
         ("warm-ups and windows, s", f"{command['wanted_s']:.1f}"),
-        ("before the first (Python, Triton, Locust, the model's load), s", f"{command['before_s']:.1f}"),
-        ("between trials, all together, s", f"{command['between_s']:.1f}"),
-        ("after the last (drain, table, report, Triton's end), s", f"{command['after_s']:.1f}"),
+        (
+            "before the first trial (start of Python, Triton and Locust, loading the model), s",
+            f"{command['before_s']:.1f}",
+        ),
+        ("between trials, in total, s", f"{command['between_s']:.1f}"),
+        ("after the last trial (drain, table, report, stopping Triton), s", f"{command['after_s']:.1f}"),
     )
     return Table("`bench sweep` as a command", ("figure", "value"), rows)
 
@@ -259,17 +264,17 @@ def _goals(costs: Sequence[TrialCost], sampler: float) -> tuple[Goal, ...]:
     percent = float(np.median([cost.cpu_percent for cost in costs]))
     return (
         Goal(
-            f"a trial: under {GOAL_TRIAL_S:g} s beyond warm-up and window",
+            f"one trial: under {GOAL_TRIAL_S:g} s beyond warm-up and window",
             f"median {seconds:.2f} s",
             "yes" if seconds < GOAL_TRIAL_S else "no",
         ),
         Goal(
-            f"parent's CPU while measuring: under {GOAL_CPU_PERCENT:g} % of a core",
+            f"CPU of the sweep process while measuring: under {GOAL_CPU_PERCENT:g} % of a core",
             f"median {percent:.1f} %",
             "yes" if percent < GOAL_CPU_PERCENT else "no",
         ),
         Goal(
-            f"sensors' thread: under {GOAL_SAMPLER_PERCENT:g} % of a core",
+            f"sensor thread: under {GOAL_SAMPLER_PERCENT:g} % of a core",
             f"{sampler:.2f} %",
             "yes" if sampler < GOAL_SAMPLER_PERCENT else "no",
         ),

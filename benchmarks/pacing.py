@@ -22,14 +22,16 @@ RATES_PER_S = (50, 500, 2000)
 GOAL_MS = 1.0
 GOAL_RATE_PER_S = 500
 WARMUP_S = 0.5
-ALARM = "alarm alone"
+ALARM = "timer alone"
 
 ABOUT = (
-    "Lateness is a request's sending less the time its arrival was due. Poisson arrivals, one process, on "
-    "`null_small` (64 bytes) served by an embedded Triton on the same machine; the alarm alone is a single "
-    "greenlet that waits for each arrival of such a tape and sends nothing, so its lateness is the "
-    "machine's: where it misses a goal itself, the machine was too busy to tell. All rates are measured once "
-    "a round; the figures are over the requests of all rounds."
+    "This page shows how punctually requests are sent in an open loop, for everyone who uses `--rate`. "
+    "Lateness is the time when a request is sent minus the time when its arrival was due. The arrivals "
+    "are Poisson, from one process, on `null_small` (64 bytes), which an embedded Triton serves on the "
+    "same machine. The timer alone is a single greenlet that waits for each arrival of such a schedule "
+    "and sends nothing, so its lateness comes from the machine: where the timer alone misses a goal, "
+    "the machine was too busy to decide. Each rate is measured once per round; the figures cover the "
+    "requests of all rounds."
 )
 
 
@@ -69,7 +71,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     results = [lateness(*key, observed) for key, observed in sorted(found.items())]
     return Findings(
         name="pacing",
-        title="Pacing: how late requests leave",
+        title="Pacing: how late requests are sent",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds},
         versions=versions(Triton=triton),

@@ -34,16 +34,19 @@ GOALS = {"tiny": 0.85, "base": 0.9}  # served over bare, at batch 8 and 32
 CLEAR = 1.2
 WARMUP_S = 0.5
 PASSES = 6  # at least so many requests a window
-BARE, ONE, ALL, PLAIN = "bare", "ours, 1 instance", "ours, an instance a core", "plain model.py"
+BARE, ONE, ALL, PLAIN = "bare", "ours, 1 instance", "ours, one instance per core", "plain model.py"
 
 ABOUT = (
-    "Images a second of the ViT with random weights in fp32, `last_hidden_state` out. Bare: the network in a "
-    "process of its own, pixels in memory, all cores, no Triton. Ours: `model_repository/python_vit` on an "
-    "embedded Triton, 224x224 fp32 images over HTTP, a user more than instances, the load on the same "
-    "machine. Plain: the behaviour of T9k's example model.py (`benchmarks/baseline_repository`), which "
-    "answers one request after another through transformers' image processor and numpy. Each round measures "
-    "all, one after another, and the bare network just before each, so that a ratio is of neighbours; a "
-    "request that lies across an edge of the window counts by its part inside."
+    "This page compares served throughput with that of the bare network, for everyone who wants to know "
+    "what serving costs. All figures are images per second of the ViT with random weights in fp32, with "
+    "`last_hidden_state` as output. Bare: the network in a separate process, pixels in memory, all "
+    "cores, no Triton. Ours: `model_repository/python_vit` on an embedded Triton, 224x224 fp32 images "
+    "over HTTP, one user more than instances, the load on the same machine. Plain: the behaviour of "
+    "T9k's example model.py (`benchmarks/baseline_repository`), which answers one request after another "
+    "through transformers' image processor and numpy. Each round measures all of them, one after "
+    "another, and the bare network directly before each, so that every ratio compares neighbouring "
+    "measurements. A request that crosses an edge of the window counts by the part of it that lies "
+    "inside."
 )
 
 
@@ -103,7 +106,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
             found += measure(size, batches, seconds, rounds, Path(folder), say)
     return Findings(
         name="serving",
-        title="Serving: what is lost between the bare network and its clients",
+        title="Serving: throughput compared with the bare network",
         about=ABOUT,
         settings={"seconds, at least": seconds, "requests, at least": PASSES, "rounds": rounds},
         versions=versions(**{name: version(name) for name in ("torch", "transformers", "nvidia-pytriton")}),
@@ -164,8 +167,8 @@ def images_per_s(trial: Trial, batch: int) -> float:
 
 def _table(found: Sequence[Measured]) -> Table:
     return Table(
-        "Images a second",
-        ("size", "batch", BARE, ONE, ALL, PLAIN, f"{ONE} / bare", f"{ALL} / bare", "best of ours / plain"),
+        "Images per second",
+        ("size", "batch", BARE, ONE, ALL, PLAIN, f"{ONE} / bare", f"{ALL} / bare", "our best / plain"),
         tuple(
             (
                 entry.size,
@@ -176,8 +179,9 @@ def _table(found: Sequence[Measured]) -> Table:
             )
             for entry in found
         ),
-        "Geometric means over rounds; ratios round by round, with their 95 % interval. Above 1: instances "
-        "of one thread each wait for no other thread, and the bare network's threads do.",
+        "The figures are geometric means over rounds. The ratios are computed round by round, with their "
+        "95 % interval. A ratio to the bare network can exceed 1, because instances with one thread each do "
+        "not wait for other threads, while the threads of the bare network wait for each other.",
     )
 
 

@@ -35,11 +35,13 @@ SIMULATED = 300_000  # requests
 _COMMAND_TIMEOUT_S = 2400.0  # of twenty probes, the longest of two minutes
 
 ABOUT = (
-    "A/A: the same cell (`null_vit`, batch 8, HTTP, 4 users) as two, five repeats each, in seeded random "
-    "order; the 95 % intervals of throughput and p50 have to overlap, in every study. Search: "
-    f"`bench search --slo p99={SLO_MS:g}ms` on {INSTANCES} instances of `delay` with {SERVICE_MS:g} ms; the "
-    "true capacity is that of a simulated queue with the service times as measured here just before. "
-    + client_bound.ABOUT
+    "This page shows three complete studies on a real server, for everyone who wants to know how far to "
+    "trust comparisons, capacity searches and the `client-bound` label. A/A: the same cell (one server "
+    "configuration under one load: `null_vit`, batch 8, HTTP, 4 users) is measured as if it were two "
+    "cells, with five repeats each, in seeded random order. The 95 % intervals of throughput and p50 "
+    f"must overlap in every study. Search: `bench search --slo p99={SLO_MS:g}ms` runs on {INSTANCES} "
+    f"instances of `delay` with {SERVICE_MS:g} ms. The true capacity is that of a simulated queue with "
+    "the service times that were measured immediately before. " + client_bound.ABOUT
 )
 
 
@@ -71,7 +73,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
     truth = capacity(services_ns, INSTANCES, SLO_MS)
     return Findings(
         name="studies",
-        title="Studies: equal cells, a known capacity, a generator at its limit",
+        title="Studies: equal cells, a known capacity, a load generator at its limit",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "studies": STUDIES, "repeats": REPEATS},
         versions=versions(Triton=triton),
@@ -199,19 +201,23 @@ def _aa_table(studies: Sequence[AA]) -> Table:
         )
         for position, study in enumerate(studies)
     ]
-    return Table("A/A", ("study", "figure", "one", "the other", "overlap"), tuple(rows))
+    return Table(
+        "A/A: two equal cells",
+        ("study", "figure", "first cell", "second cell", "intervals overlap"),
+        tuple(rows),
+    )
 
 
 def _search_table(search: dict[str, Any], truth: float, services_ns: Int64) -> Table:
     rows = (
-        ("service time as measured, ms", f"{services_ns.mean() / 1e6:.3f}"),
+        ("measured service time, ms", f"{services_ns.mean() / 1e6:.3f}"),
         ("its standard deviation, ms", f"{services_ns.std() / 1e6:.3f}"),
         ("true capacity, requests/s", f"{truth:.1f}"),
-        ("the SLO is just met at, requests/s", _rate(search, "edge_per_s")),
-        ("95 % interval of that", f"{_rate(search, 'edge_per_s_low')}-{_rate(search, 'edge_per_s_high')}"),
-        ("off", _percent(_off(search["edge_per_s"], truth))),
-        ("the answer, which holds it, requests/s", _rate(search, "rate_per_s")),
-        ("off", _percent(_off(search["rate_per_s"], truth))),
+        ("capacity estimate: the SLO is just met, requests/s", _rate(search, "edge_per_s")),
+        ("its 95 % interval", f"{_rate(search, 'edge_per_s_low')}-{_rate(search, 'edge_per_s_high')}"),
+        ("difference of the estimate from the truth", _percent(_off(search["edge_per_s"], truth))),
+        ("answer: the SLO is met, requests/s", _rate(search, "rate_per_s")),
+        ("difference of the answer from the truth", _percent(_off(search["rate_per_s"], truth))),
         ("probes", f"{len(search['probes'])}"),
     )
     return Table(f"bench search --slo p99={SLO_MS:g}ms on `delay`", ("figure", "value"), rows)

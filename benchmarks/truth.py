@@ -34,14 +34,16 @@ QUEUE_WINDOWS = 6  # windows in a row; waits of neighbours are alike, so many ar
 STALL_S, STALL_WINDOW_S, STALL_RATE_PER_S = 1.5, 30.0, 200
 
 ABOUT = (
-    "The calibration model `delay` sleeps a known time per execution, so its truth is known: k instances "
-    "serve k requests per delay, a lone request takes the delay, and under Poisson arrivals the mean wait is "
-    "that of an M/D/1 queue. Throughput is measured with two users an instance (always one waiting), the "
-    "median with one. Both engines take turns within each round, at "
-    f"{ENGINES_DELAY_MS:g} ms. Service time of the queue is the mean time between answers where the next "
-    "request was already waiting; the wait is what the very arrivals of the tape would wait at "
-    "it (Lindley's recursion), and the formula's value for endless time stands beside. The stall: the server "
-    f"stops once for {STALL_S:g} s in {STALL_WINDOW_S:g} s."
+    "This page compares measurements with known true values, for everyone who wants to know whether the "
+    "numbers of `bench` are right. The calibration model `delay` sleeps a known time per execution, so "
+    "its true figures are known: k instances serve k requests per delay, a single request takes the "
+    "delay, and under Poisson arrivals the mean wait is that of an M/D/1 queue. Throughput is measured "
+    "with two users per instance (one request is always waiting), the median with one. Both engines are "
+    f"interleaved within each round, with a delay of {ENGINES_DELAY_MS:g} ms. The service time of the "
+    "queue is the mean time between answers where the next request was already waiting. The true wait "
+    "is what exactly these arrivals would wait in the queue (Lindley's recursion); the value of the "
+    f"formula for infinite time is given beside it. Stall: the server stops once for {STALL_S:g} s in "
+    f"{STALL_WINDOW_S:g} s."
 )
 
 
@@ -105,7 +107,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         triton = server.triton_version()
     return Findings(
         name="truth",
-        title="Truth: measured figures against a server whose figures are known",
+        title="Truth: measurements on a server with known figures",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "delay, ms": DELAY_MS},
         versions=versions(Triton=triton, perf_analyzer=find().version),
@@ -132,14 +134,14 @@ def _throughput(bench: Bench) -> Iterator[Held]:
         for k in (1, 2, 4):
             bench.say(f"{LABELS[protocol]}, {k} instances")
             server = delay(k, delay_ms=DELAY_MS)
-            busy = [bench.core.trial(closed(2 * k, protocol), server) for _ in range(bench.rounds)]
+            busy = [bench.trial(closed(2 * k, protocol), server) for _ in range(bench.rounds)]
             yield _relative(
                 f"{LABELS[protocol]}, {k} instances: requests/s",
                 k * 1e3 / DELAY_MS,
                 [per_s(trial) for trial in busy],
                 THROUGHPUT_PERCENT,
             )
-            alone = [bench.core.trial(closed(k, protocol), server) for _ in range(bench.rounds)]
+            alone = [bench.trial(closed(k, protocol), server) for _ in range(bench.rounds)]
             medians = [percentile_ms(trial, 50) for trial in alone]
             yield _absolute(f"{LABELS[protocol]}, {k} instances: p50, ms", DELAY_MS, medians, MEDIAN_MS)
 
@@ -151,11 +153,11 @@ def _engines(bench: Bench) -> Iterator[Held]:
         for position in range(bench.rounds):
             for engine in Engine:
                 bench.say(f"{LABELS[protocol]}, {engine}, round {position + 1}/{bench.rounds}")
-                found[engine].append(bench.core.trial(closed(2, protocol), server, by=engine))
+                found[engine].append(bench.trial(closed(2, protocol), server, by=engine))
         ours, theirs = found[Engine.LOCUST], found[Engine.PERF_ANALYZER]
         speeds = [per_s(trial) for trial in theirs]
         yield _relative(
-            f"{LABELS[protocol]}: requests/s, locust against perf_analyzer",
+            f"{LABELS[protocol]}: requests/s, locust compared with perf_analyzer",
             float(np.mean(speeds)),
             [per_s(trial) for trial in ours],
             AGREE_PERCENT,
@@ -163,7 +165,7 @@ def _engines(bench: Bench) -> Iterator[Held]:
         medians = [percentile_ms(trial, 50) for trial in ours]
         other = float(np.mean([percentile_ms(trial, 50) for trial in theirs]))
         yield _absolute(
-            f"{LABELS[protocol]}: p50, ms, locust against perf_analyzer", other, medians, AGREE_MS
+            f"{LABELS[protocol]}: p50, ms, locust compared with perf_analyzer", other, medians, AGREE_MS
         )
 
 
@@ -171,27 +173,27 @@ def _slow(bench: Bench) -> Iterator[Held]:
     """2 % of executions take ten times as long: p95 is that of a fast one, p99 that of a slow one."""
     bench.say("2 % slow requests")
     server = delay(2, delay_ms=10, slow_fraction=0.02, slow_factor=10)
-    trials = [bench.core.trial(closed(2), server) for _ in range(bench.rounds)]
+    trials = [bench.trial(closed(2), server) for _ in range(bench.rounds)]
     p95 = float(np.mean([percentile_ms(trial, 95) for trial in trials]))
-    yield Held("p95, ms: a fast one's, not the slow ones'", "10", f"{p95:.4g}", "", "under 20", p95 < 20)
+    yield Held("p95, ms: that of a fast request", "10", f"{p95:.4g}", "", "under 20", p95 < 20)
     yield _absolute("p99, ms", 100.0, [percentile_ms(trial, 99) for trial in trials], MEDIAN_MS)
 
 
 def _queue(bench: Bench) -> Iterator[Held]:
     server = delay(1, delay_ms=QUEUE_MS)
     bench.say("capacity of the queue")
-    capacity_per_s = per_s(bench.core.trial(closed(2), server))
+    capacity_per_s = per_s(bench.trial(closed(2), server))
     for utilisation in UTILISATIONS:
         rate = utilisation * capacity_per_s
         load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=rate, arrival=Arrival.POISSON)
         trials = []
         for seed in range(1, bench.rounds + 1):
             bench.say(f"utilisation {utilisation:g}, tape {seed}/{bench.rounds}")
-            trials.append(bench.core.trial(load, server, seconds=QUEUE_WINDOWS * bench.seconds, seed=seed))
+            trials.append(bench.trial(load, server, seconds=QUEUE_WINDOWS * bench.seconds, seed=seed))
         theory = float(np.mean([tape_wait_ms(trial) for trial in trials]))
         service_s = float(np.mean([service_ns(trial) for trial in trials])) / 1e9
         endless = (
-            f"{rate:.0f}/s of {service_s * 1e3:.3f} ms; endless time: {md1_wait_s(rate, service_s) * 1e3:.2f}"
+            f"{rate:.0f}/s x {service_s * 1e3:.3f} ms; infinite time: {md1_wait_s(rate, service_s) * 1e3:.2f}"
         )
         waits = [waited_ms(trial) for trial in trials]
         yield _relative(
@@ -237,17 +239,17 @@ def _stall(bench: Bench) -> Iterator[Held]:
     stall = {"delay_ms": 2.0, "stall_after_s": 10.0, "stall_s": STALL_S}
     bench.say("a stall, open loop")
     paced = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=STALL_RATE_PER_S, arrival=Arrival.CONSTANT)
-    opened = bench.core.trial(paced, delay(1, **stall), seconds=STALL_WINDOW_S)
+    opened = bench.trial(paced, delay(1, **stall), seconds=STALL_WINDOW_S)
     bench.say("a stall, closed loop")
     again = delay(1, **stall, slow_factor=9)  # another configuration, so the model starts anew
-    looped = bench.core.trial(closed(1), again, seconds=STALL_WINDOW_S)
+    looped = bench.trial(closed(1), again, seconds=STALL_WINDOW_S)
     p99 = percentile_ms(opened, 99)
     yield Held("open loop: p99, ms", "over 1000", f"{p99:.0f}", "", "over 1000", p99 > 1000)
     p99 = percentile_ms(looped, 99)
     yield Held("closed loop: p99, ms", "under 1000", f"{p99:.1f}", "", "under 1000", p99 < 1000)
     kept = len(opened.samples)
     yield Held(
-        "arrivals on the tape = requests kept", f"{opened.planned}", f"{kept}", "", "equal",
+        "arrivals in the schedule = requests recorded", f"{opened.planned}", f"{kept}", "", "equal",
         opened.planned == kept,
     )  # fmt: skip
 
@@ -267,7 +269,7 @@ def _absolute(what: str, truth: float, measured: Sequence[float], allowed: float
 
 
 def _table(title: str, rows: Sequence[Held]) -> Table:
-    columns = ("figure", "truth", "measured (of rounds: least-most)", "off", "allowed", "met")
+    columns = ("figure", "truth", "measured (lowest-highest round)", "difference", "allowed", "met")
     return Table(
         title,
         columns,
@@ -281,4 +283,4 @@ def _table(title: str, rows: Sequence[Held]) -> Table:
 def _goal(title: str, rows: Sequence[Held]) -> Goal:
     missed = [row for row in rows if not row.met]
     figure = f"{len(rows) - len(missed)} of {len(rows)}"
-    return Goal(f"{title}: every figure within what is allowed", figure, "no" if missed else "yes")
+    return Goal(f"{title}: every figure within the allowed difference", figure, "no" if missed else "yes")

@@ -35,13 +35,14 @@ _KNOWN = ServerConfiguration(
 )
 
 ABOUT = (
-    "`bench sweep --workers N` with local processes: Locust's master and N workers, started afresh for each "
-    f"trial, {USERS} users over HTTP. `delay` sleeps {DELAY_MS:g} ms an execution in {DELAY_INSTANCES} "
-    f"instances, so {DELAY_INSTANCES * 1000 / DELAY_MS:g} requests a second are the truth for any number of "
-    "workers. `null_small` is answered from Triton's response cache and every answer is compared, so a "
-    "worker is the limit until the machine is. Each round measures every row once, in seeded order; "
-    "intervals are 95 % over rounds, a ratio is of the same round's trials. Workers and "
-    "servers share the cores."
+    "This page shows that one worker and many workers measure the same, for everyone who uses "
+    "`--workers`. `bench sweep --workers N` runs with local processes: Locust's master and N workers, "
+    f"started again for each trial, {USERS} users over HTTP. `delay` sleeps {DELAY_MS:g} ms per "
+    f"execution in {DELAY_INSTANCES} instances, so {DELAY_INSTANCES * 1000 / DELAY_MS:g} requests per "
+    "second are the true value for any number of workers. `null_small` is answered from Triton's "
+    "response cache and every answer is compared, so the worker is the bottleneck until the machine is. "
+    "Each round measures every row once, in seeded order. Intervals are 95 % over rounds; a ratio "
+    "compares trials of the same round. Workers and servers share the cores."
 )
 
 
@@ -80,7 +81,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         triton = server.triton_version()
     return Findings(
         name="workers",
-        title="Workers: the same figures from one and from many",
+        title="Workers: one worker and many workers measure the same",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "rounds": rounds, "users": USERS, "seed": _SEED},
         versions=versions(Triton=triton),
@@ -133,17 +134,21 @@ def _measured(trial: Trial) -> Measured:
 
 
 def tables(rows: Rows) -> tuple[Table, ...]:
-    columns = ("workers", "requests/s", "of one's", "p50 ms", "p99 ms", "fullest worker, % of a core",
-               "machine busy, %", "failed")  # fmt: skip
+    columns = ("workers", "requests/s", "ratio to 1 worker", "p50 ms", "p99 ms",
+               "busiest worker, % of a core", "machine busy, %", "failed")  # fmt: skip
     return tuple(
         Table(title, columns, tuple(_line(rows, model, count) for count in COUNTS), note)
         for model, title, note in (
             (
                 KNOWN,
                 "A server whose throughput is known",
-                "An interval beside a mean where there are rounds enough.",
+                "Means have an interval where there are at least three rounds.",
             ),
-            (FAST, "A server that answers at once", "Busy: by workers, master and servers together."),
+            (
+                FAST,
+                "A server that answers at once",
+                "The machine is busy with workers, master and servers together.",
+            ),
         )
     )
 
@@ -179,11 +184,13 @@ def _same(rows: Rows, figure: str, name: str) -> Goal:
     apart = [
         n for n, other in zip(COUNTS[1:], others, strict=True) if not (one and other and one.overlaps(other))
     ]
-    text = f"{KNOWN}: {name} of 2, 4 and 8 workers, intervals overlap one's"
+    text = f"{KNOWN}: {name} of 2, 4 and 8 workers, intervals overlap those of 1 worker"
     if one is None or one.low is None:
         return Goal(text, "fewer than three rounds: no intervals", "open")
     worst = max((abs(other.value / one.value - 1) for other in others if other), default=0.0)
-    said = f"at most {worst:.2%} off" + (f"; apart with {', '.join(map(str, apart))}" if apart else "")
+    said = f"difference at most {worst:.2%}" + (
+        f"; no overlap with {', '.join(map(str, apart))}" if apart else ""
+    )
     return Goal(text, said, "no" if apart else "yes")
 
 
@@ -193,7 +200,7 @@ def _grows(rows: Rows) -> Goal:
     said, verdicts = [], []
     for fewer, more in itertools.pairwise(COUNTS):
         if _mean(rows[FAST, fewer], "busy_percent") >= FULL_PERCENT:
-            said.append(f"full with {fewer}")
+            said.append(f"cores full with {fewer}")
             break
         gain = paired_ratio(*(_column(rows[FAST, count], "requests_per_s") for count in (fewer, more)))
         said.append(f"{fewer} to {more}: {interval_text(gain)}")

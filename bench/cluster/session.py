@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy import manifests as platforms
-from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform
 from bench.cluster.deploy.rollout import Deployed, deploy_all, found, undeploy
+from bench.cluster.platforms import base as platforms
+from bench.cluster.platforms.base import KIND, DeploymentSpec, Platform
 from bench.cluster.service import ClusterServing, Say, Site
 from bench.core.cell import Engine, Protocol, SharedMemory, Via
 from bench.core.errors import BenchError, DeployFailed

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform
 from bench.cluster.deploy.rollout import deploy
 from bench.cluster.jobs import remote_sweep
 from bench.cluster.jobs.manifests import LOAD, LoadJobs, arguments_of, manifests
 from bench.cluster.jobs.sweep_pod import packed, unpack
+from bench.cluster.platforms.base import DeploymentSpec, Platform
 from bench.core.errors import ClusterError
 from bench.core.run_folder import RunFolder
 from bench.server.control import Triton

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench.cluster.api import KINDS, Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, beside, manifests, template_of
+from bench.cluster.platforms.base import DeploymentSpec, Platform, beside, manifests, template_of
 from bench.cluster.pods import REVISION
 from tests.support.kube_api import CRDS, ApiServer
 

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform, beside
 from bench.cluster.deploy.rollout import deploy, found
+from bench.cluster.platforms.base import KIND, DeploymentSpec, Platform, beside
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
 from bench.core.target import Target

@@ -12,9 +12,9 @@ import pytest
 
 from bench.cli.verbs.deploy import deployed, teardown
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform
 from bench.cluster.deploy.rollout import deploy, found, scale, undeploy
 from bench.cluster.deploy.verify import pass_gate
+from bench.cluster.platforms.base import DeploymentSpec, Platform
 from bench.cluster.pods import REVISION
 from bench.core.errors import DeployFailed
 from bench.core.target import target_of

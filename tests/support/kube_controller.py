@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import KIND, pods_of, template_of
 from bench.cluster.deploy.ports import runtime_of, traffic_of
+from bench.cluster.platforms.base import KIND, pods_of, template_of
 from bench.cluster.pods import PORTS
 from bench.core.cell import Protocol as Traffic
 from bench.core.errors import ClusterError

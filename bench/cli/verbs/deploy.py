@@ -12,10 +12,10 @@ import click
 import yaml
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, manifests, mistakes
 from bench.cluster.deploy.rollout import Deployed, Say, deploy, undeploy
-from bench.cluster.deploy.settings import settings_of
 from bench.cluster.deploy.verify import pass_gate
+from bench.cluster.platforms.base import DeploymentSpec, Platform, manifests, mistakes
+from bench.cluster.platforms.settings import settings_of
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_OK, WrongUse
 from bench.core.paths import MODEL_REPOSITORY

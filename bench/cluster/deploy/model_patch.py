@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from bench.cluster.deploy.pod_template import MODELS
+from bench.cluster.platforms.pod_template import MODELS
 
 _POD = "/spec/releases/0/predictor/template/spec"
 _VOLUME = "model-config"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.cluster.deploy.manifests import Platform
-from bench.cluster.deploy.pod_template import PORTS
+from bench.cluster.platforms.base import Platform
+from bench.cluster.platforms.pod_template import PORTS
 from bench.core.cell import Protocol
 
 # KServe's names for itself without Knative, the new one and the old one.

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy import manifests as platforms
 from bench.cluster.deploy.failures import refused
-from bench.cluster.deploy.manifests import DEPLOYMENT, KIND, MANAGED, MANAGER, RUN, DeploymentSpec, Platform
 from bench.cluster.deploy.ports import grpc_beside, runtime_of, traffic_of
-from bench.cluster.deploy.readiness import Wanted, address
-from bench.cluster.deploy.watch import Before, Change, wait
+from bench.cluster.deploy.readiness import Before, Change, Wanted, address, wait
+from bench.cluster.platforms import base as platforms
+from bench.cluster.platforms.base import DEPLOYMENT, KIND, MANAGED, MANAGER, RUN, DeploymentSpec, Platform
 from bench.cluster.pods import REVISION, Pod
 from bench.core.cell import Protocol
 from bench.core.errors import ClusterError, DeployFailed

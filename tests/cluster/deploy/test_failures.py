@@ -8,8 +8,8 @@ import pytest
 
 from bench.cluster.api import Cluster
 from bench.cluster.deploy.failures import Failure, diagnose, refused
+from bench.cluster.deploy.readiness import _last_lines
 from bench.cluster.deploy.verify import differences
-from bench.cluster.deploy.watch import _last_lines
 from bench.cluster.pods import Event
 from bench.core.errors import ClusterError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cluster.deploy.settings import Settings
+from bench.cluster.platforms.settings import Settings
 
 MODELS = "/models"
 PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))

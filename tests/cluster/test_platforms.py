@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cluster.deploy.manifests import (
+from bench.cluster.platforms.base import (
     DeploymentSpec,
     Platform,
     is_about,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from bench.cluster.deploy import pod_template as pod
-from bench.cluster.deploy.settings import is_name, settings_of, wrong_settings
+from bench.cluster.platforms import pod_template as pod
+from bench.cluster.platforms.settings import is_name, settings_of, wrong_settings
 from bench.cluster.pods import REVISION
 from bench.core.cell import Protocol
 

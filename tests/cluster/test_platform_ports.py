@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, beside, manifests
 from bench.cluster.deploy.ports import grpc_beside, runtime_of, traffic_of
+from bench.cluster.platforms.base import DeploymentSpec, Platform, beside, manifests
 from bench.core.cell import Protocol
 
 SPEC = DeploymentSpec(platform=Platform.MLSERVICE, name="vit", namespace="n", image="i:1", run_label="r")

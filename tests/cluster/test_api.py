@@ -13,7 +13,7 @@ import yaml
 from bench.cluster.api import Cluster
 from bench.cluster.pods import pod_of
 from bench.core.errors import ClusterError
-from tests.support.kube_api import TOKEN, ApiServer
+from tests.support.kube_api import TOKEN, ApiServer, apply
 
 CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "labels": {"a": "b"}}}
 RIGHTS = Path(__file__).parents[2] / "manifests" / "rights" / "role.yaml"
@@ -64,10 +64,10 @@ def test_the_role_is_enough_and_without_it_the_message_says_what_is_missing(
     for item in yaml.safe_load_all(RIGHTS.read_text()):
         if item["kind"] == "RoleBinding":
             item["subjects"][0]["namespace"] = cluster.namespace
-        cluster.apply(item)
+        apply(cluster, item)
     _wait_until_bound(user)
     assert user.pods("a=b") == ()
-    assert user.events() == ()
+    assert user.items("Event") == ()
     user.apply({**CONFIG, "data": {}})
     user.delete("ConfigMap", "c")
 

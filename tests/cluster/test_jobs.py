@@ -24,13 +24,14 @@ from bench.cluster.deploy.rollout import deploy
 from bench.cluster.jobs import remote_sweep
 from bench.cluster.jobs.manifests import LOAD, LoadJobs, arguments_of, manifests
 from bench.cluster.jobs.sweep_pod import packed, unpack
-from bench.cluster.platforms.base import DeploymentSpec, Platform
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec
 from bench.core.errors import ClusterError
 from bench.core.run_folder import RunFolder
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from tests.support import synthetic
-from tests.support.kube_api import ApiServer
+from tests.support.kube_api import ApiServer, apply
 from tests.support.kube_controller import Controller
 from tests.support.load_kubelet import kubelet
 from tests.support.real_predictor import Predictor
@@ -174,7 +175,7 @@ def test_the_api_server_takes_every_object_with_no_field_that_it_does_not_know(c
     """Server-side apply refuses a field that no schema declares."""
     for item in manifests(named(cluster)):
         kind, name = item["kind"], item["metadata"]["name"]
-        taken = cluster.dry_run(item)
+        taken = apply(cluster, item, dryRun="All")
         assert (taken["kind"], taken["metadata"]["name"]) == (kind, name)
 
 
@@ -273,7 +274,7 @@ def _interrupt_when(happened: Callable[[], bool]) -> None:
 
 def _vit(cluster: Cluster) -> DeploymentSpec:
     return DeploymentSpec(
-        platform=Platform.MLSERVICE, name="vit", namespace=cluster.namespace, image="example/triton:1",
+        platform=PLATFORMS["mlservice"], name="vit", namespace=cluster.namespace, image="example/triton:1",
         run_label="vit", sets=(("model", "null_small"),),
     )  # fmt: skip
 

@@ -6,33 +6,33 @@ from dataclasses import replace
 
 import pytest
 
+from bench.cluster.platforms import PLATFORMS
 from bench.cluster.platforms.base import (
     DeploymentSpec,
     Platform,
     is_about,
-    manifests,
     mistakes,
     revision_of,
 )
 from bench.core.cell import Protocol
 
-SPEC = DeploymentSpec(platform=Platform.MLSERVICE, name="vit", namespace="n", image="i:1", run_label="r")
+SPEC = DeploymentSpec(platform=PLATFORMS["mlservice"], name="vit", namespace="n", image="i:1", run_label="r")
 
 
 def test_another_pod_is_another_revision() -> None:
-    revision = revision_of(manifests(SPEC))
-    assert revision == revision_of(manifests(SPEC))
+    revision = revision_of(SPEC)
+    assert revision == revision_of(SPEC)
     changes = ({"image": "i:2"}, {"gpu": 1}, {"sets": (("cpu", "8"),)}, {"run_label": "s"})
-    assert len({revision, *(revision_of(manifests(replace(SPEC, **c))) for c in changes)}) == 5
+    assert len({revision, *(revision_of(replace(SPEC, **c)) for c in changes)}) == 5
 
 
 @pytest.mark.parametrize(
     ("platform", "same"),
-    [(Platform.MLSERVICE, False), (Platform.KSERVE, True), (Platform.DEPLOYMENT, True)],
+    [(PLATFORMS["mlservice"], False), (PLATFORMS["kserve"], True), (PLATFORMS["deployment"], True)],
 )
 def test_replicas_are_a_new_revision_to_knative_alone(platform: Platform, same: bool) -> None:
     one = replace(SPEC, platform=platform)
-    assert (revision_of(manifests(one)) == revision_of(manifests(replace(one, replicas=2)))) is same
+    assert (revision_of(one) == revision_of(replace(one, replicas=2))) is same
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_replicas_are_a_new_revision_to_knative_alone(platform: Platform, same: 
         ({"image": ""}, "--image"),
         ({"replicas": 0}, "--replicas"),
         ({"gpu": -1}, "--gpu"),
-        ({"queue": "q", "platform": Platform.KSERVE}, "--queue"),
-        ({"traffic": Protocol.GRPC, "platform": Platform.KSERVE}, "--protocol grpc"),
+        ({"queue": "q", "platform": PLATFORMS["kserve"]}, "--queue"),
+        ({"traffic": Protocol.GRPC, "platform": PLATFORMS["kserve"]}, "--protocol grpc"),
         ({"sets": (("nope", "1"),)}, "--set nope"),
         ({"sets": (("memory", "much"),)}, "--set memory"),
         ({"sets": (("progress-deadline", "1h"),)}, "--set progress-deadline"),
@@ -58,5 +58,5 @@ def test_each_mistake_names_its_flag(change: dict[str, object], flag: str) -> No
 
 
 def test_events_of_a_neighbour_with_a_longer_name_are_not_ours() -> None:
-    assert is_about("vit", Platform.MLSERVICE, "vit-predict-v1-00001-deployment-x")
-    assert not is_about("vit", Platform.MLSERVICE, "vit-other-predict-v1-00001")
+    assert is_about(PLATFORMS["mlservice"], "vit", "vit-predict-v1-00001-deployment-x")
+    assert not is_about(PLATFORMS["mlservice"], "vit", "vit-other-predict-v1-00001")

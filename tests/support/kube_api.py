@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +105,20 @@ def started(assets: Path) -> Iterator[ApiServer]:
         for process in (api, etcd):
             _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def path_of(cluster: Cluster, item: Mapping[str, Any]) -> str:
+    """Of all objects of a kind, also one that `bench` itself never touches."""
+    version = item["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{root}/namespaces/{cluster.namespace}/{item['kind'].lower()}s"
+
+
+def apply(cluster: Cluster, item: Mapping[str, Any], **query: str) -> dict[str, Any]:
+    """Server-side apply of any kind; `dryRun="All"` changes nothing."""
+    query = {"fieldManager": "bench-tests", "force": "true", "fieldValidation": "Strict", **query}
+    path = f"{path_of(cluster, item)}/{item['metadata']['name']}"
+    return cluster.call("PATCH", path, query, item, "application/apply-patch+yaml")
 
 
 def apply_crds(cluster: Cluster) -> None:

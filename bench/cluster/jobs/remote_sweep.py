@@ -94,7 +94,7 @@ def _named(place: Target | Place | None, cluster: Cluster, say: Say) -> Iterator
     with making as services:
         names = [service.name for service in services] or place.names
         protocols = ",".join(place.protocols)  # what --deploy was asked, or means unasked
-        yield ("--mlservice", ",".join(names), "--platform", place.platform, "--protocol", protocols)
+        yield ("--mlservice", ",".join(names), "--platform", place.platform.name, "--protocol", protocols)
 
 
 def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach | None = None) -> int:

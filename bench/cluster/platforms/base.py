@@ -1,44 +1,38 @@
-"""One Triton on three platforms: what to apply, and where each says how it goes. Pure."""
+"""What runs a Triton on a cluster: the interface of a platform, and what all of them share. Pure.
+
+A platform is one file with one class: it renders the objects to apply, and reads a service of its kind,
+whoever made it. The defaults read an apps/v1 workload behind a Service of the same name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
+from typing import Protocol as Interface
 
-from bench.cluster.platforms import pod_template as pod
-from bench.cluster.platforms.settings import is_name, settings_of, wrong_settings
-from bench.cluster.pods import REVISION
+from bench.cluster.platforms.pod_template import PORTS
+from bench.cluster.platforms.settings import Settings, is_name, settings_of, wrong_settings
+from bench.cluster.pods import REVISION, condition
 from bench.core.cell import Protocol
+
+Item = Mapping[str, Any]  # an object as the API server has it
+Read = Callable[[str, str], Item | None]  # (kind, name); None: there is none, or it may not be read
 
 MANAGED = "app.kubernetes.io/managed-by"
 MANAGER = "triton-bench"
 DEPLOYMENT = "triton-bench/deployment"
 RUN = "triton-bench/run"
-RELEASE = "v1"
-# Knative adds -predict-v1-00001-deployment-... to it, and a host name's part ends at 63 characters.
+# Knative adds -predict-v1-00001-deployment-... to a name, and a host name's part ends at 63 characters.
 LONGEST_NAME = 40
-
-
-class Platform(StrEnum):
-    MLSERVICE = "mlservice"
-    KSERVE = "kserve"
-    DEPLOYMENT = "deployment"
-
-
-KIND: Mapping[Platform, str] = {
-    Platform.MLSERVICE: "MLService",
-    Platform.KSERVE: "InferenceService",
-    Platform.DEPLOYMENT: "Deployment",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSpec:
-    """What is to run. `sets` is the rest, under the names of `deploy_settings`."""
+    """What is to run. `sets` is the rest, under the names of `settings.Settings`."""
 
     platform: Platform
     name: str
@@ -50,6 +44,89 @@ class DeploymentSpec:
     run_label: str
     sets: tuple[tuple[str, str], ...] = ()
     traffic: Protocol = Protocol.HTTP  # what the platform's one port takes
+
+    @property
+    def settings(self) -> Settings:
+        return settings_of(self.sets)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of every object that is made, and of its pods."""
+        return {MANAGED: MANAGER, DEPLOYMENT: self.name, RUN: self.run_label}
+
+
+class Platform(Interface):
+    """One way to run a service on a cluster. Subclass it, give `name`, `kinds` and `objects`, register it."""
+
+    name: str  # as --platform has it
+    # Kind -> (API, plural) of what `objects` makes beside Services. The service's own kind comes first, since
+    # it is removed before what it refers to.
+    kinds: Mapping[str, tuple[str, str]]
+    one_port: bool = False  # its address takes HTTP or gRPC, so both need two services
+    has_queues: bool = False
+    replicas_are_a_revision: bool = False  # another number of replicas makes all pods anew
+
+    @property
+    def kind(self) -> str:
+        """The kind of the service itself."""
+        return next(iter(self.kinds))
+
+    @abstractmethod
+    def objects(self, spec: DeploymentSpec, revision: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The manifests to apply, in order. Pods carry `spec.labels` and the label `revision`."""
+
+    def pod_labels(self, item: Item) -> dict[str, str]:
+        """Labels that all pods of a service have, of any revision."""
+        return dict(item["spec"]["selector"]["matchLabels"])
+
+    def stem(self, name: str) -> str:
+        """How the names of what the platform makes for a service begin."""
+        return f"{name}-"
+
+    def address(self, item: Item) -> str:
+        """A URL to all pods, as `traffic` says; "" as long as there is none."""
+        return _service_url(item, "http")
+
+    def grpc_address(self, item: Item) -> str:
+        """A URL beside `address` that takes gRPC; "" where there is none."""
+        return _service_url(item, "grpc")
+
+    def traffic(self, item: Item, read: Read) -> Protocol:
+        """What `address` takes. `read` gets another object that says so."""
+        return Protocol.HTTP
+
+    def unsettled(self, item: Item, replicas: int) -> str:
+        """What the service's status still waits for, as a phrase; "" when it says that it serves."""
+        status = item.get("status", {})
+        if int(status.get("observedGeneration") or 0) < item["metadata"].get("generation", 0):
+            return "the change to be taken up"
+        available = int(status.get("availableReplicas") or 0)
+        return "" if available >= replicas else f"available: {available} of {replicas}"
+
+    def scaling(self, item: Item, replicas: int, revision: str) -> list[dict[str, Any]]:
+        """A JSON patch to exactly `replicas`. `revision`: label of new pods where replicas make them anew."""
+        return [{"op": "add", "path": "/spec/replicas", "value": replicas}]
+
+
+class Reporting(Platform):
+    """A platform whose services report an address and a Ready condition in their status."""
+
+    def address(self, item: Item) -> str:
+        """With a scheme, whether the platform gives one or not."""
+        status = item.get("status", {})
+        url = str(status.get("address", {}).get("url") or status.get("url") or "").rstrip("/")
+        return url if not url or "://" in url else f"http://{url}"
+
+    def unsettled(self, item: Item, replicas: int) -> str:
+        status = item.get("status", {})
+        seen = status.get("observedGeneration")
+        if seen is not None and seen < item["metadata"].get("generation", 0):
+            return "the change to be taken up"
+        if condition(item, "Ready") != "True":
+            ready = [one for one in status.get("conditions", ()) if one.get("type") == "Ready"]
+            words = (str(one[key]) for one in ready for key in ("status", "reason") if one.get(key))
+            return f"Ready, which is {' '.join(words) or 'not reported'}"
+        return "" if self.address(item) else "the service's address"
 
 
 def beside(spec: DeploymentSpec) -> DeploymentSpec:
@@ -73,205 +150,79 @@ def mistakes(spec: DeploymentSpec) -> Iterator[str]:
         yield f"--replicas {spec.replicas}: at least 1"
     if spec.gpu < 0:
         yield f"--gpu {spec.gpu}: 0 (CPU only) or more, for each pod"
-    if spec.queue and spec.platform is not Platform.MLSERVICE:
+    if spec.queue and not spec.platform.has_queues:
         yield f"--queue {spec.queue}: only --platform mlservice has T9k's queues"
-    if spec.traffic is Protocol.GRPC and spec.platform is not Platform.MLSERVICE:
-        yield f"--protocol grpc: --platform {spec.platform} shows gRPC beside HTTP already; leave it out"
+    if spec.traffic is Protocol.GRPC and not spec.platform.one_port:
+        yield f"--protocol grpc: --platform {spec.platform.name} shows gRPC beside HTTP already; leave it out"
     yield from wrong_settings(spec.sets)
 
 
 def manifests(spec: DeploymentSpec) -> tuple[dict[str, Any], ...]:
     """In the order to apply. All carry the deployment's and the run's label, pods their revision's too."""
-    render = {
-        Platform.MLSERVICE: _mlservice,
-        Platform.KSERVE: _kserve,
-        Platform.DEPLOYMENT: _deployment,
-    }[spec.platform]
-    # Other replicas are other pods to Knative alone.
-    same = spec if spec.platform is Platform.MLSERVICE else replace(spec, replicas=1)
-    return tuple(render(spec, {REVISION: _digest(render(same, {}))}))
+    return tuple(spec.platform.objects(spec, {REVISION: revision_of(spec)}))
 
 
-def revision_of(objects: tuple[Mapping[str, Any], ...]) -> str:
-    """The revision their pods will carry."""
-    return str(next(label for item in objects if (label := template_of(item)["labels"].get(REVISION))))
+def revision_of(spec: DeploymentSpec) -> str:
+    """A digest of what the pods are made from."""
+    same = spec if spec.platform.replicas_are_a_revision else replace(spec, replicas=1)
+    text = json.dumps(spec.platform.objects(same, {}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def template_of(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of the pods an object makes; its labels are {} where it makes none."""
-    spec = item["spec"]
-    if item["kind"] == "MLService":
-        name = spec["default"]
-        release = next(one for one in spec["releases"] if one["name"] == name)
-        found = release["predictor"].get("template", {}).get("metadata", {})
-    elif item["kind"] == "InferenceService":
-        found = spec["predictor"]
-    elif item["kind"] == "Deployment":
-        found = spec["template"].get("metadata", {})
-    else:
-        found = {}
-    return {"labels": found.get("labels", {}), "annotations": found.get("annotations", {})}
+def selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def labels(spec: DeploymentSpec) -> dict[str, str]:
-    return {MANAGED: MANAGER, DEPLOYMENT: spec.name, RUN: spec.run_label}
-
-
-def selector(wanted: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in wanted.items())
-
-
-def pods_of(platform: Platform, item: Mapping[str, Any]) -> dict[str, str]:
-    """Labels of the pods of a service, whoever made it: those its platform puts on them."""
-    name = item["metadata"]["name"]
-    if platform is Platform.MLSERVICE:
-        return {"serving.knative.dev/service": f"{name}-predict-{item['spec']['default']}"}
-    if platform is Platform.KSERVE:
-        return {"serving.kserve.io/inferenceservice": name}
-    return dict(item["spec"]["selector"]["matchLabels"])
-
-
-def is_about(name: str, platform: Platform, involved: str) -> bool:
+def is_about(platform: Platform, name: str, involved: str) -> bool:
     """Whether an event's object is the service, or something its platform made for it."""
-    stem = {
-        Platform.MLSERVICE: f"{name}-predict-",
-        Platform.KSERVE: f"{name}-predictor",
-        Platform.DEPLOYMENT: f"{name}-",
-    }[platform]
-    return involved == name or involved.startswith(stem)
+    return involved == name or involved.startswith(platform.stem(name))
 
 
-def _digest(objects: list[dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _object(api: str, kind: str, name: str, spec: DeploymentSpec, body: Mapping[str, Any]) -> dict[str, Any]:
-    meta = {"name": name, "namespace": spec.namespace, "labels": labels(spec)}
+def manifest(
+    spec: DeploymentSpec, api: str, kind: str, body: Mapping[str, Any], name: str = ""
+) -> dict[str, Any]:
+    """An object of the deployment; its name is the deployment's unless another is given."""
+    meta = {"name": name or spec.name, "namespace": spec.namespace, "labels": spec.labels}
     return {"apiVersion": api, "kind": kind, "metadata": meta, "spec": dict(body)}
 
 
-def _direct(spec: DeploymentSpec) -> dict[str, Any]:
+def service(spec: DeploymentSpec) -> dict[str, Any]:
+    """One address for all pods, with all three ports."""
+    return manifest(spec, "v1", "Service", {"selector": {DEPLOYMENT: spec.name}, "ports": _ports()})
+
+
+def direct_service(spec: DeploymentSpec) -> dict[str, Any]:
     """Straight to the pods, past proxies and gateways: all three ports, and each pod's address in DNS."""
-    ports: list[dict[str, Any]] = [
-        {"name": kind, "port": port, "targetPort": port, "protocol": "TCP"} for kind, port in pod.PORTS
-    ]
-    body = {"clusterIP": "None", "selector": {DEPLOYMENT: spec.name}, "ports": ports}
-    return _object("v1", "Service", f"{spec.name}-direct", spec, body)
+    body = {"clusterIP": "None", "selector": {DEPLOYMENT: spec.name}, "ports": _ports()}
+    return manifest(spec, "v1", "Service", body, f"{spec.name}-direct")
 
 
-def _mlservice(spec: DeploymentSpec, revision: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A runtime is the container, a service patches it: image there, replicas, data and labels here."""
-    settings = settings_of(spec.sets)
-    runtime = settings.runtime or spec.name
-    release = {
-        "name": RELEASE,
-        "predictor": {
-            # Equal: unset means unbounded autoscaling, which would change what is measured.
-            "minReplicas": spec.replicas,
-            "maxReplicas": spec.replicas,
-            "model": {"runtime": runtime, "parameters": {"MODEL": settings.model}},
-            "containersResources": [
-                {"name": "user-container", "resources": pod.resources(settings, spec.gpu)}
-            ],
-            "template": {
-                "metadata": {
-                    "labels": {**labels(spec), **revision},
-                    # 0 takes Knative's activator out of the requests' way.
-                    "annotations": {"autoscaling.knative.dev/target-burst-capacity": "0"},
-                },
-                "spec": {
-                    "containers": [{"name": "user-container", "volumeMounts": pod.data_mounts(settings)}],
-                    "volumes": [pod.data_volume(settings)],
-                    **pod.placement(settings),
-                },
-            },
-        },
-    }
-    body: dict[str, Any] = {"default": RELEASE, "releases": [release]}
-    if spec.queue:
-        body["scheduler"] = {"t9kScheduler": {"queue": spec.queue}}
-    api = "tensorstack.dev/v1beta1"
-    return [
-        _runtime(spec, api, runtime),
-        _object(api, "MLService", spec.name, spec, body),
-        _direct(spec),
-    ]
-
-
-def _runtime(spec: DeploymentSpec, api: str, name: str) -> dict[str, Any]:
-    settings = settings_of(spec.sets)
-    container = {
-        "name": "user-container",
-        "image": spec.image,
-        **pod.command("{{if .MODEL}}{{.MODEL}}{{else}}python_vit{{end}}"),
-        # One port is all that T9k and Knative take; the pods' others are reached through -direct.
-        "ports": [_port(spec.traffic)],
-        "readinessProbe": pod.readiness(None if spec.traffic is Protocol.HTTP else 8000),
-        "volumeMounts": [pod.shared_memory_mount()],
-    }
-    template = {
-        "metadata": {"annotations": {"serving.knative.dev/progress-deadline": settings.progress_deadline}},
-        "spec": {"containers": [container], "volumes": [pod.shared_memory(settings)]},
-    }
-    return _object(api, "MLServiceRuntime", name, spec, {"enabled": True, "template": template})
-
-
-def _port(traffic: Protocol) -> dict[str, Any]:
-    """h2c is Knative's name for HTTP/2 without TLS, which gRPC needs."""
-    if traffic is Protocol.HTTP:
-        return {"containerPort": 8000, "protocol": "TCP"}
-    return {"containerPort": 8001, "name": "h2c", "protocol": "TCP"}
-
-
-def _kserve(spec: DeploymentSpec, revision: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A predictor with a container of our own: no ServingRuntime to find, and /dev/shm as it has to be."""
-    settings = settings_of(spec.sets)
-    predictor = {
-        "labels": {**labels(spec), **revision},
-        "minReplicas": spec.replicas,
-        "maxReplicas": spec.replicas,
-        "deploymentStrategy": _in_place(),
-        "containers": [pod.container("kserve-container", spec.image, settings, spec.gpu)],
-        "volumes": pod.volumes(settings),
-        **pod.placement(settings),
-    }
-    service = _object(
-        "serving.kserve.io/v1beta1", "InferenceService", spec.name, spec, {"predictor": predictor}
-    )
-    service["metadata"]["annotations"] = {
-        "serving.kserve.io/deploymentMode": "RawDeployment",  # several ports, no proxy in between
-        "serving.kserve.io/autoscalerClass": "none",
-    }
-    return [service, _direct(spec)]
-
-
-def _deployment(spec: DeploymentSpec, revision: Mapping[str, str]) -> list[dict[str, Any]]:
-    settings = settings_of(spec.sets)
-    mine = {DEPLOYMENT: spec.name}
-    body = {
-        "replicas": spec.replicas,
-        "progressDeadlineSeconds": int(settings.progress_deadline.rstrip("s")),
-        "selector": {"matchLabels": mine},
-        "strategy": _in_place(),
-        "template": {
-            "metadata": {"labels": {**labels(spec), **revision}},
-            "spec": {
-                "containers": [pod.container("tritonserver", spec.image, settings, spec.gpu)],
-                "volumes": pod.volumes(settings),
-                "terminationGracePeriodSeconds": 40,  # Triton waits 30 s for requests under way
-                **pod.placement(settings),
-            },
-        },
-    }
-    ports = [{"name": kind, "port": port, "targetPort": port, "protocol": "TCP"} for kind, port in pod.PORTS]
-    service = {"selector": mine, "ports": ports}
-    return [
-        _object("apps/v1", "Deployment", spec.name, spec, body),
-        _object("v1", "Service", spec.name, spec, service),
-        _direct(spec),
-    ]
-
-
-def _in_place() -> dict[str, Any]:
+def in_place() -> dict[str, Any]:
     """A change must not need one more GPU than there was."""
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+
+
+def bounds(at: str, replicas: int) -> list[dict[str, Any]]:
+    """A JSON patch that leaves an autoscaler no choice."""
+    return [
+        {"op": "add", "path": f"{at}/{bound}", "value": replicas} for bound in ("minReplicas", "maxReplicas")
+    ]
+
+
+def is_grpc(port: Item) -> bool:
+    """Knative's name for HTTP/2 without TLS is h2c, which gRPC needs."""
+    name = str(port.get("name", ""))
+    return "h2c" in name or "grpc" in name
+
+
+def first_port(ports: Any) -> Protocol:
+    """What the only port of a platform takes; without one, HTTP."""
+    return Protocol.GRPC if ports and is_grpc(ports[0]) else Protocol.HTTP
+
+
+def _ports() -> list[dict[str, Any]]:
+    return [{"name": kind, "port": port, "targetPort": port, "protocol": "TCP"} for kind, port in PORTS]
+
+
+def _service_url(item: Item, port: str) -> str:
+    return f"http://{item['metadata']['name']}.{item['metadata']['namespace']}.svc:{dict(PORTS)[port]}"

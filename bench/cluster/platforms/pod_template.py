@@ -75,8 +75,13 @@ def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, 
     }
 
 
-def volumes(settings: Settings) -> list[dict[str, Any]]:
-    return [shared_memory(settings), data_volume(settings)]
+def pod(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
+    """A whole pod's specification with one container `name`, for platforms that take one."""
+    return {
+        "containers": [container(name, image, settings, gpu)],
+        "volumes": [shared_memory(settings), data_volume(settings)],
+        **placement(settings),
+    }
 
 
 def placement(settings: Settings) -> dict[str, Any]:

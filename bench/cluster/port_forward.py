@@ -22,8 +22,7 @@ import websocket
 from bench.cluster.api import Cluster
 from bench.cluster.pods import Pod
 from bench.core.errors import ClusterError
-from bench.core.target import Target
-from bench.server.fleet import FORWARDED, PODS
+from bench.core.target import FORWARDED, PODS, Target
 
 HOST = "127.0.0.1"
 CHANNELS = "v4.channel.k8s.io"

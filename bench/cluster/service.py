@@ -25,7 +25,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
-class Site:
+class ReachableService:
     """Where a service can be reached from here, and a second one that takes gRPC where there is one.
 
     A context manager: its port-forwards end with it.
@@ -40,7 +40,7 @@ class Site:
     _fleet: Fleet | None = None
     _ways: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> ReachableService:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +112,7 @@ class Site:
 class ClusterServing(Serving):
     """One model on every pod of all services; `replicas` of a configuration scales each of them first."""
 
-    def __init__(self, site: Site, model: str, say: Say, timeout_s: float) -> None:
+    def __init__(self, site: ReachableService, model: str, say: Say, timeout_s: float) -> None:
         self._site, self._say, self._timeout_s = site, say, timeout_s
         self._as_found = [len(service.pods) for service in site.services]
         self._scaled = False

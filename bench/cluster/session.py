@@ -17,7 +17,7 @@ from bench.cluster.deploy.rollout import Deployed, find_service
 from bench.cluster.platforms import PLATFORMS
 from bench.cluster.platforms import base as platforms
 from bench.cluster.platforms.base import DeploymentSpec, Platform
-from bench.cluster.service import ClusterServing, Say, Site
+from bench.cluster.service import ClusterServing, ReachableService, Say
 from bench.core.cell import Engine, Protocol, SharedMemory, Via
 from bench.core.errors import DeployFailed
 from bench.core.mistakes import Mistakes
@@ -146,12 +146,12 @@ def _found(place: Place, cluster: Cluster) -> tuple[Deployed, ...]:
 @contextmanager
 def _serving(
     place: Place, cluster: Cluster, services: tuple[Deployed, ...], model: str, say: Say
-) -> Iterator[tuple[Site, ClusterServing]]:
-    with Site(cluster, services, place.vias, place.protocols, place.headers) as site:
+) -> Iterator[tuple[ReachableService, ClusterServing]]:
+    with ReachableService(cluster, services, place.vias, place.protocols, place.headers) as site:
         yield site, ClusterServing(site, model, say, place.timeout_s)
 
 
-def _opened(site: Site, serving: ClusterServing, what: str) -> Opened:
+def _opened(site: ReachableService, serving: ClusterServing, what: str) -> Opened:
     triton = serving.triton
     description = f"{what}, {site.describe()}"
     return Opened(triton, serving, description, "")

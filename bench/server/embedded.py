@@ -1,4 +1,4 @@
-"""A real tritonserver on this machine, on loopback, in explicit model control, gone when we are.
+"""A real tritonserver on this machine, on loopback, in explicit model control: started, restarted, ended.
 
 Binaries come from `--tritonserver`, from $PATH, or from the nvidia-pytriton package, of which only the
 server, the Python backend and their libraries are used.
@@ -29,6 +29,8 @@ from bench.server.log_diagnosis import explain, is_port_taken, known_cause
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
+START_TRIES = 3
+_DYING_S = 15.0  # A crash writes a core dump and ends its stubs first. A server that takes longer hangs.
 _KINDS = ("http", "grpc", "metrics")
 _PORT_TRIES = 3
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -301,12 +303,8 @@ def _fill_ports(asked: tuple[int, int, int]) -> tuple[int, int, int]:
             sock.close()
 
 
-START_TRIES = 3
-_DYING_S = 15.0  # a core dump, stubs that hold on; one that still does not answer hangs
-
-
 class OwnTriton(Triton):
-    """Its control API. `target` changes when it is started again, which may be on other ports."""
+    """The control API of a server of ours. `target` changes with a restart, which may be on other ports."""
 
     def __init__(self, start: Callable[[], EmbeddedTriton], say: Callable[[str], None]) -> None:
         self._start, self._say = start, say

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,32 +23,15 @@ from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
 from bench.core.target import Target
 from bench.server.control import Triton
-from bench.server.embedded import EmbeddedTriton, start
 from tests.support.host_names import Names
 from tests.support.kube_api import ApiServer
 from tests.support.kube_controller import Controller, Play
+from tests.support.real_predictor import Predictor
+from tests.support.waiting import until
 
 MODEL = "null_small"
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
 IMAGE = {"BENCH_TRITON_IMAGE": "example/triton:1"}
 QUICK = ["--quick", "--duration", "0.4s", "--warmup", "0.1s", "--concurrency", "2"]
-
-
-@dataclass
-class Predictor:
-    """A real server as a pod. With explicit model control, as the shipped manifests start it."""
-
-    server: EmbeddedTriton
-
-    @property
-    def addresses(self) -> tuple[int, int, int]:
-        target = self.server.target
-        urls = (target.http_url, target.grpc_address or "", target.metrics_url or "")
-        http, grpc, metrics = (int(url.removesuffix("/metrics").rpartition(":")[2]) for url in urls)
-        return http, grpc, metrics
-
-    def stop(self) -> None:
-        self.server.stop()
 
 
 @dataclass
@@ -110,11 +92,8 @@ class Lab:
         return [f"{kind} {item['metadata']['name']}" for kind in kinds for item in self.cluster.items(kind)]
 
     def until(self, happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 60
-        while not happened():
-            assert time.monotonic() < deadline, self.said()
-            assert process.poll() is None, self.said()
-            time.sleep(0.02)  # what another process does has to be looked for
+        until(lambda: happened() or process.poll() is not None, why=self.said)
+        assert process.poll() is None, self.said()
 
 
 @pytest.fixture
@@ -122,7 +101,7 @@ def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:
     count = iter(range(100))
 
     def serve() -> Predictor:
-        return Predictor(start(REPOSITORY, log=tmp_path / f"pod-{next(count)}.log", models=[MODEL]))
+        return Predictor(MODEL, tmp_path / f"pod-{next(count)}.log")
 
     with api_server.namespace() as cluster, Controller(cluster, serve) as controller:
         controller.names = Names(tmp_path / "names.json")

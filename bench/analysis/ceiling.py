@@ -12,7 +12,7 @@ import cattrs
 from bench.analysis.roofline import Measured, Shape, limit_per_s, peak_of
 from bench.analysis.stats import Interval, geometric
 from bench.core.errors import RunFolderError
-from bench.core.run_folder import write_json
+from bench.core.files import write_json
 
 CEILING_FILE = "ceiling.json"
 

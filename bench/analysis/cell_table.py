@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bench.analysis.bottleneck import explained
 from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.engine_agreement import with_agreement
+from bench.core.files import write_text
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.trial import Trial
 from bench.core.vit_variants import AXES
@@ -66,7 +66,5 @@ def frame(table: Sequence[CellRow]) -> pd.DataFrame:
 
 
 def write_csv(table: Sequence[CellRow], path: Path) -> None:
-    """Atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    frame(table).to_csv(part, index=False)
-    part.replace(path)
+    """Write the table atomically. Raises RunFolderError where it cannot be written."""
+    write_text(path, frame(table).to_csv(index=False))

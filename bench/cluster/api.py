@@ -1,4 +1,4 @@
-"""One namespace of a Kubernetes API server: apply, read, list, delete, events and logs, nothing else.
+"""One namespace of a Kubernetes API server: apply, read, list, delete and logs, nothing else.
 
 The `kubernetes` package finds the cluster and proves who we are (kubeconfig, contexts, exec plugins,
 service account, TLS); requests are plain JSON over its connection pool. Its typed models and their
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 import urllib3
 
 from bench.cluster.credentials import Connection, open_connection
-from bench.cluster.pods import Event, Pod, event_of, pod_of
+from bench.cluster.platforms import platform_kinds
+from bench.cluster.pods import Pod, pod_of
 from bench.core.errors import ClusterError
 
 FIELD_MANAGER = "bench"
@@ -36,22 +37,13 @@ _RETRIES = urllib3.Retry(
 )
 _NO_RETRIES = urllib3.Retry(total=0, redirect=0)
 
-# kind -> (API, plural): all that is ever touched, so that no discovery is asked for.
+# Kind -> (API, plural) beside those of platforms: all that is ever touched, so that no discovery is needed.
 KINDS: Mapping[str, tuple[str, str]] = {
-    "MLService": ("tensorstack.dev/v1beta1", "mlservices"),
-    "MLServiceRuntime": ("tensorstack.dev/v1beta1", "mlserviceruntimes"),
-    "InferenceService": ("serving.kserve.io/v1beta1", "inferenceservices"),
-    "Deployment": ("apps/v1", "deployments"),
     "Job": ("batch/v1", "jobs"),
     "Service": ("v1", "services"),
     "ConfigMap": ("v1", "configmaps"),
-    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),
     "Pod": ("v1", "pods"),
     "Event": ("v1", "events"),
-    "ServiceAccount": ("v1", "serviceaccounts"),
-    "Role": ("rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": ("rbac.authorization.k8s.io/v1", "rolebindings"),
-    "ServiceMonitor": ("monitoring.coreos.com/v1", "servicemonitors"),
 }
 # urllib3 tells of each retry by itself; what matters of it is in our own message.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -80,12 +72,6 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return self.call("PATCH", path, query, manifest, _APPLY)
 
-    def dry_run(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What `apply` would make of it; nothing is changed. Raises ClusterError where it is refused."""
-        path = self._path(manifest["kind"], manifest["metadata"]["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": "true", "dryRun": "All", "fieldValidation": "Strict"}
-        return self.call("PATCH", path, query, manifest, _APPLY)
-
     def read(self, kind: str, name: str) -> Mapping[str, Any] | None:
         """None: there is none, or the cluster does not know the kind."""
         try:
@@ -105,7 +91,7 @@ class Cluster:
                 return ()
             raise
         # A list says once what its items are.
-        return tuple({"apiVersion": KINDS[kind][0], "kind": kind, **item} for item in found)
+        return tuple({"apiVersion": _api(kind)[0], "kind": kind, **item} for item in found)
 
     def patch_json(self, kind: str, name: str, operations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """RFC 6902: a merge would replace whole lists, such as an MLService's releases."""
@@ -124,13 +110,6 @@ class Cluster:
         """By name; without those that are being ended."""
         found = (pod_of(item) for item in self.items("Pod", selector) if not _is_going(item))
         return tuple(sorted(found, key=lambda pod: pod.name))
-
-    def events(self, names: Iterable[str] = ()) -> tuple[Event, ...]:
-        """Of the objects so named, oldest first; of all when no name is given."""
-        wanted = frozenset(names)
-        found = (event_of(item) for item in self.items("Event"))
-        kept = (event for event in found if not wanted or event.name in wanted)
-        return tuple(sorted(kept, key=lambda event: event.at))
 
     def logs(self, pod: str, container: str | None = None, lines: int = 20, *, previous: bool = False) -> str:
         """The last lines of a container, or of its run before this one. Raises ClusterError."""
@@ -180,9 +159,13 @@ class Cluster:
         return answer
 
     def _path(self, kind: str, name: str = "") -> str:
-        version, plural = KINDS[kind]
+        version, plural = _api(kind)
         root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+def _api(kind: str) -> tuple[str, str]:
+    return KINDS.get(kind) or platform_kinds()[kind]
 
 
 def _is_going(item: Mapping[str, Any]) -> bool:

@@ -14,12 +14,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import websocket
 
 from bench.cluster.api import Cluster
+from bench.cluster.pods import Pod
 from bench.core.errors import ClusterError
+from bench.core.target import FORWARDED, PODS, Target
 
 HOST = "127.0.0.1"
 CHANNELS = "v4.channel.k8s.io"
@@ -57,6 +60,29 @@ def dial_pod(cluster: Cluster, pod: str) -> Dial:
             raise ClusterError(_refused(pod, port, error), status=_status(error)) from error
 
     return dial
+
+
+def reach_pod(
+    cluster: Cluster, pod: Pod, forwards: ExitStack, headers: tuple[tuple[str, str], ...] = ()
+) -> Target:
+    """A pod's three ports: at its own address, or forwarded from ports of this host until `forwards` ends.
+
+    Raises ClusterError where the API server does not forward to it.
+    """
+    ports = (pod.http_port, pod.grpc_port, pod.metrics_port)
+    host, local, way = pod.ip, dict(zip(ports, ports, strict=True)), PODS
+    if not reachable(pod.ip, pod.http_port):
+        dial = dial_pod(cluster, pod.name)
+        dial(pod.http_port).close()  # a refusal is better told here than as broken connections
+        host, way = HOST, FORWARDED
+        local = dict(forwards.enter_context(PortForward(dial, ports)).local)
+    http, grpc, metrics = (f"{bracketed(host)}:{local[port]}" for port in ports)
+    return Target(f"http://{http}", grpc, f"http://{metrics}/metrics", headers, name=pod.name, way=way)
+
+
+def bracketed(host: str) -> str:
+    """A host as URLs have it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 class PortForward:

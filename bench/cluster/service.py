@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 from bench.cluster.api import Cluster
 from bench.cluster.deploy.rollout import Deployed, scale
 from bench.cluster.pods import Pod
-from bench.cluster.port_forward import PortForward, dial_pod, reachable
+from bench.cluster.port_forward import bracketed, reach_pod, reachable
 from bench.core.cell import Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
-from bench.core.target import Target
+from bench.core.target import GRPC_SERVICE, SERVICE, Target
 from bench.core.trial import Served
 from bench.protocols.grpcio_client import answers_grpc
 from bench.server.control import Triton
-from bench.server.fleet import FORWARDED, GRPC_SERVICE, PODS, SERVICE, Fleet, ways
+from bench.server.fleet import Fleet
 from bench.server.serving import Serving
 
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
-class Site:
+class ReachableService:
     """Where a service can be reached from here, and a second one that takes gRPC where there is one.
 
     A context manager: its port-forwards end with it.
@@ -40,7 +40,7 @@ class Site:
     _fleet: Fleet | None = None
     _ways: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> ReachableService:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,7 +76,10 @@ class Site:
 
     def _target(self, found: tuple[tuple[Pod, ...], ...]) -> Target:
         """By the service that takes HTTP; gRPC has its own address beside, or leaves it to the pods."""
-        pods = {s.name: tuple(map(self._pod, some)) for s, some in zip(self.services, found, strict=True)}
+        pods = {
+            s.name: tuple(reach_pod(self.cluster, pod, self._ways, self.headers) for pod in some)
+            for s, some in zip(self.services, found, strict=True)
+        }
         first = next((s for s in self.services if s.traffic is Protocol.HTTP), self.services[0])
         url = first.url if first.traffic is Protocol.HTTP else ""
         known = self._answering(url, Protocol.HTTP)
@@ -105,23 +108,11 @@ class Site:
             )
         return False
 
-    def _pod(self, pod: Pod) -> Target:
-        ports = (pod.http_port, pod.grpc_port, pod.metrics_port)
-        host, local, way = pod.ip, dict(zip(ports, ports, strict=True)), PODS
-        if not reachable(pod.ip, pod.http_port):
-            dial = dial_pod(self.cluster, pod.name)
-            dial(pod.http_port).close()  # a refusal is better told here than as broken connections
-            host, way = "127.0.0.1", FORWARDED
-            local = dict(self._ways.enter_context(PortForward(dial, ports)).local)
-        http, grpc, metrics = (f"{_host(host)}:{local[port]}" for port in ports)
-        metrics_url = f"http://{metrics}/metrics"
-        return Target(f"http://{http}", grpc, metrics_url, self.headers, name=pod.name, way=way)
-
 
 class ClusterServing(Serving):
     """One model on every pod of all services; `replicas` of a configuration scales each of them first."""
 
-    def __init__(self, site: Site, model: str, say: Say, timeout_s: float) -> None:
+    def __init__(self, site: ReachableService, model: str, say: Say, timeout_s: float) -> None:
         self._site, self._say, self._timeout_s = site, say, timeout_s
         self._as_found = [len(service.pods) for service in site.services]
         self._scaled = False
@@ -160,7 +151,7 @@ class ClusterServing(Serving):
 def grpc_place(url: str) -> str:
     """host:port of a URL."""
     parts = urlsplit(url)
-    return f"{_host(parts.hostname or '')}:{_port(url)}"
+    return f"{bracketed(parts.hostname or '')}:{_port(url)}"
 
 
 def _port(url: str) -> int:
@@ -183,8 +174,4 @@ def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
 
 def _named(target: Target, protocol: Protocol, vias: Sequence[Via | None]) -> str:
     loads = [Load(protocol=protocol, batch=1, concurrency=1, via=via) for via in vias]
-    return " and ".join(dict.fromkeys(f"the {ways(target, load)[0].way}" for load in loads))
-
-
-def _host(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip else ip
+    return " and ".join(dict.fromkeys(f"the {target.routes(load)[0].way}" for load in loads))

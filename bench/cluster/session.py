@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy import manifests as platforms
-from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform
-from bench.cluster.deploy.rollout import Deployed, deploy_all, found, undeploy
-from bench.cluster.service import ClusterServing, Say, Site
+from bench.cluster.deploy.lifecycle import deployed
+from bench.cluster.deploy.rollout import Deployed, find_service
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms import base as platforms
+from bench.cluster.platforms.base import DeploymentSpec, Platform
+from bench.cluster.service import ClusterServing, ReachableService, Say
 from bench.core.cell import Engine, Protocol, SharedMemory, Via
-from bench.core.errors import BenchError, DeployFailed
+from bench.core.errors import DeployFailed
 from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.core.target import Target, header
@@ -28,8 +29,6 @@ from bench.server.session import Opened, opened, refuse_embedded, remote_target
 
 __all__ = ["Place", "opened_at", "place_of", "refuse_cluster"]
 
-# An API call that an interrupt cut off may still be carried out after it.
-_IN_FLIGHT_S = 0.5
 IMAGE_VARIABLE = "BENCH_TRITON_IMAGE"  # a cluster's image seldom changes, and its name is long
 _NEEDS_CLUSTER = ("replicas", "via", "namespace", "context", "platform")
 _NEEDS_DEPLOY = ("triton_image", "gpu", "queue", "set", "keep", "deploy_timeout")
@@ -63,7 +62,9 @@ def place_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Targ
         return remote_target(given, flags)
     _refuse(given, spec, flags)
     timeout = given.get("deploy_timeout") or "10m"
-    platform = flags.read("--platform", given.get("platform") or "mlservice", _platform, Platform.MLSERVICE)
+    platform = flags.read(
+        "--platform", given.get("platform") or "mlservice", _platform, PLATFORMS["mlservice"]
+    )
     return Place(
         platform=platform,
         names=flags.read("--mlservice", given.get("mlservice") or "", _names, ()),
@@ -94,7 +95,7 @@ def opened_at(
     cluster = Cluster.connect(place.namespace, place.context)
     if not place.specs:
         services = _found(place, cluster)
-        what = f"{KIND[place.platform]} {' and '.join(place.names)} in namespace {cluster.namespace}"
+        what = f"{place.platform.kind} {' and '.join(place.names)} in namespace {cluster.namespace}"
         with (
             _serving(place, cluster, services, given["model"], progress) as (site, serving),
             Teardown(serving.restore, f"Taking {' and '.join(place.names)} back to what it was first."),
@@ -102,7 +103,7 @@ def opened_at(
             yield _opened(site, serving, what)
         return
     with deployed_for(place, cluster, progress) as services:
-        what = f"{place.platform} made for the run from {place.specs[0].image}"
+        what = f"{place.platform.name} made for the run from {place.specs[0].image}"
         with _serving(place, cluster, services, given["model"], progress) as (site, serving):
             yield _opened(site, serving, what)
             if place.keep:
@@ -112,40 +113,10 @@ def opened_at(
 @contextmanager
 def deployed_for(place: Place, cluster: Cluster, say: Say) -> Iterator[tuple[Deployed, ...]]:
     """What `place` wants made, served in the block and gone after it, unless it is to be kept."""
-    specs = tuple(replace(spec, namespace=cluster.namespace) for spec in place.specs)
-    label, names = specs[0].run_label, " and ".join(spec.name for spec in specs)
-    again = f"`bench undeploy --run-label {label}`"
-    state = {"ready": False}
-
-    def undo() -> None:
-        if place.keep and state["ready"]:
-            say(f"kept {names}; {again} removes it")
-            return
-        if not state["ready"]:
-            time.sleep(_IN_FLIGHT_S)  # nobody can be asked whether it was
-        try:
-            undeploy(cluster, say, run_label=label)
-        except BenchError as error:
-            say(f"{error} {again} removes what is left.")
-            raise
-
-    with Teardown(undo, f"Removing {names} first; that takes a moment."):
-        say(f"deploying {names} as {place.platform} in namespace {cluster.namespace}; {again} removes it")
-        say(cost(place))
-        services = _made(specs, cluster, say, place.timeout_s)
-        state["ready"] = True
+    say(cost(place))
+    specs = [replace(spec, namespace=cluster.namespace) for spec in place.specs]
+    with deployed(cluster, specs, say, place.timeout_s, keep_serving=place.keep) as services:
         yield services
-
-
-def _made(
-    specs: tuple[DeploymentSpec, ...], cluster: Cluster, say: Say, timeout_s: float
-) -> tuple[Deployed, ...]:
-    try:
-        return deploy_all(cluster, specs, say, timeout_s)
-    except DeployFailed as error:
-        if len(specs) == 1:
-            raise
-        raise DeployFailed(f"{error} With --protocol http, one of the two services is enough.") from error
 
 
 def cost(place: Place) -> str:
@@ -163,7 +134,7 @@ def cost(place: Place) -> str:
 
 def _found(place: Place, cluster: Cluster) -> tuple[Deployed, ...]:
     """Raises DeployFailed where one is not there, or two take the same protocol."""
-    services = tuple(found(cluster, place.platform, name) for name in place.names)
+    services = tuple(find_service(cluster, place.platform, name) for name in place.names)
     if len({service.traffic for service in services}) < len(services):
         raise DeployFailed(
             f"--mlservice {','.join(place.names)}: the addresses of both take {services[0].traffic}; give "
@@ -175,12 +146,12 @@ def _found(place: Place, cluster: Cluster) -> tuple[Deployed, ...]:
 @contextmanager
 def _serving(
     place: Place, cluster: Cluster, services: tuple[Deployed, ...], model: str, say: Say
-) -> Iterator[tuple[Site, ClusterServing]]:
-    with Site(cluster, services, place.vias, place.protocols, place.headers) as site:
+) -> Iterator[tuple[ReachableService, ClusterServing]]:
+    with ReachableService(cluster, services, place.vias, place.protocols, place.headers) as site:
         yield site, ClusterServing(site, model, say, place.timeout_s)
 
 
-def _opened(site: Site, serving: ClusterServing, what: str) -> Opened:
+def _opened(site: ReachableService, serving: ClusterServing, what: str) -> Opened:
     triton = serving.triton
     description = f"{what}, {site.describe()}"
     return Opened(triton, serving, description, "")
@@ -188,7 +159,7 @@ def _opened(site: Site, serving: ClusterServing, what: str) -> Opened:
 
 def _specs(wanted: DeploymentSpec, spec: SweepSpec) -> tuple[DeploymentSpec, ...]:
     """A second service for gRPC, where both protocols are to go through addresses of one port each."""
-    if wanted.platform is not Platform.MLSERVICE or Protocol.GRPC not in spec.protocols:
+    if not wanted.platform.one_port or Protocol.GRPC not in spec.protocols:
         return (wanted,)
     if set(spec.vias) == {Via.POD}:
         return (wanted,)
@@ -260,9 +231,9 @@ def _text(value: Any) -> str:
 
 
 def _platform(text: str) -> Platform:
-    if text not in list(Platform):
-        raise ValueError(f"allowed: {', '.join(Platform)}")
-    return Platform(text)
+    if text not in PLATFORMS:
+        raise ValueError(f"allowed: {', '.join(PLATFORMS)}")
+    return PLATFORMS[text]
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from cattrs.preconf.json import make_converter
 
 from bench.core.cell import Cell
 from bench.core.errors import RunFolderError
+from bench.core.files import write_json
 from bench.core.samples import Samples
 from bench.core.trial import Trial
 
@@ -159,13 +160,6 @@ def refuse_unwritable(path: Path) -> None:
         raise RunFolderError(f"--out {path}: {there} is a file: choose another folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunFolderError(f"--out {path} cannot be written, {there} is read-only: choose another folder.")
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def without_secrets(command: Sequence[str]) -> list[str]:

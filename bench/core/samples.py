@@ -6,7 +6,7 @@ one monotonic clock (`time.monotonic_ns`), which all processes of a host share.
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.core.files import write_bytes
 
 Int64 = NDArray[np.int64]
 COLUMNS = ("intended_ns", "sent_ns", "done_ns", "outcome")
@@ -72,11 +74,10 @@ class Samples:
             return cls(*(archive[name] for name in COLUMNS))
 
     def save(self, path: Path) -> None:
-        """Write atomically: a reader sees the whole file or none."""
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        with part.open("wb") as file:
-            np.savez_compressed(file, **{name: getattr(self, name) for name in COLUMNS})
-        part.replace(path)
+        """Write an .npz atomically. Raises RunFolderError where it cannot be written."""
+        archive = io.BytesIO()
+        np.savez_compressed(archive, **{name: getattr(self, name) for name in COLUMNS})
+        write_bytes(path, archive.getvalue())
 
     def __len__(self) -> int:
         return len(self.outcome)

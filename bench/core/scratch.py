@@ -25,7 +25,7 @@ def remove_stale(prefix: str) -> None:
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         owner = folder.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdigit() and not _is_alive(int(owner)) and not _is_held(folder):
+        if owner.isdigit() and not _is_alive(int(owner)) and not is_held(folder):
             shutil.rmtree(folder, ignore_errors=True)  # another start may be removing it too
 
 
@@ -39,10 +39,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _is_held(folder: Path) -> bool:
-    """True also for what is not ours to remove."""
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of a file or folder; True also for what we may not open."""
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
     try:

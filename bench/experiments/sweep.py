@@ -29,7 +29,6 @@ from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.progress import Progress
 from bench.sensors.host import Sampler, Sensor
-from bench.server.fleet import way_of
 from bench.server.serving import Serving
 
 MOST_CRASHES = 2  # of a server in one configuration
@@ -151,7 +150,7 @@ class Sweep:
             self.raise_if_dead(turn.cell.key)
             raise
         self.raise_if_dead(turn.cell.key)
-        engine = {**trial.engine, **way_of(target, turn.cell.load)}
+        engine = {**trial.engine, **target.route_record(turn.cell.load)}
         return replace(trial, machine=sampler.series(), engine=engine)
 
     def is_gone(self, error: Exception) -> bool:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from bench.core.datatypes import DTYPES
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.samples import Outcome
+from bench.core.scratch import is_held
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
 from bench.protocols.http1 import HttpConnection
@@ -170,28 +171,11 @@ def _is_at(file: int, path: Path) -> bool:
 def remove_leftovers(target: Target) -> None:
     """Unregister and remove segments whose owners are dead. Raises TargetError without a reachable server."""
     for name in _registered(target):
-        if name.startswith(PREFIX) and _is_dead(FOLDER / name):
+        if name.startswith(PREFIX) and not is_held(FOLDER / name):
             _control(target, "POST", f"region/{name}/unregister", {})
     for path in FOLDER.glob(f"{PREFIX}*"):
-        if _is_dead(path):
+        if not is_held(path):
             path.unlink(missing_ok=True)
-
-
-def _is_dead(path: Path) -> bool:
-    """No process holds the lock of the segment. One that cannot be opened is somebody else's."""
-    try:
-        file = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(file)
-    return True
 
 
 def _registered(target: Target) -> Iterator[str]:

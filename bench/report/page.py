@@ -7,7 +7,6 @@ data enters the document as text nodes only. Plotly's cartesian bundle is inline
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -24,6 +23,7 @@ from bench.analysis.cell_row import PERCENTS, CellRow
 from bench.analysis.cell_table import by_cell, complete, frame
 from bench.analysis.recommendation import WIDE, Limit
 from bench.analysis.stats import LEAST_REPEATS, samples_needed
+from bench.core.files import write_text
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.slo import parse_slo
 from bench.core.trial import Trial
@@ -49,11 +49,9 @@ Json = dict[str, Any]
 
 
 def write(folder: RunFolder) -> Path:
-    """The run's report.html, atomically."""
+    """Write the run's report.html. Raises RunFolderError where it cannot be written."""
     path = folder.path / "report.html"
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(render([folder]), encoding="utf-8")
-    part.replace(path)
+    write_text(path, render([folder]))
     return path
 
 

@@ -20,7 +20,7 @@ from bench.core.trial import Counters
 from bench.server.log_diagnosis import known_cause
 
 CONTROL_TIMEOUT_S = 10.0
-LOAD_TIMEOUT_S = 600.0  # compiling and downloading models are loads too
+LOAD_TIMEOUT_S = 600.0  # Loading a model may compile or download it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +29,24 @@ class Snapshot:
 
     at_ns: int
     stats: Mapping[str, Any]
-    within_ns: int = field(default=0, kw_only=True)  # of at_ns, to one side: the server answered in between
+    within_ns: int = field(default=0, kw_only=True)  # at_ns is right within so much
 
     def __sub__(self, earlier: Snapshot) -> Counters:
         """What was counted from `earlier` to here. A reload in between restarts counters at zero."""
+
+        def counted(*path: str) -> int:
+            return _difference(self.stats, earlier.stats, "inference_stats", *path)
+
         return Counters(
             inference_count=_difference(self.stats, earlier.stats, "inference_count"),
             execution_count=_difference(self.stats, earlier.stats, "execution_count"),
-            success_count=_difference(self.stats, earlier.stats, "inference_stats", "success", "count"),
-            fail_count=_difference(self.stats, earlier.stats, "inference_stats", "fail", "count"),
-            success_ns=_difference(self.stats, earlier.stats, "inference_stats", "success", "ns"),
-            queue_ns=_difference(self.stats, earlier.stats, "inference_stats", "queue", "ns"),
-            compute_input_ns=_difference(self.stats, earlier.stats, "inference_stats", "compute_input", "ns"),
-            compute_infer_ns=_difference(self.stats, earlier.stats, "inference_stats", "compute_infer", "ns"),
-            compute_output_ns=_difference(
-                self.stats, earlier.stats, "inference_stats", "compute_output", "ns"
-            ),
+            success_count=counted("success", "count"),
+            fail_count=counted("fail", "count"),
+            success_ns=counted("success", "ns"),
+            queue_ns=counted("queue", "ns"),
+            compute_input_ns=counted("compute_input", "ns"),
+            compute_infer_ns=counted("compute_infer", "ns"),
+            compute_output_ns=counted("compute_output", "ns"),
             batches=_batch_differences(self.stats, earlier.stats),
             uncertain_ns=2 * (self.within_ns + earlier.within_ns),
         )

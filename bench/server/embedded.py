@@ -1,4 +1,4 @@
-"""A real tritonserver on this machine, on loopback, in explicit model control, gone when we are.
+"""A real tritonserver on this machine, on loopback, in explicit model control: started, restarted, ended.
 
 Binaries come from `--tritonserver`, from $PATH, or from the nvidia-pytriton package, of which only the
 server, the Python backend and their libraries are used.
@@ -6,6 +6,7 @@ server, the Python backend and their libraries are used.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -28,6 +29,8 @@ from bench.server.log_diagnosis import explain, is_port_taken, known_cause
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
+START_TRIES = 3
+_DYING_S = 15.0  # A crash writes a core dump and ends its stubs first. A server that takes longer hangs.
 _KINDS = ("http", "grpc", "metrics")
 _PORT_TRIES = 3
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -298,3 +301,52 @@ def _fill_ports(asked: tuple[int, int, int]) -> tuple[int, int, int]:
     finally:
         for sock in sockets:
             sock.close()
+
+
+class OwnTriton(Triton):
+    """The control API of a server of ours. `target` changes with a restart, which may be on other ports."""
+
+    def __init__(self, start: Callable[[], EmbeddedTriton], say: Callable[[str], None]) -> None:
+        self._start, self._say = start, say
+        self._running = start()
+        super().__init__(self._running.target)
+
+    def close(self) -> None:
+        """Ends the server, too."""
+        super().close()
+        self._running.stop()
+
+    def lost(self) -> str:
+        if self._running.alive and self.live():
+            return ""
+        if not self._running.ends_within(_DYING_S):
+            return "tritonserver ran, but answered nothing any more: its log may tell what it waits for."
+        return self._running.why_dead()
+
+    def revive(self) -> str:
+        """Raises ServerStartFailed when it dies at its start every time. Its log so far is kept beside."""
+        why = self.lost()
+        if why:
+            self._running.stop()
+            _set_aside(self._running.log)
+            self._say("tritonserver died: starting it again")
+            self._running = self._started()
+            self.target = self._running.target
+        return why
+
+    def _started(self) -> EmbeddedTriton:
+        for attempt in itertools.count(1):
+            try:
+                return self._start()
+            except ServerStartFailed as error:
+                if attempt == START_TRIES:
+                    raise ServerStartFailed(
+                        f"tritonserver died, and {START_TRIES} times did not start again: {error}"
+                    ) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _set_aside(log: Path) -> None:
+    """tritonserver.log -> tritonserver-1.log, -2...: the next start writes its own."""
+    names = (log.with_name(f"{log.stem}-{n}{log.suffix}") for n in itertools.count(1))
+    log.rename(next(path for path in names if not path.exists()))

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from bench.core.cell import Load, Protocol, Via
-from bench.core.errors import ModelLoadFailed, TargetError, ToolError
+from bench.core.errors import ModelLoadFailed, TargetError
 from bench.core.target import Target
 from bench.core.trial import Counters, total
 from bench.server.control import Snapshot, Triton
@@ -20,66 +19,9 @@ from bench.server.control import Snapshot, Triton
 T = TypeVar("T")
 
 
-SERVICE, GRPC_SERVICE = "service address", "gRPC service's address"
-PODS, FORWARDED = "pods", "pods by port-forward"
-
-
 def control_of(target: Target) -> Triton:
     """The control side of a target: of the server itself, or of every pod behind its address."""
-    return Fleet(target) if target.pods else Triton(target)
-
-
-def service_of(target: Target, protocol: Protocol) -> Target:
-    """The service that takes a protocol, with no pods but its own: a port of a platform is HTTP or gRPC."""
-    other = target.over_grpc if protocol is Protocol.GRPC else None
-    if other is not None:
-        return other
-    return target if target.over_grpc is None else replace(target, over_grpc=None)
-
-
-def ways(target: Target, load: Load) -> tuple[Target, ...]:
-    """Where the users of a load send their requests: all to one address, or spread over the pods.
-
-    A service whose address does not take the protocol leaves it the way straight to the pods.
-    """
-    service = service_of(target, load.protocol)
-    straight = load.via is Via.POD or not _takes(service, load.protocol)
-    return service.pods if straight and service.pods else (service,)
-
-
-def way_of(target: Target, load: Load) -> dict[str, str]:
-    """How a load's requests went, in words and as an address, to be kept with its trial; {} off clusters."""
-    found = ways(target, load)
-    address = found[0].grpc_address if load.protocol is Protocol.GRPC else found[0].http_url
-    return {"way": found[0].way, "address": address or ""} if found[0].way else {}
-
-
-def no_way(target: Target, protocol: Protocol, vias: tuple[Via | None, ...]) -> str:
-    """What to do where a protocol is asked for and there is no address for it; ""."""
-    service = service_of(target, protocol)
-    if _takes(service, protocol) or (service.pods and Via.PLATFORM not in vias):
-        return ""
-    if service.pods:
-        return (
-            f"the service's address does not take {protocol}: name a service that does beside it "
-            "(--mlservice A,B), leave out --via, or give --via pod"
-        )
-    return "needs --grpc-url host:port, since --url has no port to count from"
-
-
-def _takes(service: Target, protocol: Protocol) -> bool:
-    return bool(service.grpc_address if protocol is Protocol.GRPC else service.http_url)
-
-
-def only_way(target: Target, load: Load) -> Target:
-    """For a load generator that takes one address. Raises ToolError where there are several."""
-    found = ways(target, load)
-    if len(found) > 1:
-        raise ToolError(
-            f"This engine takes one address, and straight to the pods there are {len(found)}: "
-            "use --engine locust, --replicas 1, or --via platform."
-        )
-    return found[0]
+    return Fleet(target) if target.is_service else Triton(target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ import signal
 
 from bench.core.cuda_messages import CUDA_FAULT, CUDA_MEMORY
 
-_SIGNALLED = 128  # + the signal's number, as shells and our supervisor tell it
+_SIGNALLED = 128  # Shells and our supervisor add the signal's number to this exit code.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 _TAIL, _LAST_LINES, _LONGEST_LINE = 40, 3, 160
-_PREFIX = r"^[EIWF]\d{4} [\d:.]+ \d+ "  # of glog: level and date, time, thread
+_PREFIX = r"^[EIWF]\d{4} [\d:.]+ \d+ "  # The glog library begins lines with level and date, time, thread.
 _ERROR = r"^E\d{4} |[Ee]rror"
-_NOISE = r"CudaDriverHelper has not been initialized|Failed to initialize NVML"  # any server without a GPU
+# Every server without a GPU logs these as errors.
+_NOISE = r"CudaDriverHelper has not been initialized|Failed to initialize NVML"
 _PORT_TAKEN = r"Socket '(?P<a>[^']+)' already in use"
 # An error as Python names it, up to its end: a line's, or where Triton writes the traceback as "\n\nAt:\n".
 _PYTHON_ERROR = r"(?P<a>(?:TritonModelException|Exception|\w+Error): (?:(?!\\n|\"\n)[^\n])+)"

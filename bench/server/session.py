@@ -17,8 +17,7 @@ from bench.core.target import Target, header, target_of
 from bench.sensors import nvml
 from bench.server import model_config
 from bench.server.control import Triton
-from bench.server.embedded import find_tritonserver, start
-from bench.server.restart import OwnTriton
+from bench.server.embedded import OwnTriton, find_tritonserver, start
 from bench.server.serving import Serving
 from bench.server.weights import Weights, resolve
 

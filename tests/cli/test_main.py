@@ -250,7 +250,7 @@ def test_a_page_that_cannot_be_written_ends_with_2_and_names_the_path(bench: Run
     for out in ("none/page.html", "run", "run/run.json/page.html"):
         code, _, err = bench("report", "run", "--out", out)
         assert code == 2
-        assert err.startswith(f"error: --out {out} cannot be written (")
+        assert err.startswith(f"error: {out} cannot be written (")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 

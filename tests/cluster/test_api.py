@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import yaml
 from bench.cluster.api import Cluster
 from bench.cluster.pods import pod_of
 from bench.core.errors import ClusterError
-from tests.support.kube_api import TOKEN, ApiServer
+from tests.support.kube_api import TOKEN, ApiServer, apply
+from tests.support.waiting import until
 
 CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "labels": {"a": "b"}}}
 RIGHTS = Path(__file__).parents[2] / "manifests" / "rights" / "role.yaml"
@@ -64,24 +64,21 @@ def test_the_role_is_enough_and_without_it_the_message_says_what_is_missing(
     for item in yaml.safe_load_all(RIGHTS.read_text()):
         if item["kind"] == "RoleBinding":
             item["subjects"][0]["namespace"] = cluster.namespace
-        cluster.apply(item)
-    _wait_until_bound(user)
+        apply(cluster, item)
+    until(lambda: _may_list_pods(user), 20)
     assert user.pods("a=b") == ()
-    assert user.events() == ()
+    assert user.items("Event") == ()
     user.apply({**CONFIG, "data": {}})
     user.delete("ConfigMap", "c")
 
 
-def _wait_until_bound(user: Cluster) -> None:
+def _may_list_pods(user: Cluster) -> bool:
     """The authorizer hears of a RoleBinding a moment after it was made."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            user.pods("a=b")
-            return
-        except ClusterError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)  # a RoleBinding counts a moment after it was made, and nothing says when
+    try:
+        user.pods("a=b")
+    except ClusterError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cluster.api import KINDS, Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, beside, manifests, template_of
+from bench.cluster.api import Cluster
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec, Platform, beside, manifests
 from bench.cluster.pods import REVISION
-from tests.support.kube_api import CRDS, ApiServer
+from bench.core.errors import ClusterError
+from tests.support.kube_api import CRDS, ApiServer, apply, path_of
+from tests.support.kube_controller import template_of
 
 FOLDER = Path(__file__).parents[2] / "manifests"
 FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml")
@@ -33,15 +36,15 @@ def stripped(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-@pytest.mark.parametrize("platform", list(Platform))
+@pytest.mark.parametrize("platform", PLATFORMS.values(), ids=lambda one: one.name)
 def test_files_are_what_bench_deploy_applies(platform: Platform) -> None:
-    sets = (("runtime", "triton-python"),) if platform is Platform.MLSERVICE else ()
+    sets = (("runtime", "triton-python"),) if platform.one_port else ()
     spec = DeploymentSpec(
         platform=platform, name="vit-base-patch16-224", namespace="x", run_label="manual", gpu=1,
         image="example.com/triton-vit:26.07-1", sets=sets,
     )  # fmt: skip
-    assert shipped(FOLDER / platform.value) == [stripped(item) for item in manifests(spec)]
-    if platform is Platform.MLSERVICE:
+    assert shipped(FOLDER / platform.name) == [stripped(item) for item in manifests(spec)]
+    if platform.one_port:
         assert shipped(FOLDER / "mlservice-grpc") == [stripped(item) for item in manifests(beside(spec))]
 
 
@@ -75,7 +78,7 @@ def test_the_server_takes_every_manifest_and_knows_every_field(
 ) -> None:
     item = objects(path)[index]
     item["metadata"].pop("namespace", None)  # ours is the test's
-    taken = cluster.dry_run(item)
+    taken = apply(cluster, item, dryRun="All")
     assert taken["kind"] == item["kind"]
     assert not list(unknown(item, schema_of(item, definitions), definitions, ""))
 
@@ -87,12 +90,11 @@ def test_kubectl_apply_dry_run_server_takes_every_manifest(cluster: Cluster, pat
     item = objects(path)[index]
     item["metadata"].pop("namespace", None)
     kind, name = item["kind"], item["metadata"]["name"]
-    version, plural = KINDS[kind]
-    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     query = {"dryRun": "All", "fieldManager": "kubectl-client-side-apply", "fieldValidation": "Strict"}
-    taken = cluster.call("POST", f"{root}/namespaces/{cluster.namespace}/{plural}", query, item)
+    taken = cluster.call("POST", path_of(cluster, item), query, item)
     assert (taken["kind"], taken["metadata"]["name"]) == (kind, name)
-    assert cluster.read(kind, name) is None, "nothing was made"
+    with pytest.raises(ClusterError, match="not found"):  # nothing was made
+        cluster.call("GET", f"{path_of(cluster, item)}/{name}")
 
 
 @pytest.mark.cluster

@@ -127,7 +127,8 @@ def test_samples_that_are_gone_or_broken_are_a_sentence(tmp_path: Path, content:
 
 def test_names_of_any_language_are_written_and_read_whatever_the_locale(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from bench.core.run_folder import write_json, _read_json;"
+        "import sys; from pathlib import Path; from bench.core.files import write_json;"
+        "from bench.core.run_folder import _read_json;"
         "path = Path(sys.argv[1]); write_json(path, {'name': 'm\\xfcnchen'}); print(ascii(_read_json(path)))"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.scratch import claim, remove_stale
+from bench.core.scratch import claim, is_held, remove_stale
 
 PREFIX = "bench-test-"
 HOLD = (
@@ -52,3 +53,13 @@ def test_what_is_named_otherwise_is_not_touched(tmp_path: Path) -> None:
         other.mkdir()
     remove_stale(PREFIX)
     assert all(other.is_dir() for other in others)
+
+
+def test_a_files_lock_counts_as_a_folders(tmp_path: Path) -> None:
+    path = tmp_path / "segment"
+    assert not is_held(path), "nobody holds what is not there"
+    with path.open("w") as file:
+        assert not is_held(path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_held(path)
+    assert not is_held(path)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,38 +16,22 @@ from click.testing import CliRunner
 
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import KIND, DeploymentSpec, Platform, beside
-from bench.cluster.deploy.rollout import deploy, found
+from bench.cluster.deploy.rollout import deploy, find_service
+from bench.cluster.platforms import PLATFORMS, platform_kinds
+from bench.cluster.platforms.base import DeploymentSpec, beside
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
 from bench.core.target import Target
 from bench.server.control import Triton
-from bench.server.embedded import EmbeddedTriton, start
 from tests.support.host_names import Names
 from tests.support.kube_api import ApiServer
 from tests.support.kube_controller import Controller, Play
+from tests.support.real_predictor import Predictor
+from tests.support.waiting import until
 
 MODEL = "null_small"
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
 IMAGE = {"BENCH_TRITON_IMAGE": "example/triton:1"}
 QUICK = ["--quick", "--duration", "0.4s", "--warmup", "0.1s", "--concurrency", "2"]
-
-
-@dataclass
-class Predictor:
-    """A real server as a pod. With explicit model control, as the shipped manifests start it."""
-
-    server: EmbeddedTriton
-
-    @property
-    def addresses(self) -> tuple[int, int, int]:
-        target = self.server.target
-        urls = (target.http_url, target.grpc_address or "", target.metrics_url or "")
-        http, grpc, metrics = (int(url.removesuffix("/metrics").rpartition(":")[2]) for url in urls)
-        return http, grpc, metrics
-
-    def stop(self) -> None:
-        self.server.stop()
 
 
 @dataclass
@@ -60,15 +43,21 @@ class Lab:
     kubeconfig: Path
     folder: Path
     names: Names
+    asked: str = MODEL
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def sweep(self, *words: str) -> subprocess.Popen[str]:
         return self.run("sweep", *QUICK, *words)
 
     def run(self, *words: str) -> subprocess.Popen[str]:
-        where = ["--model", MODEL, "--out", str(self.out), "--namespace", self.cluster.namespace]
+        return self.bench(*words, "--model", MODEL, "--out", str(self.out))
+
+    def deploy(self) -> subprocess.Popen[str]:
+        return self.bench("deploy", "--name", "vit", "--set", f"model={self.asked}", "--no-keep")
+
+    def bench(self, *words: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench", *words, *where],
+            [sys.executable, "-m", "bench", *words, "--namespace", self.cluster.namespace],
             stderr=self.log.open("w"),
             stdout=subprocess.DEVNULL,
             text=True,
@@ -99,15 +88,12 @@ class Lab:
         return {name: gateway.passed for (_, name), gateway in self.controller.gateways.items()}
 
     def left(self) -> list[str]:
-        kinds = (*KIND.values(), "MLServiceRuntime", "Service", "Pod")
+        kinds = (*platform_kinds(), "Service", "Pod")
         return [f"{kind} {item['metadata']['name']}" for kind in kinds for item in self.cluster.items(kind)]
 
     def until(self, happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 60
-        while not happened():
-            assert time.monotonic() < deadline, self.said()
-            assert process.poll() is None, self.said()
-            time.sleep(0.02)  # what another process does has to be looked for
+        until(lambda: happened() or process.poll() is not None, why=self.said)
+        assert process.poll() is None, self.said()
 
 
 @pytest.fixture
@@ -115,7 +101,7 @@ def lab(api_server: ApiServer, tmp_path: Path) -> Iterator[Lab]:
     count = iter(range(100))
 
     def serve() -> Predictor:
-        return Predictor(start(REPOSITORY, log=tmp_path / f"pod-{next(count)}.log", models=[MODEL]))
+        return Predictor(MODEL, tmp_path / f"pod-{next(count)}.log")
 
     with api_server.namespace() as cluster, Controller(cluster, serve) as controller:
         controller.names = Names(tmp_path / "names.json")
@@ -231,13 +217,13 @@ def test_an_mlservice_is_scaled_measured_both_ways_and_taken_back(lab: Lab) -> N
         (1, "platform"), (1, "pod"), (2, "platform"), (2, "pod"),
     ]  # fmt: skip
     assert (table["throughput_img_per_s"] > 10).all(), lab.said()
-    assert "Knative may hold the GPUs of both" in " ".join(lab.said().split())
+    assert "the pods of both revisions may hold GPUs" in " ".join(lab.said().split())
     trials = [t for t in RunFolder.open(lab.out).trials() if t.cell.server.replicas == 2]
     for trial in trials:
         assert trial.counters is not None
         assert len(trial.counters.pods) == 2
         assert all(pod.inference_count > 0 for pod in trial.counters.pods.values())
-    service = found(lab.cluster, Platform.MLSERVICE, "vit")
+    service = find_service(lab.cluster, PLATFORMS["mlservice"], "vit")
     assert len(service.pods) == 1
     control = Triton(Target(f"http://127.0.0.1:{service.pods[0].http_port}"))
     assert sum(int(group["count"]) for group in control.config(MODEL)["instance_group"]) == 1
@@ -263,8 +249,8 @@ def test_a_search_goes_the_same_ways(lab: Lab) -> None:
 def _made(lab: Lab) -> DeploymentSpec:
     """An MLService that is there already."""
     spec = DeploymentSpec(
-        platform=Platform.MLSERVICE, name="vit", namespace=lab.cluster.namespace, image="example/triton:1",
-        run_label="vit", sets=(("model", MODEL),),
+        platform=PLATFORMS["mlservice"], name="vit", namespace=lab.cluster.namespace, run_label="vit",
+        image="example/triton:1", sets=(("model", MODEL),),
     )  # fmt: skip
     deploy(lab.cluster, spec, lambda _: None, 30)
     return spec
@@ -292,6 +278,36 @@ def test_ctrl_c_at_any_moment_leaves_nothing(lab: Lab, moment: str) -> None:
     assert process.wait(60) in expected, lab.said()
     assert "Traceback" not in lab.said()
     assert lab.left() == []
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+@pytest.mark.parametrize("moment", ["with one object applied", "while pods come", "with one service ready"])
+def test_ctrl_c_while_it_deploys_leaves_nothing_either(lab: Lab, moment: str) -> None:
+    lab.controller.play = Play(ready_after_s=0.5)
+    process = lab.deploy()
+    lab.until(lambda: MOMENTS[moment](lab), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) in ((0, 130) if moment == "with one service ready" else (130,)), lab.said()
+    assert "Traceback" not in lab.said()
+    assert lab.left() == [] or process.returncode == 0
+
+
+@pytest.mark.e2e
+@pytest.mark.cluster
+@pytest.mark.parametrize("verb", ["deploy", "sweep"])
+def test_a_service_that_fails_the_last_gate_is_refused_and_leaves_nothing(lab: Lab, verb: str) -> None:
+    """Its pods are ready, but serve another model than asked."""
+    lab.asked = "null_vit"
+    if verb == "deploy":
+        process = lab.deploy()
+    else:
+        words = ("--model", lab.asked, "--out", str(lab.out), *BOTH, "--deploy")
+        process = lab.bench("sweep", *QUICK, *words)
+    assert process.wait(60) == 4, lab.said()
+    assert "has no model 'null_vit' ready: does the volume hold it?" in lab.said()
+    assert lab.left() == []
+    assert not list(lab.out.glob("trials/*/*.json")), "nothing was measured"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from bench.server import embedded
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton, Tritonserver, find_tritonserver, start
 from tests.support.nvidia_client import ask
+from tests.support.waiting import until
 
 LOGS = Path(__file__).parents[1] / "data" / "start_failures"
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -98,8 +98,8 @@ def family(server: EmbeddedTriton) -> list[psutil.Process]:
     return [supervisor, *supervisor.children(recursive=True)]
 
 
-def ended(processes: list[psutil.Process], within_s: float = 20) -> bool:
-    return eventually(lambda: not any(map(runs, processes)), within_s)
+def until_ended(processes: list[psutil.Process]) -> None:
+    until(lambda: not any(map(runs, processes)), 20)
 
 
 def runs(process: psutil.Process) -> bool:
@@ -107,15 +107,6 @@ def runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def eventually(holds: Callable[[], bool], within_s: float = 20) -> bool:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def shared_memory(pid: int) -> list[str]:
@@ -162,13 +153,13 @@ class TestRunning:
     ) -> None:
         processes = family(own)
         processes[0].send_signal(kill)
-        assert ended(processes)
+        until_ended(processes)
 
     def test_a_killed_server_takes_its_stubs_along_and_the_cause_is_told(self, own: EmbeddedTriton) -> None:
         processes = family(own)
         os.kill(own.pid, signal.SIGKILL)
-        assert ended(processes)
-        assert eventually(lambda: not own.alive)
+        until_ended(processes)
+        until(lambda: not own.alive, 20)
         assert "SIGKILL" in own.why_dead()
 
     def test_a_killed_parent_leaves_nothing(self, tmp_path: Path) -> None:
@@ -187,8 +178,8 @@ class TestRunning:
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        assert ended(processes)
-        assert eventually(lambda: not shared_memory(parent.pid))
+        until_ended(processes)
+        until(lambda: not shared_memory(parent.pid), 20)
 
     def test_models_may_print_and_are_finalized(self, tmp_path: Path) -> None:
         code = (REPOSITORY / "null_small" / "1" / "model.py").read_text()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,18 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.verbs.deploy import deployed, teardown
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform
-from bench.cluster.deploy.rollout import deploy, found, scale, undeploy
-from bench.cluster.deploy.verify import pass_gate
+from bench.cluster.deploy import lifecycle
+from bench.cluster.deploy.lifecycle import deployed
+from bench.cluster.deploy.rollout import deploy, find_service, scale, undeploy
+from bench.cluster.deploy.verify import verify
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec
 from bench.cluster.pods import REVISION
 from bench.core.errors import DeployFailed
+from bench.core.paths import MODEL_REPOSITORY
 from bench.core.target import target_of
 from bench.server.control import Triton
 from tests.support.kube_api import ApiServer
 from tests.support.kube_controller import Controller, Play
-from tests.support.real_predictor import REPOSITORY, Predictor
+from tests.support.real_predictor import Predictor
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -32,17 +39,21 @@ def cluster(api_server: ApiServer) -> Iterator[Cluster]:
         yield one
 
 
-def spec(cluster: Cluster, platform: Platform = Platform.MLSERVICE, name: str = "vit") -> DeploymentSpec:
+def spec(cluster: Cluster, platform: str = "mlservice", name: str = "vit") -> DeploymentSpec:
     return DeploymentSpec(
-        platform=platform, name=name, namespace=cluster.namespace, image="example/triton:1", run_label="r1"
+        platform=PLATFORMS[platform],
+        name=name,
+        namespace=cluster.namespace,
+        image="example/triton:1",
+        run_label="r1",
     )
 
 
 def silent(_: str) -> None: ...
 
 
-@pytest.mark.parametrize("platform", list(Platform))
-def test_deploy_scale_and_undeploy_on_each_platform(cluster: Cluster, platform: Platform) -> None:
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_deploy_scale_and_undeploy_on_each_platform(cluster: Cluster, platform: str) -> None:
     with Controller(cluster) as controller:
         said: list[str] = []
         made = deploy(cluster, spec(cluster, platform), said.append, 30)
@@ -52,8 +63,8 @@ def test_deploy_scale_and_undeploy_on_each_platform(cluster: Cluster, platform: 
         assert {pod.name for pod in cluster.pods(made.selector)} == {pod.name for pod in made.pods}
         two = scale(cluster, made, 2, silent, 30)
         assert [pod.ready for pod in two.pods] == [True, True]
-        assert len(found(cluster, platform, "vit").pods) == 2
-        undeploy(cluster, silent, name="vit", timeout_s=20)
+        assert len(find_service(cluster, PLATFORMS[platform], "vit").pods) == 2
+        undeploy(cluster, silent, names=["vit"], timeout_s=20)
         assert not cluster.items("Pod")
         assert not cluster.items("Service")
         assert not controller.errors
@@ -98,12 +109,11 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_each_failure_has_its_own_sentence_within_10_s(cluster: Cluster, failure: str) -> None:
+def test_each_failure_has_its_own_sentence_long_before_the_time_is_up(cluster: Cluster, failure: str) -> None:
     with Controller(cluster, play=Play(failure=failure)):
-        began = time.monotonic()
         with pytest.raises(DeployFailed) as error:
             deploy(cluster, spec(cluster), silent, 60)
-        assert time.monotonic() - began < 10
+        assert "was not ready within" not in str(error.value)
         assert error.value.exit_code == 4
         for part in FAILURES[failure]:
             assert part in str(error.value)
@@ -120,10 +130,10 @@ def test_undeploy_removes_exactly_its_own(cluster: Cluster) -> None:
         deploy(cluster, spec(cluster, name="vit-other"), silent, 30)
         foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "vit-x"}}
         cluster.apply({**foreign, "spec": {"ports": [{"port": 80, "protocol": "TCP"}]}})
-        removed = undeploy(cluster, silent, name="vit", timeout_s=20)
+        removed = undeploy(cluster, silent, names=["vit"], timeout_s=20)
         assert removed == ("MLService vit", "MLServiceRuntime vit", "Service vit-direct")
         assert {i["metadata"]["name"] for i in cluster.items("Service")} == {"vit-x", "vit-other-direct"}
-        assert len(found(cluster, Platform.MLSERVICE, "vit-other").pods) == 1
+        assert len(find_service(cluster, PLATFORMS["mlservice"], "vit-other").pods) == 1
 
 
 def test_what_somebody_else_made_is_not_taken_over(cluster: Cluster) -> None:
@@ -147,8 +157,7 @@ def test_a_deploy_can_be_undone_while_it_waits(cluster: Cluster) -> None:
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        while not cluster.items("Pod"):
-            time.sleep(0.05)  # what another thread applies has to be looked for
+        until(lambda: bool(cluster.items("Pod")))
         undeploy(cluster, silent, run_label="r1", timeout_s=20)
         waiting.join()
         assert not cluster.items("Pod")
@@ -159,35 +168,66 @@ def test_a_missing_service_names_those_that_are_there(cluster: Cluster) -> None:
     with Controller(cluster):
         deploy(cluster, spec(cluster), silent, 30)
         with pytest.raises(DeployFailed, match="there are: vit"):
-            found(cluster, Platform.MLSERVICE, "vti")
+            find_service(cluster, PLATFORMS["mlservice"], "vti")
+
+
+@pytest.fixture
+def real(cluster: Cluster, tmp_path: Path) -> Iterator[DeploymentSpec]:
+    """A deployment whose pod is a real Triton with the model `delay`."""
+    with Controller(cluster, serve=lambda: Predictor("delay", tmp_path / "server.log")):
+        yield replace(spec(cluster), sets=(("model", "delay"),))
 
 
 @pytest.mark.e2e
-def test_the_gate_holds_a_real_triton_to_its_file(cluster: Cluster, tmp_path: Path) -> None:
-    wanted = replace(spec(cluster), sets=(("model", "delay"),))
-    with Controller(cluster, serve=lambda: Predictor("delay", tmp_path / "server.log")):
-        with deployed(cluster, wanted, silent, 60) as made:
-            assert made.url.startswith("http://127.0.0.1:")
-            triton = Triton(target_of(made.url, None, None))
-            assert triton.model_ready("delay"), "the platform's way reaches it too"
-            triton.close()
-            with pytest.raises(DeployFailed, match="no model 'null_vit' ready"):
-                pass_gate(cluster, made.pods, "null_vit", REPOSITORY)
-        assert not cluster.items("Pod")
+def test_the_gate_holds_a_real_triton_to_its_file(
+    cluster: Cluster, real: DeploymentSpec, tmp_path: Path
+) -> None:
+    with deployed(cluster, [real], silent, 60) as (made,):
+        assert made.url.startswith("http://127.0.0.1:")
+        triton = Triton(target_of(made.url, None, None))
+        assert triton.model_ready("delay"), "the platform's way reaches it too"
+        triton.close()
+        with pytest.raises(DeployFailed, match="no model 'null_vit' ready"):
+            verify(cluster, made.pods, "null_vit", MODEL_REPOSITORY)
+        other = tmp_path / "delay" / "config.pbtxt"
+        other.parent.mkdir()
+        file = (MODEL_REPOSITORY / "delay" / "config.pbtxt").read_text()
+        other.write_text(re.sub("max_batch_size: [0-9]+", "max_batch_size: 3", file))
+        with pytest.raises(DeployFailed, match="max batch: asked 3, served"):
+            verify(cluster, made.pods, "delay", tmp_path)
+    assert left(cluster) == []
+
+
+@pytest.mark.e2e
+def test_the_gate_sends_a_real_request_over_grpc_too(cluster: Cluster, real: DeploymentSpec) -> None:
+    """Control calls are answered as they should be; behind the gRPC port is something else."""
+    with deployed(cluster, [real], silent, 60) as (made,):
+        (pod,) = made.pods
+        with pytest.raises(DeployFailed, match=f"Pod {pod.name} does not answer .* over grpc"):
+            verify(cluster, [replace(pod, grpc_port=pod.http_port)], "delay", MODEL_REPOSITORY)
 
 
 @pytest.mark.parametrize("moment", ["MLServiceRuntime", "MLService", "Service", "Pod", "block"])
-def test_ctrl_c_at_any_moment_leaves_nothing(cluster: Cluster, moment: str) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_ctrl_c_at_any_moment_leaves_nothing_or_all_that_was_to_be_kept(
+    cluster: Cluster, moment: str, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "verify", lambda *_: None)  # no server stands behind these pods
+
     def interrupt(line: str) -> None:
         if line.lower().startswith((f"applied {moment} ".lower(), f"{moment} vit".lower())):
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     def interrupted() -> None:
-        with teardown(cluster, spec(cluster), silent):
-            deploy(cluster, spec(cluster), interrupt, 30)
-            raise KeyboardInterrupt
+        with deployed(cluster, [spec(cluster)], interrupt, 30, keep_serving=keep, keep_failed=keep):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
 
     with Controller(cluster, play=Play(ready_after_s=1)), pytest.raises(KeyboardInterrupt):
         interrupted()
-    for kind in ("MLService", "MLServiceRuntime", "Service", "Pod"):
-        assert not cluster.items(kind)
+    assert (left(cluster) != []) is keep
+
+
+def left(cluster: Cluster) -> list[str]:
+    kinds = ("MLService", "MLServiceRuntime", "Service", "Pod")
+    return [item["metadata"]["name"] for kind in kinds for item in cluster.items(kind)]

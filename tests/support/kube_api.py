@@ -11,10 +11,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import yaml
 
 from bench.cluster.api import Cluster
 from bench.core.errors import ClusterError
+from tests.support.waiting import until
 
 CRDS = Path(__file__).parents[1] / "data" / "crds"
 TOKEN = "token-of-the-test-administrator"
@@ -99,12 +99,26 @@ def started(assets: Path) -> Iterator[ApiServer]:
     ])  # fmt: skip
     try:
         server = ApiServer(_write_kubeconfig(folder, secure), f"https://127.0.0.1:{secure}")
-        _wait_until_ready(server, api, folder)
+        until(lambda: _is_ready(server, api, folder))
         yield server
     finally:
         for process in (api, etcd):
             _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def path_of(cluster: Cluster, item: Mapping[str, Any]) -> str:
+    """Of all objects of a kind, also one that `bench` itself never touches."""
+    version = item["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{root}/namespaces/{cluster.namespace}/{item['kind'].lower()}s"
+
+
+def apply(cluster: Cluster, item: Mapping[str, Any], **query: str) -> dict[str, Any]:
+    """Server-side apply of any kind; `dryRun="All"` changes nothing."""
+    query = {"fieldManager": "bench-tests", "force": "true", "fieldValidation": "Strict", **query}
+    path = f"{path_of(cluster, item)}/{item['metadata']['name']}"
+    return cluster.call("PATCH", path, query, item, "application/apply-patch+yaml")
 
 
 def apply_crds(cluster: Cluster) -> None:
@@ -119,21 +133,16 @@ def apply_crds(cluster: Cluster) -> None:
                 crd,
                 "application/apply-patch+yaml",
             )
-            _wait_until_served(cluster, crd)
+            until(lambda crd=crd: _is_served(cluster, crd), 20)  # type: ignore[misc]  # of this turn
 
 
-def _wait_until_served(cluster: Cluster, crd: dict[str, Any]) -> None:
+def _is_served(cluster: Cluster, crd: dict[str, Any]) -> bool:
     spec = crd["spec"]
     path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            cluster.call("GET", path)
-            return
-        except ClusterError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)  # a kind is served a moment after it was applied, and nothing says when
+    with suppress(ClusterError):
+        cluster.call("GET", path)
+        return True
+    return False
 
 
 def _spawn(folder: Path, name: str, command: list[str]) -> subprocess.Popen[bytes]:
@@ -147,16 +156,12 @@ def _insecure_off(assets: Path) -> list[str]:
     return ["--insecure-port=0"] if "--insecure-port" in text else []
 
 
-def _wait_until_ready(server: ApiServer, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        assert process.poll() is None, (folder / "kube-apiserver.log").read_text()[-2000:]
-        try:
-            server.cluster("default").text("/readyz")
-            return
-        except ClusterError:
-            assert time.monotonic() < deadline, "kube-apiserver was not ready within 60 s"
-            time.sleep(0.2)  # /readyz has to be asked
+def _is_ready(server: ApiServer, process: subprocess.Popen[bytes], folder: Path) -> bool:
+    assert process.poll() is None, (folder / "kube-apiserver.log").read_text()[-2000:]
+    with suppress(ClusterError):
+        server.cluster("default").text("/readyz")
+        return True
+    return False
 
 
 def _write_credentials(folder: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import KIND, pods_of, template_of
-from bench.cluster.deploy.ports import runtime_of, traffic_of
+from bench.cluster.platforms import PLATFORMS, platform_kinds
+from bench.cluster.platforms.base import Platform
 from bench.cluster.pods import PORTS
 from bench.core.cell import Protocol as Traffic
 from bench.core.errors import ClusterError
@@ -25,7 +25,6 @@ from tests.support.host_names import Names
 from tests.support.real_predictor import Gateway
 
 MERGE = "application/merge-patch+json"
-PLATFORMS = {kind: platform for platform, kind in KIND.items()}
 
 
 class Server(Protocol):
@@ -106,7 +105,7 @@ class Controller:
                 raise
 
     def _step(self) -> None:
-        there = {(kind, i["metadata"]["name"]): i for kind in PLATFORMS for i in self.cluster.items(kind)}
+        there = {(kind, i["metadata"]["name"]): i for kind in _kinds() for i in self.cluster.items(kind)}
         for key in [key for key in self.services if key not in there]:
             for pod in list(self.services[key].pods):
                 self._end(self.services[key], pod)
@@ -143,12 +142,12 @@ class Controller:
     def _make(self, item: Mapping[str, Any], service: _Service, revision: int) -> None:
         name, kind = item["metadata"]["name"], item["kind"]
         service.made += 1
-        stem = {"MLService": "-predict-v1", "InferenceService": "-predictor", "Deployment": ""}[kind]
+        stem = {"MLService": "-predict-v1", "InferenceService": "-predictor"}.get(kind, "")
         pod_name = f"{name}{stem}-{revision:05d}-deployment-{service.made:05d}"
         server = self.serve() if self.serve and not self.play.failure else None
         template = template_of(item)
         labels = {
-            **pods_of(PLATFORMS[kind], item),
+            **_platform(kind).pod_labels(item),
             **template["labels"],
             "serving.knative.dev/revision": f"{name}{stem}-{revision:05d}",
         }
@@ -208,7 +207,7 @@ class Controller:
         serving = [pod for pod in service.pods if pod.ready]
         count = sum(pod.ready for pod in mine)
         url = self._url(key, item, serving)
-        if item["kind"] == "Deployment":
+        if item["kind"] not in ("MLService", "InferenceService"):
             generation = item["metadata"]["generation"]
             return {
                 "observedGeneration": generation, "replicas": len(service.pods), "updatedReplicas": len(mine),
@@ -242,8 +241,7 @@ class Controller:
     def _gateway(self, host: str, item: Mapping[str, Any]) -> Gateway:
         """An MLService shows its runtime's one port; the others show all, as their Services do."""
         if item["kind"] == "MLService":
-            runtime = self.cluster.read("MLServiceRuntime", runtime_of(item))
-            return Gateway(shown=[traffic_of(PLATFORMS["MLService"], item, runtime) is Traffic.GRPC])
+            return Gateway(shown=[_platform("MLService").traffic(item, self.cluster.read) is Traffic.GRPC])
         if self.names is None:
             return Gateway()
         # KServe's first port is 80 there, which only root may listen on.
@@ -252,7 +250,7 @@ class Controller:
 
     def _write_status(self, item: Mapping[str, Any], service: _Service, status: dict[str, Any]) -> None:
         if service.status != status:
-            name, plural = item["metadata"]["name"], _PLURAL[item["kind"]]
+            name, plural = item["metadata"]["name"], platform_kinds()[item["kind"]][1]
             path = f"/apis/{item['apiVersion']}/namespaces/{self.cluster.namespace}/{plural}/{name}/status"
             self.cluster.call("PATCH", path, body={"status": status}, content_type=MERGE)
             service.status = json.loads(json.dumps(status))
@@ -273,7 +271,25 @@ class Controller:
         return f"/api/v1/namespaces/{self.cluster.namespace}/{plural}"
 
 
-_PLURAL = {"MLService": "mlservices", "InferenceService": "inferenceservices", "Deployment": "deployments"}
+def _kinds() -> list[str]:
+    return [platform.kind for platform in PLATFORMS.values()]
+
+
+def _platform(kind: str) -> Platform:
+    return next(platform for platform in PLATFORMS.values() if platform.kind == kind)
+
+
+def template_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of the pods an object makes; its labels are {} where it makes none."""
+    spec = item["spec"]
+    if item["kind"] == "MLService":
+        release = next(one for one in spec["releases"] if one["name"] == spec["default"])
+        metadata = release["predictor"].get("template", {}).get("metadata", {})
+    elif item["kind"] == "InferenceService":
+        metadata = spec["predictor"]
+    else:
+        metadata = spec.get("template", {}).get("metadata", {})
+    return {"labels": metadata.get("labels", {}), "annotations": metadata.get("annotations", {})}
 
 
 def _replicas(item: Mapping[str, Any]) -> int:
@@ -288,7 +304,7 @@ def _replicas(item: Mapping[str, Any]) -> int:
 def _key(item: Mapping[str, Any]) -> str:
     """What makes new pods: Knative counts replicas to it."""
     spec = dict(item["spec"])
-    if item["kind"] == "Deployment":
+    if "replicas" in spec:
         spec = {"template": spec["template"]}
     elif item["kind"] == "InferenceService":
         spec = {**spec["predictor"], "minReplicas": 0, "maxReplicas": 0}

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,9 @@ from typing import Any
 
 from bench.cluster.api import Cluster
 from bench.cluster.jobs.manifests import ARGUMENTS_FILE, COMPONENT, LOAD, MASTER_PORT, REPORT_PORT, RUN_FOLDER
+from bench.cluster.port_forward import reachable
 from bench.core.errors import ClusterError
+from tests.support.waiting import until
 
 _MERGE = "application/merge-patch+json"
 BENCH = [sys.executable, "-m", "bench"]
@@ -99,11 +100,7 @@ class Kubelet:
 
     def _wait_for_report(self) -> None:
         """The readiness probe."""
-        deadline = time.monotonic() + 20
-        while self._failing is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.report), 1):
-                return
-            time.sleep(0.1)  # a port opens without a word
+        until(lambda: self._failing is not None or reachable("127.0.0.1", self.report), 20)
 
     def _pod(self, name: str, template: Mapping[str, Any]) -> None:
         path = f"/api/v1/namespaces/{self._cluster.namespace}/pods"

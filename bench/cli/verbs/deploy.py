@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import yaml
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, manifests, mistakes
-from bench.cluster.deploy.rollout import Deployed, Say, deploy, undeploy
-from bench.cluster.deploy.settings import settings_of
-from bench.cluster.deploy.verify import pass_gate
+from bench.cluster.deploy.lifecycle import deployed
+from bench.cluster.deploy.rollout import undeploy
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec, manifests, mistakes
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_OK, WrongUse
 from bench.core.paths import MODEL_REPOSITORY
 from bench.core.units import parse_duration_s
 
-REPOSITORY = MODEL_REPOSITORY
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -34,18 +31,13 @@ def deploy_verb(given: Mapping[str, Any]) -> int:
         return EXIT_OK
     cluster = Cluster.connect(given["namespace"], given["context"])
     spec = _spec(given, cluster.namespace)
-    try:
-        made = _serve(cluster, spec, _say, timeout_s, given["repository"])
-    except BaseException:  # Ctrl-C too: what was applied is either said, or taken away
-        if given["keep"]:
-            _say(f"what was applied stays; `bench undeploy {spec.name}` removes it")
-        else:
-            undeploy(cluster, _say, name=spec.name)
-        raise
-    _say(
-        f"{len(made.pods)} pods serve {settings_of(spec.sets).model}; `bench undeploy {spec.name}` ends them"
-    )
-    click.echo(made.url)
+    repository = given["repository"] or MODEL_REPOSITORY
+    with deployed(
+        cluster, (spec,), _say, timeout_s,
+        repository=repository, keep_serving=True, keep_failed=given["keep"],
+    ) as (service,):  # fmt: skip
+        _say(f"{len(service.pods)} pods serve {spec.settings.model}")
+        click.echo(service.url)
     return EXIT_OK
 
 
@@ -61,48 +53,17 @@ def undeploy_verb(given: Mapping[str, Any]) -> int:
         raise WrongUse(wrong)
     timeout_s = _seconds("--undeploy-timeout", given["undeploy_timeout"])
     cluster = Cluster.connect(given["namespace"], given["context"])
-    removed = undeploy(cluster, _say, name=name, run_label=label, timeout_s=timeout_s)
+    removed = undeploy(cluster, _say, names=[name] if name else [], run_label=label, timeout_s=timeout_s)
     if not removed:
         _say(f"nothing of bench deploy by that name in namespace {cluster.namespace}")
     return EXIT_OK
-
-
-@contextmanager
-def deployed(
-    cluster: Cluster,
-    spec: DeploymentSpec,
-    say: Say,
-    timeout_s: float = 900,
-    *,
-    repository: Path | None = None,
-) -> Iterator[Deployed]:
-    """Served in the block, gone after it: also after a failure, and after Ctrl-C at any moment."""
-    with teardown(cluster, spec, say):
-        yield _serve(cluster, spec, say, timeout_s, repository)
-
-
-@contextmanager
-def teardown(cluster: Cluster, spec: DeploymentSpec, say: Say) -> Iterator[None]:
-    """What a deployment has made, however far it came, is gone after the block."""
-    try:
-        yield
-    finally:
-        undeploy(cluster, say, name=spec.name, run_label=spec.run_label)
-
-
-def _serve(
-    cluster: Cluster, spec: DeploymentSpec, say: Say, timeout_s: float, repository: Path | None
-) -> Deployed:
-    made = deploy(cluster, spec, say, timeout_s)
-    pass_gate(cluster, made.pods, settings_of(spec.sets).model, repository or REPOSITORY)
-    return made
 
 
 def _spec(given: Mapping[str, Any], namespace: str) -> DeploymentSpec:
     sets, wrong = _pairs(given["sets"])
     label = given["run_label"] or given["name"]
     spec = DeploymentSpec(
-        platform=Platform(given["platform"]),
+        platform=PLATFORMS[given["platform"]],
         name=given["name"],
         namespace=namespace,
         image=given["image"],

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from bench.analysis.cell_row import CellRow
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import exit_code
 from bench.core.cell import Protocol, ServerConfiguration
-from bench.core.errors import EXIT_OK, RunFolderError, ServerStartFailed, WrongUse, worst
+from bench.core.errors import EXIT_OK, ServerStartFailed, WrongUse, worst
+from bench.core.files import write_text
 from bench.core.mistakes import Mistakes
 from bench.core.parsing import choices, positive_duration
 from bench.core.run_folder import RunFolder, RunRecord
@@ -156,20 +156,6 @@ def setup_perf_analyzer(*, quiet: bool) -> int:
     if not quiet:
         print(f"{tool.binary} ({tool.version}; {tool.origin})")
     return EXIT_OK
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomically. Raises RunFolderError where it cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise RunFolderError(
-            f"--out {path} cannot be written ({error.strerror}): name a file elsewhere."
-        ) from error
 
 
 def _check_model(given: Mapping[str, Any], flags: Mistakes) -> None:

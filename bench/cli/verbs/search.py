@@ -23,8 +23,8 @@ from bench.cli.verbs.sweep import (
 from bench.cli.worker_flags import crew_of
 from bench.cluster.session import opened_at, place_of
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, worst
+from bench.core.files import write_json
 from bench.core.mistakes import Mistakes
-from bench.core.run_folder import write_json
 from bench.core.slo import Slo, parse_slo
 from bench.core.units import significant
 from bench.experiments.search import algorithm as search

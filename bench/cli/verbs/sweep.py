@@ -50,7 +50,6 @@ from bench.report.sections import search as searched
 from bench.sensors import environment, nvml
 from bench.sensors import host as machine
 from bench.server import model_config
-from bench.server.fleet import no_way
 from bench.server.reference_answers import refer
 from bench.server.session import SHIPPED, Opened, models_of, repository_of
 
@@ -188,7 +187,7 @@ def check_remote(target: Opened, spec: SweepSpec, flags: Mistakes) -> None:
     check_parameters(spec, served.parameters, flags, may_read_others=True)
     refuse_variants(spec, target.serving.base(), flags, None)
     for protocol in spec.protocols:
-        if missing := no_way(target.target, protocol, spec.vias):
+        if missing := target.target.missing_route(protocol, spec.vias):
             flags.wrong("--protocol", protocol, missing)
     flags.check()
 

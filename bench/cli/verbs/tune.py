@@ -24,8 +24,8 @@ from bench.core.errors import (
     EXIT_MISSED,
     EXIT_OK,
 )
+from bench.core.files import write_json
 from bench.core.mistakes import Mistakes
-from bench.core.run_folder import write_json
 from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s

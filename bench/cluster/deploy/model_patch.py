@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from bench.cluster.deploy.pod_template import MODELS
+from bench.cluster.platforms.pod_template import MODELS
 
 _POD = "/spec/releases/0/predictor/template/spec"
 _VOLUME = "model-config"
@@ -23,25 +24,49 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 
 def config_map(model: str, text: str) -> str:
-    """A ConfigMap. Its name changes with its content, so that a new one makes a new revision."""
-    body = "".join(f"    {line}\n" if line else "\n" for line in text.splitlines())
-    return (
-        f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {config_map_name(model, text)}\n"
-        f"data:\n  config.pbtxt: |\n{body}"
+    """A ConfigMap in YAML. Its name changes with its content, so that a new one makes a new revision."""
+    return _yaml(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": config_map_name(model, text)},
+            "data": {"config.pbtxt": text},
+        }
     )
 
 
 def mlservice_patch(model: str, text: str) -> str:
-    """A JSON patch that mounts the ConfigMap over the model's file, for an MLService of `bench deploy`."""
-    mount = f"{MODELS}/{model}/config.pbtxt"
-    return (
-        f"- op: add\n  path: {_POD}/volumes/-\n"
-        f"  value: {{name: {_VOLUME}, configMap: {{name: {config_map_name(model, text)}}}}}\n"
-        f"- op: add\n  path: {_POD}/containers/0/volumeMounts/-\n"
-        f"  value: {{name: {_VOLUME}, mountPath: '{mount}', subPath: config.pbtxt, readOnly: true}}\n"
+    """A JSON patch in YAML for an MLService of `bench deploy`: mounts the ConfigMap over the model's file."""
+    volume = {"name": _VOLUME, "configMap": {"name": config_map_name(model, text)}}
+    mount = {
+        "name": _VOLUME,
+        "mountPath": f"{MODELS}/{model}/config.pbtxt",
+        "subPath": "config.pbtxt",
+        "readOnly": True,
+    }
+    return _yaml(
+        [
+            {"op": "add", "path": f"{_POD}/volumes/-", "value": volume},
+            {"op": "add", "path": f"{_POD}/containers/0/volumeMounts/-", "value": mount},
+        ]
     )
 
 
 def config_map_name(model: str, text: str) -> str:
     plain = re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")[:40].strip("-")
     return f"{plain or 'model'}-config-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as a block, as somebody would."""
+
+
+def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _block)
+
+
+def _yaml(data: Any) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)

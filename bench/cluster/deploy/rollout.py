@@ -1,27 +1,33 @@
-"""From manifests to pods that serve: apply, wait for this very change, say why when it fails, take away."""
+"""From manifests to pods that serve: apply, wait, find, scale, remove."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.cluster.api import Cluster
-from bench.cluster.deploy import manifests as platforms
 from bench.cluster.deploy.failures import refused
-from bench.cluster.deploy.manifests import DEPLOYMENT, KIND, MANAGED, MANAGER, RUN, DeploymentSpec, Platform
-from bench.cluster.deploy.ports import grpc_beside, runtime_of, traffic_of
-from bench.cluster.deploy.readiness import Wanted, address
-from bench.cluster.deploy.watch import Before, Change, wait
+from bench.cluster.deploy.readiness import Baseline, Change, Wanted, wait_until_serving
+from bench.cluster.platforms import platform_kinds
+from bench.cluster.platforms.base import (
+    DEPLOYMENT,
+    MANAGED,
+    MANAGER,
+    RUN,
+    DeploymentSpec,
+    Item,
+    Platform,
+    manifests,
+    revision_of,
+    selector,
+)
 from bench.cluster.pods import REVISION, Pod
 from bench.core.cell import Protocol
 from bench.core.errors import ClusterError, DeployFailed
 
 Say = Callable[[str], None]
 GONE_TIMEOUT_S = 120.0
-# A service before what it refers to, so that nothing restarts for want of it.
-_REMOVED = ("MLService", "InferenceService", "Deployment", "MLServiceRuntime", "Service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,126 +57,113 @@ def deploy_all(
     cluster: Cluster, specs: Sequence[DeploymentSpec], say: Say, timeout_s: float = 600
 ) -> tuple[Deployed, ...]:
     """As `deploy`, several at once: all are applied before any is waited for."""
-    for item in (item for spec in specs for item in platforms.manifests(spec)):
+    for item in (item for spec in specs for item in manifests(spec)):
         _refuse_foreign(cluster, item)
-    changes = [_applied(cluster, spec, say) for spec in specs]
-    landed = wait(cluster, changes, say, timeout_s)
-    return tuple(_deployed(cluster, change.wanted, *one) for change, one in zip(changes, landed, strict=True))
+    return _served(cluster, [_applied(cluster, spec, say) for spec in specs], say, timeout_s)
 
 
-def _applied(cluster: Cluster, spec: DeploymentSpec, say: Say) -> Change:
-    objects = platforms.manifests(spec)
-    before = Before.of(cluster, spec.platform, spec.name)
-    for item in objects:
-        _apply(cluster, item)
-        say(f"applied {item['kind']} {item['metadata']['name']}")
-    labels = {DEPLOYMENT: spec.name, REVISION: platforms.revision_of(objects)}
-    wanted = Wanted(spec.platform, spec.name, spec.namespace, spec.replicas, labels)
-    return Change(wanted, before, bool(spec.queue))
-
-
-def found(cluster: Cluster, platform: Platform, name: str) -> Deployed:
+def find_service(cluster: Cluster, platform: Platform, name: str) -> Deployed:
     """A service that is there already, whoever made it.
 
     Raises DeployFailed where there is none, or it does not serve.
     """
-    item = cluster.read(KIND[platform], name)
+    item = cluster.read(platform.kind, name)
     if item is None:
-        there = ", ".join(sorted(one["metadata"]["name"] for one in cluster.items(KIND[platform])))
+        there = ", ".join(sorted(one["metadata"]["name"] for one in cluster.items(platform.kind)))
         raise DeployFailed(
-            f"No {KIND[platform]} {name!r} in namespace {cluster.namespace!r}; there are: {there or 'none'}. "
+            f"No {platform.kind} {name!r} in namespace {cluster.namespace!r}; there are: {there or 'none'}. "
             "Give another name or --namespace, or make it with --deploy."
         )
-    labels = platforms.pods_of(platform, item)
-    pods = tuple(pod for pod in cluster.pods(platforms.selector(labels)) if pod.ready)
-    wanted = Wanted(platform, name, cluster.namespace, len(pods), labels)
-    deployed = _deployed(cluster, wanted, item, pods)
+    labels = platform.pod_labels(item)
+    pods = tuple(pod for pod in cluster.pods(selector(labels)) if pod.ready)
+    deployed = _deployed(cluster, Wanted(platform, name, cluster.namespace, len(pods), labels), item, pods)
     if not pods or not deployed.url:
         raise DeployFailed(
-            f"{KIND[platform]} {name!r} has no ready pod or no address: see `kubectl describe "
-            f"{KIND[platform].lower()} {name}`, and wait until it is ready."
+            f"{platform.kind} {name!r} has no ready pod or no address: see `kubectl describe "
+            f"{platform.kind.lower()} {name}`, and wait until it is ready."
         )
     return deployed
 
 
 def scale(cluster: Cluster, deployed: Deployed, replicas: int, say: Say, timeout_s: float = 600) -> Deployed:
     """Exactly so many pods, and no autoscaling. Raises DeployFailed with the cause, or ClusterError."""
-    kind = KIND[deployed.platform]
-    item = cluster.read(kind, deployed.name)
+    platform, name = deployed.platform, deployed.name
+    item = cluster.read(platform.kind, name)
     if item is None:
-        raise DeployFailed(f"{kind} {deployed.name!r} is gone: somebody else removed it; deploy it again.")
-    labels = platforms.pods_of(deployed.platform, item)
-    if deployed.platform is Platform.MLSERVICE:
-        labels = {**labels, REVISION: f"replicas-{replicas}-{item['metadata']['resourceVersion']}"}
+        raise DeployFailed(f"{platform.kind} {name!r} is gone: somebody else removed it; deploy it again.")
+    labels, revision = platform.pod_labels(item), ""
+    if platform.replicas_are_a_revision:
+        revision = f"replicas-{replicas}-{item['metadata']['resourceVersion']}"
+        labels |= {REVISION: revision}
         say(
-            f"{deployed.name}: {replicas} replicas are a new revision; until its pods are ready, Knative may "
-            "hold the GPUs of both"
+            f"{name}: {replicas} replicas are a new revision; until its pods are ready, the pods of both "
+            "revisions may hold GPUs"
         )
-    before = Before.of(cluster, deployed.platform, deployed.name)
-    cluster.patch_json(kind, deployed.name, _scaling(deployed.platform, item, replicas, labels))
-    wanted = Wanted(deployed.platform, deployed.name, deployed.namespace, replicas, labels)
-    (landed,) = wait(cluster, [Change(wanted, before)], say, timeout_s)
-    return _deployed(cluster, wanted, *landed)
+    baseline = Baseline.of(cluster, platform, name)
+    cluster.patch_json(platform.kind, name, platform.scaling(item, replicas, revision))
+    change = Change(Wanted(platform, name, deployed.namespace, replicas, labels), baseline)
+    return _served(cluster, [change], say, timeout_s)[0]
 
 
 def undeploy(
     cluster: Cluster,
     say: Say,
     *,
-    name: str = "",
+    names: Collection[str] = (),
     run_label: str = "",
     timeout_s: float = GONE_TIMEOUT_S,
 ) -> tuple[str, ...]:
-    """Remove what `deploy` made under that name or label, and nothing else; returns "Kind name" of each.
+    """Remove what `deploy` made under these names and label, and nothing else; returns "Kind name" of each.
 
     Raises DeployFailed when something is still there after `timeout_s`.
     """
-    if not (name or run_label):
-        raise ValueError("name or run_label: without either, everything of ours would go")
-    labels = {MANAGED: MANAGER, DEPLOYMENT: name, RUN: run_label}
-    selector = platforms.selector({key: value for key, value in labels.items() if value})
+    if not (names or run_label):
+        raise ValueError("names or run_label: without either, everything of ours would go")
+    ours = selector({MANAGED: MANAGER, **({RUN: run_label} if run_label else {})})
+    if names:
+        ours += f",{DEPLOYMENT} in ({','.join(names)})"
     removed = []
-    for kind, one in _ours(cluster, selector):
+    for kind, one in _objects(cluster, ours):
         cluster.delete(kind, one)
         removed.append(f"{kind} {one}")
         say(f"removed {kind} {one}")
     deadline = time.monotonic() + timeout_s
+    # Pods hold GPUs until they have ended, so a deployment is gone when they are.
     while left := [
-        *(f"{kind} {one}" for kind, one in _ours(cluster, selector)),
-        *_running(cluster, selector),
+        *(f"{kind} {one}" for kind, one in _objects(cluster, ours)),
+        *(f"Pod {item['metadata']['name']}" for item in cluster.items("Pod", ours)),
     ]:
         if time.monotonic() > deadline:
             raise DeployFailed(
                 f"Still there {timeout_s:g} s after removal: {', '.join(left)}. See `kubectl describe` of "
                 "them, and run `bench undeploy` again."
             )
-        time.sleep(0.2)  # polled: a watch would need one more verb than list
+        time.sleep(0.2)  # Polled, since a watch would need one more verb than list.
     return tuple(removed)
 
 
-def _ours(cluster: Cluster, selector: str) -> Iterator[tuple[str, str]]:
-    for kind in _REMOVED:
-        for item in cluster.items(kind, selector):
-            yield kind, item["metadata"]["name"]
+def _applied(cluster: Cluster, spec: DeploymentSpec, say: Say) -> Change:
+    baseline = Baseline.of(cluster, spec.platform, spec.name)
+    for item in manifests(spec):
+        _apply(cluster, spec.platform, item)
+        say(f"applied {item['kind']} {item['metadata']['name']}")
+    labels = {DEPLOYMENT: spec.name, REVISION: revision_of(spec)}
+    wanted = Wanted(spec.platform, spec.name, spec.namespace, spec.replicas, labels)
+    return Change(wanted, baseline, bool(spec.queue))
 
 
-def _running(cluster: Cluster, selector: str) -> Iterator[str]:
-    """Pods hold GPUs until they have ended, so a deployment is gone when they are."""
-    yield from (f"Pod {item['metadata']['name']}" for item in cluster.items("Pod", selector))
-
-
-def _apply(cluster: Cluster, item: Mapping[str, Any]) -> None:
+def _apply(cluster: Cluster, platform: Platform, item: Item) -> None:
     kind, name = item["kind"], item["metadata"]["name"]
     try:
         cluster.apply(item)
     except ClusterError as error:
-        known = refused(str(error))
-        if error.status == 404 and known is None and kind in ("MLServiceRuntime", "InferenceService"):
-            known = refused("could not find the requested resource")
-        raise DeployFailed(known or f"{kind} {name} was refused: {error}") from error
+        reason = refused(str(error))
+        if error.status == 404 and kind in platform.kinds and "namespaces" not in str(error):
+            reason = refused("could not find the requested resource")
+        raise DeployFailed(reason or f"{kind} {name} was refused: {error}") from error
 
 
-def _refuse_foreign(cluster: Cluster, item: Mapping[str, Any]) -> None:
+def _refuse_foreign(cluster: Cluster, item: Item) -> None:
     """Taking over somebody's object would change their service, and `undeploy` would then remove it."""
     kind, name, mine = item["kind"], item["metadata"]["name"], item["metadata"]["labels"]
     there = cluster.read(kind, name)
@@ -184,57 +177,38 @@ def _refuse_foreign(cluster: Cluster, item: Mapping[str, Any]) -> None:
         )
 
 
-def _scaling(
-    platform: Platform, item: Mapping[str, Any], replicas: int, labels: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    if platform is Platform.DEPLOYMENT:
-        return [{"op": "add", "path": "/spec/replicas", "value": replicas}]
-    at = "/spec/predictor"
-    if platform is Platform.MLSERVICE:
-        names = [one["name"] for one in item["spec"]["releases"]]
-        at = f"/spec/releases/{names.index(item['spec']['default'])}/predictor"
-    bounds = [
-        {"op": "add", "path": f"{at}/{bound}", "value": replicas} for bound in ("minReplicas", "maxReplicas")
-    ]
-    return bounds if platform is Platform.KSERVE else [*bounds, *_labelling(item, at, labels[REVISION])]
+def _objects(cluster: Cluster, ours: str) -> Iterator[tuple[str, str]]:
+    """Kind and name of what any platform may have made. A service comes before what it refers to."""
+    for kind in (*platform_kinds(), "Service"):
+        for item in cluster.items(kind, ours):
+            yield kind, item["metadata"]["name"]
 
 
-def _labelling(item: Mapping[str, Any], at: str, revision: str) -> list[dict[str, Any]]:
-    """A patch adds to what is there, so what holds the label is made first where it is missing."""
-    operations: list[dict[str, Any]] = []
-    here = next(one for one in item["spec"]["releases"] if one["name"] == item["spec"]["default"])[
-        "predictor"
-    ]
-    path = at
-    for part in ("template", "metadata", "labels"):
-        path = f"{path}/{part}"
-        if part not in here:
-            operations.append({"op": "add", "path": path, "value": {}})
-        here = here.get(part, {})
-    key = REVISION.replace("~", "~0").replace("/", "~1")
-    return [*operations, {"op": "add", "path": f"{path}/{key}", "value": revision}]
+def _served(cluster: Cluster, changes: list[Change], say: Say, timeout_s: float) -> tuple[Deployed, ...]:
+    serving = wait_until_serving(cluster, changes, say, timeout_s)
+    return tuple(
+        _deployed(cluster, change.wanted, *one) for change, one in zip(changes, serving, strict=True)
+    )
 
 
-def _runtime(cluster: Cluster, item: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """None where it may not be read: then its port counts as the usual one, HTTP."""
-    try:
-        return cluster.read("MLServiceRuntime", runtime_of(item))
-    except ClusterError as error:
-        if error.status == 403:
-            return None
-        raise
+def _deployed(cluster: Cluster, wanted: Wanted, item: Item, pods: Sequence[Pod]) -> Deployed:
+    def read(kind: str, name: str) -> Item | None:
+        try:
+            return cluster.read(kind, name)
+        except ClusterError as error:
+            if error.status == 403:
+                return None
+            raise
 
-
-def _deployed(cluster: Cluster, wanted: Wanted, item: Mapping[str, Any], pods: Sequence[Pod]) -> Deployed:
-    runtime = _runtime(cluster, item) if wanted.platform is Platform.MLSERVICE else None
+    platform = wanted.platform
     return Deployed(
-        wanted.platform,
+        platform,
         wanted.name,
         wanted.namespace,
         wanted.replicas,
-        address(wanted, item),
+        platform.address(item),
         tuple(pods),
-        platforms.selector(wanted.labels),
-        traffic_of(wanted.platform, item, runtime),
-        grpc_beside(wanted.platform, item),
+        selector(wanted.labels),
+        platform.traffic(item, read),
+        platform.grpc_address(item),
     )

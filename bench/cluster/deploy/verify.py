@@ -1,67 +1,80 @@
-"""The last gate of every deployment: each pod is healthy, has the model ready, and serves it as asked."""
+"""The last gate of every deployment: each pod is healthy, serves the model as asked, and answers requests."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.cluster.api import Cluster
 from bench.cluster.pods import Pod
-from bench.cluster.port_forward import PortForward, dial_pod
+from bench.cluster.port_forward import reach_pod
+from bench.core.cell import Protocol
 from bench.core.errors import DeployFailed
+from bench.core.samples import Outcome
 from bench.core.target import Target
+from bench.core.trial import Served
+from bench.protocols import payload
+from bench.protocols.answers import AnswerCheck
+from bench.protocols.grpc import GrpcConnection
+from bench.protocols.http1 import HttpConnection
 from bench.server.control import Triton
 from bench.server.model_config import read, served
 
-_REACH_S = 1.0
+_REQUEST_TIMEOUT_S = 60.0  # A model's first request may compile it.
 
 
-def pass_gate(cluster: Cluster, pods: Sequence[Pod], model: str, repository: Path) -> None:
-    """Raises DeployFailed naming the pod and what differs, or ClusterError where it cannot be reached."""
+def verify(cluster: Cluster, pods: Sequence[Pod], model: str, repository: Path) -> None:
+    """Ask every pod by itself: health, model, configuration, one request over HTTP and one over gRPC.
+
+    Raises DeployFailed naming the pod and what differs, or ClusterError where it cannot be reached.
+    """
     file = repository / model / "config.pbtxt"
     asked = read(file) if file.exists() else None
     for pod in pods:
-        with _reached(cluster, pod) as triton:
-            _check(triton, pod.name, model, asked)
+        with ExitStack() as forwards:
+            _verify_pod(reach_pod(cluster, pod, forwards), model, asked)
 
 
-@contextlib.contextmanager
-def _reached(cluster: Cluster, pod: Pod) -> Iterator[Triton]:
-    """Directly where its address can be connected to, else forwarded by the API server."""
-    with contextlib.ExitStack() as stack:
-        host, port = pod.ip, pod.http_port
-        if not _connects(host, port):
-            forward = stack.enter_context(PortForward(dial_pod(cluster, pod.name), [port]))
-            host, port = "127.0.0.1", forward.local[port]
-        triton = Triton(Target(f"http://{host}:{port}", name=pod.name))
-        stack.callback(triton.close)
-        yield triton
-
-
-def _connects(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=_REACH_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _check(triton: Triton, pod: str, model: str, asked: dict[str, Any] | None) -> None:
-    if not triton.ready():
-        raise DeployFailed(f"Pod {pod} is not healthy (/v2/health/ready): see `kubectl logs {pod}`.")
-    if not triton.model_ready(model):
+def _verify_pod(target: Target, model: str, asked: dict[str, Any] | None) -> None:
+    pod = target.name
+    with closing(Triton(target)) as triton:
+        if not triton.ready():
+            raise DeployFailed(f"Pod {pod} is not healthy (/v2/health/ready): see `kubectl logs {pod}`.")
+        if not triton.model_ready(model):
+            raise DeployFailed(
+                f"Pod {pod} has no model {model!r} ready: does the volume hold it? See `kubectl logs {pod}`."
+            )
+        found = Served(triton.metadata(model), triton.config(model))
+    if asked and (different := differences(asked, dict(found.config))):
         raise DeployFailed(
-            f"Pod {pod} has no model {model!r} ready: does the volume hold it? See `kubectl logs {pod}`."
+            f"Pod {pod} serves {model!r} not as asked: {'; '.join(different)}. Fill the volume anew, or "
+            "say what it was filled from with `bench deploy --repository FOLDER`."
         )
-    found = differences(asked, triton.config(model)) if asked else ()
-    if found:
-        raise DeployFailed(
-            f"Pod {pod} serves {model!r} not as asked: {'; '.join(found)}. Fill the volume anew, or "
-            "name what it was filled from with --repository."
-        )
+    for protocol in Protocol:
+        if wrong := ask_once(target, protocol, model, found):
+            raise DeployFailed(
+                f"Pod {pod} does not answer a request for {model!r} over {protocol}: {wrong.rstrip('.')}. "
+                f"See `kubectl logs {pod}`."
+            )
+
+
+def ask_once(target: Target, protocol: Protocol, model: str, found: Served) -> str:
+    """Send one inference request with seeded inputs. Returns what is wrong with the answer, or ""."""
+    tensors = payload.for_model(found.metadata, found.max_batch, 1, seed=0)
+    connection: HttpConnection | GrpcConnection
+    if protocol is Protocol.HTTP:
+        connection = HttpConnection(target.http_url, timeout_s=_REQUEST_TIMEOUT_S)
+        request = payload.http_request(tensors, (), host=urlsplit(target.http_url).netloc, model=model)
+    else:
+        connection = GrpcConnection(target.grpc_address or "", timeout_s=_REQUEST_TIMEOUT_S)
+        request = payload.grpc_message(tensors, (), model=model)
+    check = AnswerCheck.for_model(found.metadata, found.max_batch, 1, protocol)
+    with closing(connection):
+        reply = connection.exchange(request)
+        return check.check(reply.body, reply.head_length) if reply.outcome == Outcome.OK else reply.error
 
 
 def differences(asked: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]:

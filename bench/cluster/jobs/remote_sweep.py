@@ -25,9 +25,9 @@ from bench.core.spec import SweepSpec
 from bench.core.target import Target
 from bench.core.teardown import Teardown
 
-DEFAULT_IMAGE = "triton-bench"  # as manifests/locust/Dockerfile is built in docs/workers.md
+DEFAULT_IMAGE = "triton-bench"  # docs/workers.md builds manifests/locust/Dockerfile under this name.
 _START_TIMEOUT_S = 300.0
-_SILENT_S = 60.0  # how long the pod may be out of reach before the sweep counts as lost
+_SILENT_S = 60.0  # A pod that has been out of reach for longer counts as lost.
 _INTERRUPT_S = 30.0
 _HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 
@@ -94,7 +94,7 @@ def _named(place: Target | Place | None, cluster: Cluster, say: Say) -> Iterator
     with making as services:
         names = [service.name for service in services] or place.names
         protocols = ",".join(place.protocols)  # what --deploy was asked, or means unasked
-        yield ("--mlservice", ",".join(names), "--platform", place.platform, "--protocol", protocols)
+        yield ("--mlservice", ",".join(names), "--platform", place.platform.name, "--protocol", protocols)
 
 
 def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach | None = None) -> int:

@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-_UNCOLLECTED_S = 3600.0  # how long a finished run waits for somebody to fetch it
+_UNCOLLECTED_S = 3600.0  # A finished run waits this long for somebody to fetch it.
 
 
 class PodServer(ThreadingHTTPServer):

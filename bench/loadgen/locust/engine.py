@@ -35,7 +35,7 @@ from bench.loadgen.locust.trial_timeline import TrialClock
 from bench.loadgen.locust.worker import Crew, Worker
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
-from bench.server.fleet import control_of, service_of, ways
+from bench.server.fleet import control_of
 
 PREPARE_TIMEOUT_S = 120.0
 _LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
@@ -89,7 +89,7 @@ class LocustEngine:
     ) -> Trial:
         workers = self._crew.ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
-        control = control_of(service_of(target, plan.cell.load.protocol))  # idle pods have nothing to count
+        control = control_of(target.service_for(plan.cell.load.protocol))  # idle pods have nothing to count
         try:
             for worker, order in zip(workers, orders, strict=True):
                 worker.live = {}
@@ -171,7 +171,7 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
     users = load.concurrency or in_flight_cap(plan)
     # Its end is cut where the window really closed, which two slow calls for the counters put off.
     tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
-    addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
+    addresses = tuple((route.http_url, route.grpc_address or "") for route in target.routes(load))
     base = Order(
         http_url=addresses[0][0],
         grpc_address=addresses[0][1],

@@ -21,7 +21,6 @@ from bench.core.trial import Plan, Served
 from bench.loadgen.arrivals import tape_ns
 from bench.protocols import payload
 from bench.protocols.answers import Expected
-from bench.server.fleet import only_way
 from bench.server.reference_answers import PAYLOAD_SEED
 
 WINDOWS = 3  # perf_analyzer is content with no fewer, and with a tolerance this large asks for no more
@@ -64,7 +63,7 @@ def command(
     Raises TargetError without a gRPC address, WrongUse for outputs whose size is not fixed.
     """
     load = plan.cell.load
-    target = only_way(target, load)
+    target = target.only_route(load)
     words = [str(binary), "-m", plan.cell.server.model]
     words += ["-x", plan.model_version] if plan.model_version else []
     words += ["-i", load.protocol.value, "-u", _address(target, load.protocol)]

@@ -34,7 +34,7 @@ from bench.loadgen.perf_analyzer.findings import Facts, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
 from bench.server.control import Snapshot
-from bench.server.fleet import control_of, service_of
+from bench.server.fleet import control_of
 
 OnLive = Callable[[Live], None]
 
@@ -126,7 +126,7 @@ class _Attempt:
         self._due_ns = tape(plan, self._timing.span_s + 5) if plan.cell.load.is_open_loop else None
         if self._due_ns is not None:
             write_intervals(self._due_ns, files)
-        self._control = control_of(service_of(target, plan.cell.load.protocol))
+        self._control = control_of(target.service_for(plan.cell.load.protocol))
 
     def run(self) -> Trial:
         """Raises _TooShort when the window was too short for this server."""

@@ -8,8 +8,8 @@ import pytest
 
 from bench.cluster.api import Cluster
 from bench.cluster.deploy.failures import Failure, diagnose, refused
+from bench.cluster.deploy.readiness import last_lines
 from bench.cluster.deploy.verify import differences
-from bench.cluster.deploy.watch import _last_lines
 from bench.cluster.pods import Event
 from bench.core.errors import ClusterError
 
@@ -68,8 +68,8 @@ class _Logs:
 def test_a_crash_ends_with_the_last_lines_of_the_run_that_crashed() -> None:
     cluster: Cluster = _Logs()  # type: ignore[assignment]  # all that is asked of it
     failure = Failure("It crashed.", pod="p", container="c", restarted=True)
-    assert _last_lines(cluster, failure) == "\nIts last lines:\n  c True\n  ImportError: torch"
-    unread = _last_lines(cluster, Failure("It crashed.", pod="gone", container="c"))
+    assert last_lines(cluster, failure) == "\nIts last lines:\n  c True\n  ImportError: torch"
+    unread = last_lines(cluster, Failure("It crashed.", pod="gone", container="c"))
     assert "kubectl logs gone" in unread
 
 

@@ -14,9 +14,7 @@ from bench.core.errors import ModelLoadFailed
 from bench.core.target import Target
 from bench.server import model_config
 from bench.server.control import Triton
-from bench.server.embedded import EmbeddedTriton
 from bench.server.serving import Serving, mismatches
-from tests.support.calibration import REPOSITORY, parameters
 
 BASE: dict[str, Any] = {
     "name": "m",
@@ -118,19 +116,3 @@ def test_every_axis_is_read_back(changes: dict[str, Any], difference: str | None
     found = mismatches(asked(**changes), BASE)
     assert len(found) == (difference is not None)
     assert difference is None or difference in found[0]
-
-
-@pytest.mark.e2e
-def test_instances_and_parameters_change_live(triton: EmbeddedTriton) -> None:
-    control = Triton(triton.target)
-    config = model_config.read(REPOSITORY / "delay" / "config.pbtxt")
-    one = Serving(control, "delay", config, is_ours=True)
-    server = ServerConfiguration(
-        model="delay", instances=2, max_batch=8, max_queue_delay_us=100, parameters=parameters(delay_ms=1)
-    )
-    served = model_config.served(one.configure(server).config)
-    assert (served.instances, served.max_batch, served.queue_delay_us) == (2, 8, 100)
-    assert served.parameters["delay_ms"] == "1"
-    with pytest.raises(ModelLoadFailed, match="delay"):
-        one.configure(ServerConfiguration(model="delay", parameters=parameters(delay_ms="soon")))
-    control.close()

@@ -11,9 +11,8 @@ import pytest
 
 from bench.core.errors import ServerStartFailed
 from bench.core.target import Target
-from bench.server.embedded import EmbeddedTriton
+from bench.server.embedded import START_TRIES, EmbeddedTriton, OwnTriton
 from bench.server.log_diagnosis import explain
-from bench.server.restart import START_TRIES, OwnTriton
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.cluster.deploy.settings import Settings
+from bench.cluster.platforms.settings import Settings
 
 MODELS = "/models"
 PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
@@ -75,8 +75,13 @@ def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, 
     }
 
 
-def volumes(settings: Settings) -> list[dict[str, Any]]:
-    return [shared_memory(settings), data_volume(settings)]
+def pod(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
+    """A whole pod's specification with one container `name`, for platforms that take one."""
+    return {
+        "containers": [container(name, image, settings, gpu)],
+        "volumes": [shared_memory(settings), data_volume(settings)],
+        **placement(settings),
+    }
 
 
 def placement(settings: Settings) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from bench.cluster.deploy.manifests import DeploymentSpec, Platform, beside, manifests
-from bench.cluster.deploy.ports import grpc_beside, runtime_of, traffic_of
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec, beside, manifests
+from bench.cluster.platforms.mlservice import runtime_of
 from bench.core.cell import Protocol
 
-SPEC = DeploymentSpec(platform=Platform.MLSERVICE, name="vit", namespace="n", image="i:1", run_label="r")
+SPEC = DeploymentSpec(platform=PLATFORMS["mlservice"], name="vit", namespace="n", image="i:1", run_label="r")
 
 
 def made(spec: DeploymentSpec) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,16 +31,18 @@ def test_an_mlservice_takes_what_its_runtimes_port_is_named_for(
     says: str, spec: DeploymentSpec, traffic: Protocol
 ) -> None:
     runtime, service = made(spec)
-    assert traffic_of(Platform.MLSERVICE, service, runtime) is traffic, says
+    assert PLATFORMS["mlservice"].traffic(service, lambda *_: runtime) is traffic, says
     assert runtime_of(service) == runtime["metadata"]["name"]
-    assert traffic_of(Platform.MLSERVICE, service, None) is Protocol.HTTP, "a runtime that may not be read"
-    assert grpc_beside(Platform.MLSERVICE, service) == "", "it shows one port"
+    assert PLATFORMS["mlservice"].traffic(service, lambda *_: None) is Protocol.HTTP, (
+        "a runtime that may not be read"
+    )
+    assert PLATFORMS["mlservice"].grpc_address(service) == "", "it shows one port"
 
 
 def test_a_runtime_without_a_port_takes_http() -> None:
     runtime, service = made(SPEC)
     del runtime["spec"]["template"]["spec"]["containers"][0]["ports"]
-    assert traffic_of(Platform.MLSERVICE, service, runtime) is Protocol.HTTP
+    assert PLATFORMS["mlservice"].traffic(service, lambda *_: runtime) is Protocol.HTTP
 
 
 def test_a_named_runtime_gets_a_second_name_beside() -> None:
@@ -89,15 +92,15 @@ def test_an_inference_service(
 ) -> None:
     meta = {"name": "vit", "namespace": "n", "annotations": annotations}
     item = {"metadata": meta, "spec": {"predictor": predictor}, "status": status}
-    assert traffic_of(Platform.KSERVE, item, None) == traffic, says
-    assert grpc_beside(Platform.KSERVE, item) == other, says
+    assert PLATFORMS["kserve"].traffic(item, lambda *_: None) == traffic, says
+    assert PLATFORMS["kserve"].grpc_address(item) == other, says
 
 
 def test_what_we_deploy_without_knative_shows_both() -> None:
     for platform, expected in (
-        (Platform.KSERVE, "http://vit-predictor.n.svc:8001"),
-        (Platform.DEPLOYMENT, "http://vit.n.svc:8001"),
+        (PLATFORMS["kserve"], "http://vit-predictor.n.svc:8001"),
+        (PLATFORMS["deployment"], "http://vit.n.svc:8001"),
     ):
         spec = DeploymentSpec(**{**_fields(SPEC), "platform": platform})
-        assert grpc_beside(platform, manifests(spec)[0]) == expected
-        assert traffic_of(platform, manifests(spec)[0], None) is Protocol.HTTP
+        assert platform.grpc_address(manifests(spec)[0]) == expected
+        assert platform.traffic(manifests(spec)[0], lambda *_: None) is Protocol.HTTP

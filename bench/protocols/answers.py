@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.cell import Protocol
 from bench.protocols.answer_parser import Frame, MalformedAnswer, Output, as_array, parse, wrong_bytes
+from bench.protocols.value_check import Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +35,6 @@ class Expected:
             if not outputs or described["name"] in outputs:
                 found.append((str(described["name"]), str(described["datatype"]), shape))
         return cls(tuple(found))
-
-
-class Bounds:
-    """The values that pass for right: `|a - b| <= absolute + relative * |b|`, as in `numpy.allclose`.
-
-    With `distance` also `|a - b| <= distance * |b|` in the L2 norm of all compared: half precision needs
-    wide bounds on single values, and a wrong tensor must not fit between them.
-
-    A reference may cover only the first items of a batch; then only these are compared.
-    Raises ValueError for a reference nothing can be compared with.
-    """
-
-    def __init__(
-        self, reference: NDArray[Any], relative: float, absolute: float, distance: float | None = None
-    ) -> None:
-        if reference.dtype.kind not in "biuf" or not np.isfinite(reference).all():
-            raise ValueError("a reference holds values that are no finite numbers")
-        # Bounds of float32 stay in float32: half the memory to walk while other users wait.
-        kind = np.float32 if reference.dtype in (np.float16, np.float32) else np.float64
-        self._reference = np.atleast_1d(reference)
-        exact = self._reference.astype(np.float64)
-        slack = absolute + relative * np.abs(exact)
-        self._farthest = None if distance is None else distance * float(np.linalg.norm(exact))
-        self._lower = (exact - slack).astype(kind)
-        self._upper = (exact + slack).astype(kind)
-
-    def wrong(self, name: str, values: NDArray[Any]) -> str:
-        values = np.atleast_1d(values)
-        shape = self._reference.shape
-        if values.shape[1:] != shape[1:] or len(values) < shape[0]:
-            return f"output {name!r} has shape {list(values.shape)}, and the reference {list(shape)}"
-        values = values[: shape[0]]
-        passes = (values >= self._lower) & (values <= self._upper)  # NaN is within no bounds
-        if not bool(passes.all()):
-            return self._told(name, values, int(passes.sum()))
-        return "" if self._farthest is None else self._too_far(name, values, self._farthest)
-
-    def _too_far(self, name: str, values: NDArray[Any], farthest: float) -> str:
-        away = float(np.linalg.norm(values - self._reference))
-        if away <= farthest:
-            return ""
-        return f"output {name!r} is {away:.3g} from the reference (L2), at most {farthest:.3g} is right"
-
-    def _told(self, name: str, values: NDArray[Any], right: int) -> str:
-        with np.errstate(invalid="ignore", over="ignore"):
-            worst = np.abs(values.astype(np.float64) - self._reference).max()  # NaN where any is
-        wrong = values.size - right
-        of = f"{wrong} of {values.size} values"
-        return f"output {name!r}: {of} differ from the reference, by up to {worst:.3g}"
 
 
 class AnswerCheck:

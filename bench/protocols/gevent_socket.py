@@ -45,7 +45,7 @@ class BrokenAnswer(Exception):
     """The peer closed early, or sent what its protocol does not allow."""
 
 
-class Wire:
+class PlainSocket:
     """A connected plain socket. It belongs to one greenlet at a time.
 
     Sending and receiving never wait: they raise BlockingIOError, and then a wait is due.
@@ -149,7 +149,7 @@ def _nothing() -> None:
     pass
 
 
-class TlsWire:
+class TlsSocket:
     """The same over TLS, with gevent's own waits: right, and not made for speed."""
 
     stale = False  # session tickets come unasked, so an end is only seen by the next exchange
@@ -194,7 +194,7 @@ class TlsWire:
             raise DeadlinePassed from None
 
 
-def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> Wire | TlsWire:
+def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> PlainSocket | TlsSocket:
     """Connects, without Nagle's delay. `tls`: a `gevent.ssl.SSLContext`. Raises OSError, DeadlinePassed."""
     deadline_s = time.monotonic() + timeout_s
     try:
@@ -202,12 +202,12 @@ def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> Wire | T
         sock.setsockopt(constants.IPPROTO_TCP, constants.TCP_NODELAY, 1)
         if tls is not None:
             sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-            return TlsWire(tls.wrap_socket(sock, server_hostname=host), timeout_s)
+            return TlsSocket(tls.wrap_socket(sock, server_hostname=host), timeout_s)
     except TimeoutError:
         raise DeadlinePassed from None
     plain = _socket.socket(fileno=sock.detach())
     plain.setblocking(False)
-    return Wire(plain, timeout_s)
+    return PlainSocket(plain, timeout_s)
 
 
 def reason(error: Exception) -> str:

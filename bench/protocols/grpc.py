@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from bench.core.samples import Outcome
 from bench.protocols import http2 as h2
-from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, Reply, Wire, connect, reason
-from bench.protocols.http2 import INFER, Inbox
+from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, PlainSocket, Reply, connect, reason
+from bench.protocols.http2 import INFER, FrameReceiver
 from bench.protocols.payload import checked_headers
 
 MAX_BODY_BYTES = 1 << 30
@@ -44,9 +44,9 @@ class GrpcConnection:
         self._host, self._port = parts.hostname or "", parts.port or 8001
         self._request_block = h2.request_block(address, method, checked_headers(metadata))
         self._timeout_s = timeout_s
-        self._wire: Wire | None = None
+        self._wire: PlainSocket | None = None
         self._reply = Reply()
-        self._inbox = Inbox(max_body_bytes)
+        self._inbox = FrameReceiver(max_body_bytes)
         self._cut = False  # a frame was not sent whole: nothing can follow it
         self._low_water = 1
 
@@ -90,10 +90,10 @@ class GrpcConnection:
     def _is_open_for_calls(self) -> bool:
         return not self._inbox.going_away and self._inbox.stream + 2 <= h2.MOST_WINDOW
 
-    def _connected(self) -> Wire:
+    def _connected(self) -> PlainSocket:
         self.close()
         wire = connect(self._host, self._port, self._timeout_s)
-        assert isinstance(wire, Wire)  # without TLS, it is
+        assert isinstance(wire, PlainSocket)  # without TLS, it is
         self._wire = wire
         self._inbox.reset()
         self._cut, self._low_water = False, 1
@@ -112,7 +112,7 @@ class GrpcConnection:
         self._reply.body = memoryview(b"")
         self.close()
 
-    def _converse(self, wire: Wire, message: Bytes, reply: Reply) -> None:
+    def _converse(self, wire: PlainSocket, message: Bytes, reply: Reply) -> None:
         inbox = self._inbox
         inbox.open_stream()
         self._send_call(wire, message)
@@ -140,7 +140,7 @@ class GrpcConnection:
         late = trailers.grpc_status == h2.DEADLINE_EXCEEDED
         return Outcome.TIMEOUT if late else Outcome.SERVER_ERROR, told
 
-    def _send_call(self, wire: Wire, message: Bytes) -> None:
+    def _send_call(self, wire: PlainSocket, message: Bytes) -> None:
         """Headers and data within the server's frame size and windows; less when the answer comes first."""
         inbox = self._inbox
         prefix = struct.pack(">BI", 0, len(message))
@@ -164,7 +164,7 @@ class GrpcConnection:
             head = b""
         self._cut = self._cut or at < total
 
-    def _send(self, wire: Wire, buffers: list[Bytes]) -> None:
+    def _send(self, wire: PlainSocket, buffers: list[Bytes]) -> None:
         """Whole frames, after pending acknowledgements; cut when the answer, or an end, comes first."""
         if self._inbox.pending:
             buffers.insert(0, self._inbox.pending)
@@ -186,7 +186,7 @@ class GrpcConnection:
         except (BrokenPipeError, ConnectionResetError):
             self._cut = True  # why may still be there to read
 
-    def _receive(self, wire: Wire) -> None:
+    def _receive(self, wire: PlainSocket) -> None:
         try:
             count = wire.recv_into(self._inbox.space())
         except BlockingIOError:

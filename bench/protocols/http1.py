@@ -13,7 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.core.samples import Outcome
-from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, Reply, TlsWire, Wire, connect, reason
+from bench.protocols.gevent_socket import (
+    BrokenAnswer,
+    DeadlinePassed,
+    PlainSocket,
+    Reply,
+    TlsSocket,
+    connect,
+    reason,
+)
 
 _ONE_ERROR_BYTES = 500
 
@@ -108,7 +116,7 @@ class HttpConnection:
         self._tls = _tls_context() if parts.scheme == "https" else None
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._wire: Wire | TlsWire | None = None
+        self._wire: PlainSocket | TlsSocket | None = None
         self._reply = Reply()
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -149,7 +157,7 @@ class HttpConnection:
             self._wire.close()
             self._wire = None
 
-    def _connected(self) -> Wire | TlsWire:
+    def _connected(self) -> PlainSocket | TlsSocket:
         self.close()
         self._wire = connect(self._host, self._port, self._timeout_s, self._tls)
         return self._wire
@@ -162,7 +170,7 @@ class HttpConnection:
         self._reply.head_length = 0
         self.close()
 
-    def _converse(self, wire: Wire | TlsWire, request: bytes | memoryview, reply: Reply) -> None:
+    def _converse(self, wire: PlainSocket | TlsSocket, request: bytes | memoryview, reply: Reply) -> None:
         whole = self._send(wire, request)
         start, head = self._receive_head(wire)
         if head.length is not None:
@@ -182,7 +190,7 @@ class HttpConnection:
         if not (whole and head.keep_alive) or (head.length is not None and self._have > end):
             self.close()
 
-    def _send(self, wire: Wire | TlsWire, request: bytes | memoryview) -> bool:
+    def _send(self, wire: PlainSocket | TlsSocket, request: bytes | memoryview) -> bool:
         """False: the answer came, or the connection broke, before all was sent; what there is can be read."""
         sent = 0
         total = len(request)
@@ -200,7 +208,7 @@ class HttpConnection:
                 return False
             rest = memoryview(request)[sent:]
 
-    def _only_informed(self, wire: Wire | TlsWire) -> bool:
+    def _only_informed(self, wire: PlainSocket | TlsSocket) -> bool:
         """While sending: whether all that came is 1xx, which leaves the answer to come."""
         self._receive(wire)
         while self._have:
@@ -210,7 +218,7 @@ class HttpConnection:
             self._drop(end + 4)
         return True
 
-    def _receive_head(self, wire: Wire | TlsWire) -> tuple[int, Head]:
+    def _receive_head(self, wire: PlainSocket | TlsSocket) -> tuple[int, Head]:
         """Where the body starts, and what the head says; informational answers are skipped."""
         searched = 0
         if not self._have:
@@ -239,7 +247,7 @@ class HttpConnection:
             self._known, self._known_head = bytes(self._view[:start]), head
         return start, head
 
-    def _fill_to(self, wire: Wire | TlsWire, end: int) -> None:
+    def _fill_to(self, wire: PlainSocket | TlsSocket, end: int) -> None:
         """Receive until the buffer holds `end` bytes."""
         if self._have >= end:
             return
@@ -259,7 +267,7 @@ class HttpConnection:
         if lowered:
             wire.low_water(1)
 
-    def _receive_chunks(self, wire: Wire | TlsWire, start: int) -> int:
+    def _receive_chunks(self, wire: PlainSocket | TlsSocket, start: int) -> int:
         """Decode in place; returns the end of the body. Source: RFC 9112, section 7.1."""
         read = end = start
         while True:
@@ -281,27 +289,27 @@ class HttpConnection:
             raise BrokenAnswer("bytes after the answer")
         return end
 
-    def _line(self, wire: Wire | TlsWire, start: int) -> tuple[bytes, int]:
+    def _line(self, wire: PlainSocket | TlsSocket, start: int) -> tuple[bytes, int]:
         while (end := self._buffer.find(b"\r\n", start, self._have)) < 0:
             if self._have - start > _LINE_BYTES:
                 raise BrokenAnswer("a chunk header without an end")
             self._receive_more(wire)
         return bytes(self._view[start:end]), end + 2
 
-    def _receive_to_end(self, wire: Wire | TlsWire) -> int:
+    def _receive_to_end(self, wire: PlainSocket | TlsSocket) -> int:
         """A body without a length ends with its connection."""
         while True:
             wire.wait()
             if self._receive(wire, may_end=True) == 0:
                 return self._have
 
-    def _receive_more(self, wire: Wire | TlsWire) -> None:
+    def _receive_more(self, wire: PlainSocket | TlsSocket) -> None:
         have = self._have
         while self._have == have:
             wire.wait()
             self._receive(wire)
 
-    def _receive(self, wire: Wire | TlsWire, may_end: bool = False) -> int:
+    def _receive(self, wire: PlainSocket | TlsSocket, may_end: bool = False) -> int:
         """How many bytes came; 0: the end, an error unless it `may_end`; -1: none are there."""
         if self._have == len(self._buffer):
             if self._have > self._max_body_bytes + MAX_HEAD_BYTES:

@@ -147,7 +147,7 @@ _GRANT_BYTES = 1 << 29  # received before the connection's window is opened agai
 _NO_BLOCK = Block(None, None, "")
 
 
-class Inbox:
+class FrameReceiver:
     """What has come on a connection, and what it says. Methods raise BrokenAnswer."""
 
     def __init__(self, max_body_bytes: int) -> None:

@@ -18,7 +18,7 @@ from bench.core.cell import Cell, Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import ModelLoadFailed, ToolError, Unreachable
 from bench.core.target import Target
 from bench.core.trial import Counters, Plan, Served, Trial, total
-from bench.loadgen.locust.connections import LaneMaker
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.engine import LocustEngine, orders_of
 from bench.server.control import Snapshot, Triton
 from bench.server.embedded import EmbeddedTriton, start
@@ -172,7 +172,7 @@ def test_all_workers_users_together_take_turns_over_the_pods() -> None:
     )  # fmt: skip
     metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [4]}], "outputs": []}
     orders = orders_of(plan, SERVICE, Served(metadata, {}), 3, Path())
-    seen = [LaneMaker(order)._address(user)[0] for order in orders for user in range(order.users)]
+    seen = [ConnectionFactory(order)._address(user)[0] for order in orders for user in range(order.users)]
     assert sorted(seen) == [PODS[0].http_url] * 4 + [PODS[1].http_url] * 4
     assert all(type(order).from_json(order.to_json()) == order for order in orders)
 

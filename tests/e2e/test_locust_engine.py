@@ -23,8 +23,8 @@ from bench.core.findings import Verdict, verdict
 from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served
-from bench.loadgen.locust.connections import Order
 from bench.loadgen.locust.engine import LocustEngine, orders_of
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import CONTROL_TIMEOUT_S
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, parameters, rate_per_s, serve, undisturbed
@@ -215,7 +215,7 @@ def test_users_are_shared_out_whole(users: int, workers: int, batch: int) -> Non
     assert sum(order.users for order in orders) == users
     assert max(order.users for order in orders) - min(order.users for order in orders) <= 1
     assert len({order.samples for order in orders}) == workers
-    assert all(Order.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)
+    assert all(WorkOrder.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)
 
 
 @pytest.mark.parametrize("longest_s", [None, 60.0])

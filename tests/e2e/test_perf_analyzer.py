@@ -35,7 +35,7 @@ from bench.loadgen.perf_analyzer.command import (
 )
 from bench.loadgen.perf_analyzer.engine import measure
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, setup
-from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
+from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
 from bench.server.embedded import EmbeddedTriton, start
 from tests.support.calibration import parameters, serve
 
@@ -207,7 +207,9 @@ class TestProcess:
     def test_one_that_ignores_sigint_is_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("bench.loadgen.perf_analyzer.process._GRACE_S", 0.3)
         body = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('on', flush=True)\n"
-        with Process(stub(tmp_path, body + "time.sleep(60)"), os.environ, tmp_path, 1 << 30) as process:
+        with PerfAnalyzerProcess(
+            stub(tmp_path, body + "time.sleep(60)"), os.environ, tmp_path, 1 << 30
+        ) as process:
             while "on" not in process.output()[0]:
                 time.sleep(0.02)
         assert process.code == -signal.SIGKILL
@@ -216,7 +218,7 @@ class TestProcess:
     def test_sigint_comes_first(self, tmp_path: Path) -> None:
         body = "import time\nprint('on', flush=True)\ntry:\n    time.sleep(60)\n"
         body += "except KeyboardInterrupt:\n    print('in peace')"
-        with Process(stub(tmp_path, body), os.environ, tmp_path, 1 << 30) as process:
+        with PerfAnalyzerProcess(stub(tmp_path, body), os.environ, tmp_path, 1 << 30) as process:
             while "on" not in process.output()[0]:
                 time.sleep(0.02)
         assert process.code == 0
@@ -224,14 +226,14 @@ class TestProcess:
 
     def test_too_much_memory_is_an_error_with_a_way_out(self, tmp_path: Path) -> None:
         body = "import time\nheld = b'x' * (200 << 20)\ntime.sleep(60)"
-        with Process(stub(tmp_path, body), os.environ, tmp_path, 100 << 20) as process:
+        with PerfAnalyzerProcess(stub(tmp_path, body), os.environ, tmp_path, 100 << 20) as process:
             with pytest.raises(ToolError, match="--shared-memory system"):
                 process.wait(time.monotonic_ns() + 20_000_000_000)
             assert process.max_rss_bytes > 100 << 20
 
     def test_a_flood_of_output_stays_bounded(self, tmp_path: Path) -> None:
         body = "print('first'); print('x' * 10**6); print('last')"
-        with Process(stub(tmp_path, body), os.environ, tmp_path, 1 << 30) as process:
+        with PerfAnalyzerProcess(stub(tmp_path, body), os.environ, tmp_path, 1 << 30) as process:
             assert process.wait(time.monotonic_ns() + 20_000_000_000)
             said = process.output()[0]
         assert len(said) < 30_000
@@ -241,7 +243,7 @@ class TestProcess:
     def test_no_proxy_is_measured(self, tmp_path: Path) -> None:
         body = "import os\nprint([n for n in os.environ if 'proxy' in n.lower()])"
         env = {**os.environ, "http_proxy": "http://p:1", "HTTPS_PROXY": "http://p:1", "grpc_proxy": "x"}
-        with Process(stub(tmp_path, body), env, tmp_path, 1 << 30) as process:
+        with PerfAnalyzerProcess(stub(tmp_path, body), env, tmp_path, 1 << 30) as process:
             process.wait(time.monotonic_ns() + 20_000_000_000)
         assert process.output()[0].strip() == "[]"
 

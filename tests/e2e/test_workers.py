@@ -29,8 +29,8 @@ from bench.core.findings import Verdict, verdict
 from bench.core.mistakes import Mistakes
 from bench.core.trial import Live, Plan, Trial
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.locust.local_workers import WorkerProcesses
-from bench.loadgen.locust.remote_workers import AttachedWorkers
+from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.remote_workers import RemoteWorkers
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, rate_per_s, serve, undisturbed
 
@@ -40,7 +40,7 @@ DELAY_S = 0.05
 
 @contextmanager
 def attached(count: int, log: Path, address: tuple[str, int] | None = None) -> Iterator[LocustEngine]:
-    with LocustEngine(log, partial(AttachedWorkers, count, address)) as engine:
+    with LocustEngine(log, partial(RemoteWorkers, count, address)) as engine:
         yield engine
 
 
@@ -158,14 +158,14 @@ def test_a_port_that_is_taken_is_an_error_with_a_next_step(tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ToolError, match="a port that is free"):
-            AttachedWorkers(1, ("127.0.0.1", taken.getsockname()[1]), tmp_path / "log")
+            RemoteWorkers(1, ("127.0.0.1", taken.getsockname()[1]), tmp_path / "log")
 
 
 def test_workers_that_never_come_are_an_error_that_says_how_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.loadgen.locust.remote_workers.START_TIMEOUT_S", 0.3)
-    crew = AttachedWorkers(2, ("127.0.0.1", free_port()), tmp_path / "log")
+    crew = RemoteWorkers(2, ("127.0.0.1", free_port()), tmp_path / "log")
     try:
         with pytest.raises(ToolError, match=r"0 of 2 Locust workers .* `bench worker --master"):
             crew.ready(1)
@@ -204,8 +204,8 @@ def test_workers_are_a_number_of_the_spec_that_every_plan_asks_for() -> None:
     spec = sweep_spec(given, flags)
     assert flags.mistakes == []
     assert (spec.workers, spec.processes) == (4, 0)
-    assert crew_of(given, spec, flags) is not WorkerProcesses
-    assert crew_of({**given, "workers": None}, spec, flags) is WorkerProcesses
+    assert crew_of(given, spec, flags) is not LocalWorkers
+    assert crew_of({**given, "workers": None}, spec, flags) is LocalWorkers
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2
 from bench.core.cell import Protocol
 from bench.core.datatypes import DTYPES
 from bench.protocols.answer_parser import MalformedAnswer, as_array, parse
-from bench.protocols.answers import AnswerCheck, Bounds, Expected, blank
+from bench.protocols.answers import AnswerCheck, Expected, blank
 from bench.protocols.grpc import GrpcConnection
 from bench.protocols.http1 import HttpConnection
 from bench.protocols.payload import for_model, grpc_message, http_request, length_prefixed
+from bench.protocols.value_check import Bounds
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 

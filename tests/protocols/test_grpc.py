@@ -25,7 +25,7 @@ from bench.protocols import http2 as h2
 from bench.protocols.gevent_socket import BrokenAnswer, Reply
 from bench.protocols.grpc import GrpcConnection
 from bench.protocols.grpcio_client import GrpcioConnection
-from bench.protocols.http2 import Inbox
+from bench.protocols.http2 import FrameReceiver
 from tests.support.http_peer import ScriptedWire, cut, free_port, peer, reset, self_signed
 
 HELLO = h2.settings([(h2.MAX_FRAME_SIZE, 1 << 14)])
@@ -164,7 +164,7 @@ def test_broken_answers_are_connection_failures(sent: bytes, told: str) -> None:
 @given(garbage=st.binary(max_size=300), at=st.lists(st.integers(0, 300), max_size=3))
 @settings(deadline=None)
 def test_garbage_breaks_an_answer_and_nothing_else(garbage: bytes, at: list[int]) -> None:
-    inbox = Inbox(1 << 20)
+    inbox = FrameReceiver(1 << 20)
     inbox.open_stream()
     try:
         for piece in cut(HELLO + garbage, at):

@@ -3,73 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
-import numpy as np
-
-from bench.core.cell import Arrival, Protocol, SharedMemory
+from bench.core.cell import Protocol, SharedMemory
 from bench.core.target import Target
-from bench.core.trial import Reference
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.protocols import payload
-from bench.protocols.answer_parser import as_array, parse
-from bench.protocols.answers import AnswerCheck, Bounds, Expected
+from bench.protocols.answers import AnswerCheck, Expected
 from bench.protocols.gevent_socket import Reply
 from bench.protocols.grpc import GrpcConnection
 from bench.protocols.http1 import HttpConnection
 from bench.protocols.shared_memory import SharedSegment, Slot
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """All that a load-generating process must know of a trial; travels as one line of JSON."""
-
-    http_url: str
-    grpc_address: str
-    spread_over: tuple[tuple[str, str], ...] = ()  # further such pairs; users take turns over all
-    model: str
-    metadata: Mapping[str, Any]
-    max_batch: int
-    protocol: Protocol
-    batch: int
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    model_version: str = ""
-    reference: Reference | None = None
-    shared_memory: SharedMemory = SharedMemory.NONE
-    image_height: int = 224
-    image_width: int = 224
-    payload_seed: int = 0
-    timeout_s: float = 60.0
-    check_every: int = 0
-    rate_per_s: float | None = None
-    arrival: Arrival = Arrival.POISSON
-    tape_s: float = 0.0
-    seed: int = 0
-    users: int = 1
-    worker: int = 0
-    workers: int = 1
-    samples: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Order:
-        reference = data["reference"]
-        return cls(
-            **{
-                **data,
-                "headers": tuple((name, value) for name, value in data["headers"]),
-                "spread_over": tuple((http, grpc) for http, grpc in data["spread_over"]),
-                "reference": Reference(**reference) if reference else None,
-                "protocol": Protocol(data["protocol"]),
-                "shared_memory": SharedMemory(data["shared_memory"]),
-                "arrival": Arrival(data["arrival"]),
-            }
-        )
+from bench.protocols.value_check import _NO_REGIONS, ValueCheck
 
 
 class Connection(Interface):
@@ -78,43 +25,8 @@ class Connection(Interface):
     def close(self) -> None: ...
 
 
-Regions = Mapping[str, memoryview]
-_NO_REGIONS: Regions = {}
-
-
-class ValueCheck:
-    """Compares one item of an answer's batch with its reference, another one each time."""
-
-    def __init__(self, protocol: Protocol, reference: Reference, batch: int, max_batch: int) -> None:
-        self._protocol = protocol
-        self._has_batch_axis = max_batch > 0
-        self._turn = 0
-        with np.load(reference.path) as archive:
-            self._items = {
-                name: [
-                    Bounds(item, reference.relative, reference.absolute, reference.distance)
-                    for item in archive[name][:batch]
-                ]
-                for name in archive.files
-            }
-
-    def wrong(self, reply: Reply, regions: Regions) -> str:
-        self._turn += 1
-        for output in parse(self._protocol, reply.body, reply.head_length):
-            items = self._items.get(output.name)
-            if not items:
-                continue
-            index = self._turn % len(items)
-            data = regions.get(output.name, reply.body[output.start : output.end])
-            values = as_array(output, data)
-            wrong = items[index].wrong(output.name, values[index] if self._has_batch_axis else values)
-            if wrong:
-                return f"item {index}: {wrong}"
-        return ""
-
-
 @dataclass(slots=True)
-class Lane:
+class UserConnection:
     """One user's connection with its request and checks. `slot`: where shared-memory outputs lie."""
 
     connection: Connection
@@ -144,10 +56,10 @@ class Lane:
         self.connection.close()
 
 
-class LaneMaker:
+class ConnectionFactory:
     """Builds the request of an order once (in shared memory: once a user), and a lane for each user."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: WorkOrder) -> None:
         self._order = order
         self._tensors = payload.for_model(
             order.metadata,
@@ -175,14 +87,14 @@ class LaneMaker:
     def request_bytes(self) -> int:
         return len(self._request)
 
-    def connect(self, _protocol: Protocol) -> Lane:
+    def connect(self, _protocol: Protocol) -> UserConnection:
         """The next user's lane, connected; a connection that fails tries again at its first request."""
         user = next(self._users)
         slot = self._segment.slot(user % self._order.users) if self._segment else None
         request = self._build(slot.shared) if slot else self._request
         connection = self._connection(*self._address(user))
         connection.connect()
-        return Lane(connection, request, self._check, self._values, slot)
+        return UserConnection(connection, request, self._check, self._values, slot)
 
     def close(self) -> None:
         """Release what the requests hold on the server and in shared memory."""

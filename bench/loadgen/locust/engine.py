@@ -29,10 +29,10 @@ from bench.core.samples import Samples, Window
 from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.local_workers import WorkerProcesses
-from bench.loadgen.locust.trial_timeline import TrialClock
-from bench.loadgen.locust.worker import Crew, Worker
+from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.trial_timeline import TrialTimeline
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_pool import Worker, WorkerPool
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
 from bench.server.fleet import control_of, service_of, ways
@@ -48,7 +48,7 @@ _MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before through
 class LocustEngine:
     """Use as a context manager; `measure` gives one trial."""
 
-    def __init__(self, log: Path | None = None, crew: Callable[[Path], Crew] = WorkerProcesses) -> None:
+    def __init__(self, log: Path | None = None, crew: Callable[[Path], WorkerPool] = LocalWorkers) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
         self._log = log or Path(self._scratch.name) / "locust.log"
         self._make_crew = crew
@@ -109,14 +109,14 @@ class LocustEngine:
         plan: Plan,
         control: Triton,
         workers: Sequence[Worker],
-        orders: Sequence[Order],
+        orders: Sequence[WorkOrder],
         served: Served,
         on_live: Callable[[Live], None],
     ) -> Trial:
         start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
             worker.say(start_at=start_ns)
-        clock = TrialClock(start_ns, workers, on_live)
+        clock = TrialTimeline(start_ns, workers, on_live)
         users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
         clock.wait(plan.warmup_s, until=users)
         opened = control.statistics(plan.cell.server.model)
@@ -155,7 +155,7 @@ class LocustEngine:
             engine={"name": "locust", **_clocks(workers)},
         )
 
-    def _end(self, worker: Worker, order: Order, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
+    def _end(self, worker: Worker, order: WorkOrder, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
         """A worker's own account and samples; None when it was lost on the way."""
         try:
             end = worker.expect("done", drain_s + order.timeout_s + 30.0)
@@ -165,14 +165,14 @@ class LocustEngine:
             return None
 
 
-def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:
+def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[WorkOrder]:
     """One order a worker: users and arrivals are shared out, everything else is the same."""
     load = plan.cell.load
     users = load.concurrency or in_flight_cap(plan)
     # Its end is cut where the window really closed, which two slow calls for the counters put off.
     tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
     addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
-    base = Order(
+    base = WorkOrder(
         http_url=addresses[0][0],
         grpc_address=addresses[0][1],
         spread_over=addresses[1:],
@@ -217,7 +217,7 @@ def _spent(workers: Sequence[Worker]) -> NDArray[np.float64]:
     return np.array([(worker.cpu_s(), waited_s(worker.pid) if worker.pid else 0.0) for worker in workers])
 
 
-def _planned(orders: Sequence[Order], span_ns: int) -> int | None:
+def _planned(orders: Sequence[WorkOrder], span_ns: int) -> int | None:
     order = orders[0]
     if order.rate_per_s is None:
         return None

@@ -18,9 +18,10 @@ from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
 from bench.core.mistakes import Mistakes
 from bench.core.parsing import image_size, integers
 from bench.core.target import target_of
-from bench.loadgen.locust.connections import LaneMaker, Order
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import Triton
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "register"]
@@ -109,8 +110,8 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
     if batch > limit:
         raise WrongUse([f"--batch {batch}: over the model's maximum; allowed: 1 to {limit}"])
     makers = {
-        protocol: LaneMaker(
-            Order(
+        protocol: ConnectionFactory(
+            WorkOrder(
                 http_url=target.http_url,
                 grpc_address=target.grpc_address or "",
                 model=options.model,

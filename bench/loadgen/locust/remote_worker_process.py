@@ -33,8 +33,8 @@ from locust.env import Environment
 from bench.core.errors import EXIT_FAILED, EXIT_OK
 from bench.core.samples import COLUMNS, Samples
 from bench.core.scratch import claim
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.worker_process import Worker
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_process import TrialExecutor
 
 # Under ZeroMQ's and Locust's queues of 1000 messages whatever a trial holds, and no heartbeat waits long.
 PIECE_BYTES = 1 << 20
@@ -62,7 +62,7 @@ class MasterLink:
         # Through JSON, as over a pipe: tuples and enums become what the other end expects.
         self.runner.send_message("bench", {"event": json.loads(json.dumps(event))})
 
-    def deliver(self, _order: Order, samples: Samples) -> None:
+    def deliver(self, _order: WorkOrder, samples: Samples) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: getattr(samples, name) for name in COLUMNS})
         for piece in pieces(buffer.getvalue()):
@@ -115,7 +115,7 @@ def main() -> None:
     except ConnectionError:
         print(f"error: No Locust master answers at {host}:{port}.", file=sys.stderr)
         os._exit(EXIT_FAILED)
-    gevent.spawn(Worker(link.commands, link.say, link.deliver).serve)
+    gevent.spawn(TrialExecutor(link.commands, link.say, link.deliver).serve)
     try:
         link.runner.greenlet.join()  # until Locust's master says quit, or has been silent for too long
     finally:

@@ -16,7 +16,7 @@ import numpy as np
 from gevent.event import Event
 
 from bench.core.samples import Outcome, Samples
-from bench.loadgen.locust.connections import Lane
+from bench.loadgen.locust.connections import UserConnection
 from bench.loadgen.pacing import Alarm, Tape
 from bench.protocols.gevent_socket import Reply
 
@@ -67,7 +67,7 @@ class Session:
     last_error: str = ""
     _answers: int = 0
 
-    def run(self, lane: Lane) -> None:
+    def run(self, lane: UserConnection) -> None:
         """All requests of one user. Ends by itself; a kill while a request is under way is recorded."""
         self.gate.wait()
         if self.tape is None:
@@ -75,7 +75,7 @@ class Session:
         else:
             self._open_loop(lane, self.tape)
 
-    def request(self, lane: Lane, intended_ns: int | None) -> Reply:
+    def request(self, lane: UserConnection, intended_ns: int | None) -> Reply:
         """One request. `intended_ns` None: it is intended when it is sent (closed loop)."""
         started_ns = time.monotonic_ns()
         self.in_flight += 1
@@ -104,11 +104,11 @@ class Session:
         self.last_error = message
         self.recorder.fail(message)
 
-    def _closed_loop(self, lane: Lane) -> None:
+    def _closed_loop(self, lane: UserConnection) -> None:
         while self.end_ns is None or time.monotonic_ns() < self.end_ns:
             self.request(lane, None)
 
-    def _open_loop(self, lane: Lane, tape: Tape) -> None:
+    def _open_loop(self, lane: UserConnection, tape: Tape) -> None:
         alarm = Alarm()
         try:
             for due_ns in self._arrivals(tape):
@@ -123,7 +123,7 @@ class Session:
         while (due_ns := tape.take()) is not None:
             yield due_ns
 
-    def _judge(self, lane: Lane, reply: Reply) -> int:
+    def _judge(self, lane: UserConnection, reply: Reply) -> int:
         wrong = lane.wrong(reply)
         self._answers += 1
         due = self.check_every and (

@@ -10,13 +10,13 @@ import numpy as np
 from bench.analysis.distributions import student_t_quantile
 from bench.analysis.stats import samples_needed
 from bench.core.trial import Live
-from bench.loadgen.locust.worker import Worker
+from bench.loadgen.locust.worker_pool import Worker
 
 # A closed loop's window opens, and closes, once every user has had an answer, or after this long anyway.
 _SLOWEST_S = 60.0
 
 
-class TrialClock:
+class TrialTimeline:
     """Waits on the trial's time line, showing it as it goes by."""
 
     def __init__(self, start_ns: int, workers: Sequence[Worker], on_live: Callable[[Live], None]) -> None:

@@ -17,10 +17,10 @@ from locust.exception import StopUser
 
 from bench.core.cell import Protocol
 from bench.core.samples import Outcome
-from bench.loadgen.locust.connections import Lane
+from bench.loadgen.locust.connections import UserConnection
 from bench.loadgen.locust.request_loop import Session
 
-Connect = Callable[[Protocol], Lane]
+Connect = Callable[[Protocol], UserConnection]
 
 
 @dataclass(frozen=True, slots=True)

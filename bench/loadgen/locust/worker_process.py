@@ -38,9 +38,10 @@ from bench import __version__
 from bench.core.cell import Arrival
 from bench.core.samples import Outcome, Samples
 from bench.loadgen.arrivals import share, tape_ns
-from bench.loadgen.locust.connections import LaneMaker, Order
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, user_class
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.pacing import Alarm, Tape
 
 _LIVE_EVERY_S = 0.25
@@ -48,10 +49,10 @@ _CONNECT_TIMEOUT_S = 60.0
 
 
 Say = Callable[..., None]
-Deliver = Callable[[Order, Samples], None]
+Deliver = Callable[[WorkOrder, Samples], None]
 
 
-class Worker:
+class TrialExecutor:
     """The process's one trial at a time. `say` sends an event, `deliver` a trial's samples before `done`."""
 
     def __init__(self, commands: Queue[dict[str, Any]], say: Say, deliver: Deliver) -> None:
@@ -73,14 +74,14 @@ class Worker:
         while True:
             command = self._commands.get()
             try:
-                self._trial(Order.from_json(command["prepare"]))
+                self._trial(WorkOrder.from_json(command["prepare"]))
             except Exception as error:  # the border of the process: the other end raises it
                 self.say(
                     error={"message": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
                 )
 
-    def _trial(self, order: Order) -> None:
-        maker = LaneMaker(order)
+    def _trial(self, order: WorkOrder) -> None:
+        maker = ConnectionFactory(order)
         session = Session(check_every=order.check_every if maker.has_reference else 0)
         environment = Environment(user_classes=[user_class(order.protocol)])
         environment.triton = Traffic(maker.connect, session, order.model, whole_trial=True)
@@ -111,7 +112,7 @@ class Worker:
         if not complete.wait(_CONNECT_TIMEOUT_S):
             raise TimeoutError(f"{users} users did not start within {_CONNECT_TIMEOUT_S:g} s")
 
-    def _measure(self, runner: Any, session: Session, order: Order) -> None:
+    def _measure(self, runner: Any, session: Session, order: WorkOrder) -> None:
         start_ns = self._commands.get()["start_at"]
         session.tape = _tape(order, start_ns)
         alarm = Alarm()
@@ -150,7 +151,7 @@ class Worker:
         while session.in_flight and time.monotonic_ns() < last_ns:
             gevent.sleep(0.01)
 
-    def _finish(self, session: Session, order: Order, drained: bool, cpu_s: float) -> None:
+    def _finish(self, session: Session, order: WorkOrder, drained: bool, cpu_s: float) -> None:
         recorder = session.recorder
         if session.tape is not None and session.end_ns is not None:
             now_ns = time.monotonic_ns()
@@ -191,7 +192,7 @@ class Worker:
         return {"at_ns": time.monotonic_ns(), "cpu_s": time.process_time(), "rss_bytes": rss_bytes}
 
 
-def _tape(order: Order, start_ns: int) -> Tape | None:
+def _tape(order: WorkOrder, start_ns: int) -> Tape | None:
     if order.rate_per_s is None:
         return None
     offsets = tape_ns(Arrival(order.arrival), order.rate_per_s, order.tape_s, order.seed)
@@ -209,10 +210,10 @@ def main() -> None:
         out.write(json.dumps(event) + "\n")
         out.flush()
 
-    def deliver(order: Order, samples: Samples) -> None:
+    def deliver(order: WorkOrder, samples: Samples) -> None:
         samples.save(Path(order.samples))
 
-    gevent.spawn(Worker(commands, say, deliver).serve)
+    gevent.spawn(TrialExecutor(commands, say, deliver).serve)
     for line in FileObject(sys.stdin.fileno(), "r", closefd=False):
         commands.put(json.loads(line))
     os._exit(0)  # the other end is gone: nothing left is worth a clean exit

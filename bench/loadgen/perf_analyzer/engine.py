@@ -29,10 +29,9 @@ from bench.loadgen.perf_analyzer.command import (
     write_inputs,
     write_intervals,
 )
-from bench.loadgen.perf_analyzer.failures import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, explain
-from bench.loadgen.perf_analyzer.findings import Facts, findings
+from bench.loadgen.perf_analyzer.findings import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, Facts, explain, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
-from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
+from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of, service_of
 
@@ -144,10 +143,12 @@ class _Attempt:
         finally:
             self._control.close()
 
-    def _process(self) -> Process:
-        return Process(self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes)
+    def _process(self) -> PerfAnalyzerProcess:
+        return PerfAnalyzerProcess(
+            self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes
+        )
 
-    def _open(self, process: Process, before: Snapshot) -> Snapshot:
+    def _open(self, process: PerfAnalyzerProcess, before: Snapshot) -> Snapshot:
         """The window opens after the warm-up, once every user has had an answer."""
         open_ns = process.started_ns + int((_START_S + self._timing.warmup_s) * 1e9)
         late_ns = self._close_ns(process) - int(self._timing.duration_s / 2 * 1e9)
@@ -161,7 +162,7 @@ class _Attempt:
             if now.at_ns > late_ns:
                 raise _TooShort
 
-    def _close(self, process: Process, before: Snapshot, opened: Snapshot) -> Snapshot:
+    def _close(self, process: PerfAnalyzerProcess, before: Snapshot, opened: Snapshot) -> Snapshot:
         close_ns = min(self._close_ns(process), opened.at_ns + int(self._timing.duration_s * 1e9))
         latest = opened
         while not process.wait(min(close_ns, time.monotonic_ns() + _LIVE_EVERY_NS)):
@@ -172,10 +173,10 @@ class _Attempt:
             latest = now
         raise self._failure(process, before)
 
-    def _close_ns(self, process: Process) -> int:
+    def _close_ns(self, process: PerfAnalyzerProcess) -> int:
         return process.started_ns + int((self._timing.span_s - self._timing.tail_s) * 1e9)
 
-    def _show(self, process: Process, before: Snapshot, latest: Snapshot, now: Snapshot) -> None:
+    def _show(self, process: PerfAnalyzerProcess, before: Snapshot, latest: Snapshot, now: Snapshot) -> None:
         self._on_live(
             Live(
                 seconds=(now.at_ns - process.started_ns) / 1e9,
@@ -185,7 +186,7 @@ class _Attempt:
             )
         )
 
-    def _end(self, process: Process) -> None:
+    def _end(self, process: PerfAnalyzerProcess) -> None:
         until_ns = process.started_ns + int((self._timing.span_s + _END_S) * 1e9)
         if not process.wait(until_ns):
             raise ToolError(
@@ -193,13 +194,13 @@ class _Attempt:
                 "its export. Take a smaller load, or raise what the server can do."
             )
 
-    def _level(self, process: Process, before: Snapshot) -> export.Level:
+    def _level(self, process: PerfAnalyzerProcess, before: Snapshot) -> export.Level:
         if process.code not in (0, EXIT_UNSTABLE) or not self._files.export.exists():
             raise self._failure(process, before)
         with self._files.export.open("rb") as file:
             return export.read_export(iter(lambda: file.read(_CHUNK), b""))[-1]
 
-    def _failure(self, process: Process, before: Snapshot) -> Exception:
+    def _failure(self, process: PerfAnalyzerProcess, before: Snapshot) -> Exception:
         """Why it ended without numbers."""
         code = process.code or 0
         if code == EXIT_EMPTY_WINDOW:
@@ -224,7 +225,7 @@ class _Attempt:
 
     def _trial(
         self,
-        process: Process,
+        process: PerfAnalyzerProcess,
         level: export.Level,
         opened: Snapshot,
         closed: Snapshot,

@@ -33,7 +33,7 @@ def memory_limit_bytes(plan: Plan, request_bytes: int) -> int:
     return min(wanted, psutil.virtual_memory().available // 2)
 
 
-class Process:
+class PerfAnalyzerProcess:
     """Use as a context manager: whatever happens, nothing of it is left running."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Process:
             )
         self._limit_files()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> PerfAnalyzerProcess:
         RUNNING.add(self.pid)
         return self
 

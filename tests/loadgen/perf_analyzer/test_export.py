@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import BenchError, TargetError, ToolError, Unreachable
 from bench.loadgen.perf_analyzer import export as export
-from bench.loadgen.perf_analyzer.failures import (
+from bench.loadgen.perf_analyzer.findings import (
     EXIT_EMPTY_WINDOW,
     EXIT_UNSTABLE,
     client_overhead_percent,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from bench.core.errors import ToolError
 from bench.core.samples import Samples
 from bench.loadgen.locust.clock_sync import ClockMap
-from bench.loadgen.locust.connections import Order
+from bench.loadgen.locust.work_order import WorkOrder
 
 
 class Worker(Protocol):
@@ -28,13 +28,13 @@ class Worker(Protocol):
     def alive(self) -> bool: ...
     def say(self, **command: Any) -> None: ...
     def expect(self, kind: str, timeout_s: float) -> dict[str, Any]: ...
-    def samples(self, order: Order) -> Samples: ...
+    def samples(self, order: WorkOrder) -> Samples: ...
     def cpu_s(self) -> float: ...
     def rss_bytes(self) -> int: ...
     def kill(self) -> None: ...
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers for one trial after another."""
 
     def ready(self, count: int) -> list[Any]: ...  # of Worker; fewer where no more can be had
@@ -44,7 +44,7 @@ class Crew(Protocol):
     def pids(self) -> tuple[int, ...]: ...  # on this host
 
 
-class Inbox:
+class EventQueue:
     """Events of one worker, in order."""
 
     def __init__(self, log: Path, why_ended: Callable[[], str]) -> None:

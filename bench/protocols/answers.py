@@ -1,4 +1,4 @@
-"""What a right answer looks like: its frame is checked each time, its values now and then.
+"""What is in an answer, and whether its frame is right. `value_check` compares the values.
 
 Triton's frame around the tensors (HTTP: the JSON; gRPC: the fields before the raw contents) is the
 same for each answer to the same request. So a frame is parsed once, and from then on compared.
@@ -6,15 +6,101 @@ same for each answer to the same request. So a frame is parsed once, and from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.cell import Protocol
-from bench.protocols.answer_parser import Frame, MalformedAnswer, Output, as_array, parse, wrong_bytes
-from bench.protocols.value_check import Bounds
+from bench.core.datatypes import DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A tensor of an answer. `start` and `end`: where its bytes lie in the body."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An answer without its tensors: equal frames and equal lengths, equal answers up to values."""
+
+    length: int
+    outputs: tuple[Output, ...]
+    pieces: tuple[tuple[int, int, bytes], ...]  # (start, end, content) of all that is no tensor
+
+    @classmethod
+    def of(cls, body: memoryview, outputs: Sequence[Output]) -> Frame:
+        pieces = []
+        at = 0
+        for output in sorted(outputs, key=lambda output: output.start):
+            pieces.append((at, output.start, bytes(body[at : output.start])))
+            at = output.end
+        pieces.append((at, len(body), bytes(body[at:])))
+        kept = tuple(piece for piece in pieces if piece[2])
+        return cls(len(body), tuple(outputs), kept)
+
+    def fits(self, body: memoryview) -> bool:
+        if len(body) != self.length:
+            return False
+        return all(bytes(body[start:end]) == content for start, end, content in self.pieces)
+
+
+class MalformedAnswer(Exception):
+    """The body is no inference answer."""
+
+
+# A protocol's parser: the body of a reply and its head length -> the outputs. It raises MalformedAnswer.
+Parse = Callable[[memoryview, int], tuple[Output, ...]]
+
+
+def wrong_bytes(output: Output, data: memoryview) -> str:
+    """Whether as many bytes came as datatype and shape ask for."""
+    if output.datatype == "BYTES":
+        items = _count_items(data)
+        if items != prod(output.shape):
+            return f"output {output.name!r} has {items} strings, and its shape asks for {prod(output.shape)}"
+        return ""
+    if output.datatype not in DTYPES:
+        return f"output {output.name!r} has the unknown datatype {output.datatype}"
+    right = prod(output.shape) * DTYPES[output.datatype].itemsize
+    if len(data) != right:
+        return f"output {output.name!r} has {len(data)} bytes, and its shape asks for {right}"
+    return ""
+
+
+def _count_items(data: memoryview) -> int:
+    """Strings in Triton's BYTES layout; -1: cut short."""
+    at = items = 0
+    while at + 4 <= len(data):
+        at += 4 + int.from_bytes(data[at : at + 4], "little")
+        items += 1
+    return items if at == len(data) else -1
+
+
+def as_array(output: Output, data: memoryview) -> NDArray[Any]:
+    """The output's values: a view of `data`; BF16 becomes float32, and BYTES objects of bytes."""
+    if output.datatype == "BYTES":
+        return np.array(list(_items(data)), dtype=object).reshape(output.shape)
+    values = np.frombuffer(data, DTYPES[output.datatype])
+    if output.datatype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(output.shape)
+
+
+def _items(data: memoryview) -> Iterator[bytes]:
+    at = 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        yield bytes(data[at + 4 : end])
+        at = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,47 +124,20 @@ class Expected:
 
 
 class AnswerCheck:
-    """Can be shared by all users of one load: they ask the same and are answered the same."""
+    """Checks the frame of each answer to one request: names, datatypes, shapes and byte counts.
 
-    def __init__(
-        self, protocol: Protocol, expected: Expected, bounds: Mapping[str, Bounds] | None = None
-    ) -> None:
-        self._protocol = protocol
+    All users of one load can share it: they ask the same and are answered the same.
+    """
+
+    def __init__(self, parse: Parse, expected: Expected) -> None:
+        self._parse = parse
         self._expected = expected
-        self._bounds = bounds or {}
         self._known: Frame | None = None
-        asked = {name for name, _, _ in expected.outputs}
-        if unknown := sorted(set(self._bounds) - asked):
-            raise ValueError(f"the reference has outputs that are not asked for: {', '.join(unknown)}")
-
-    @classmethod
-    def for_model(
-        cls,
-        metadata: Mapping[str, Any],
-        max_batch_size: int,
-        batch: int,
-        protocol: Protocol,
-        *,
-        outputs: Sequence[str] = (),
-        reference: tuple[Mapping[str, NDArray[Any]], float, float] | None = None,
-    ) -> AnswerCheck:
-        """`reference`: (output name -> array, first axis the batch; relative and absolute tolerance)."""
-        expected = Expected.of_model(metadata, max_batch_size, batch, outputs)
-        arrays, relative, absolute = reference or ({}, 0.0, 0.0)
-        bounds = {
-            name: Bounds(array if max_batch_size else array[0], relative, absolute)
-            for name, array in arrays.items()
-        }
-        return cls(protocol, expected, bounds)
-
-    @property
-    def has_reference(self) -> bool:
-        return bool(self._bounds)
 
     def check(
         self, body: memoryview, head_length: int = 0, regions: Mapping[str, memoryview] | None = None
     ) -> str:
-        """What is wrong with the answer's frame, or "".
+        """Say what is wrong with the answer's frame, or "".
 
         `regions`: the outputs that lie in shared memory, each blanked before the request.
         """
@@ -88,28 +147,9 @@ class AnswerCheck:
                 return wrong
         return _unwritten(regions) if regions else ""
 
-    def check_values(
-        self, body: memoryview, head_length: int = 0, regions: Mapping[str, memoryview] | None = None
-    ) -> str:
-        """What is wrong with the values of an answer whose frame is right, or ""."""
-        known = self._known
-        try:
-            outputs = (
-                known.outputs if known and known.fits(body) else parse(self._protocol, body, head_length)
-            )
-        except MalformedAnswer as error:
-            return str(error)
-        for output in outputs:
-            if output.name in self._bounds:
-                data = (regions or {}).get(output.name, body[output.start : output.end])
-                wrong = self._bounds[output.name].wrong(output.name, as_array(output, data))
-                if wrong:
-                    return wrong
-        return ""
-
     def _learn(self, body: memoryview, head_length: int, regions: Mapping[str, memoryview]) -> str:
         try:
-            outputs = parse(self._protocol, body, head_length)
+            outputs = self._parse(body, head_length)
         except MalformedAnswer as error:
             return str(error)
         data = {output.name: regions.get(output.name, body[output.start : output.end]) for output in outputs}

@@ -16,33 +16,9 @@ from typing import Any
 import gevent.socket
 from gevent import get_hub, getcurrent
 
+from bench.protocols.connection import DeadlinePassed
+
 _READ, _WRITE = 1, 2
-
-
-class Reply:
-    """What an exchange came to; one object a connection, valid until its next exchange.
-
-    `outcome` is a `samples.Outcome`; times are nanoseconds of the monotonic clock; `body` is the answer
-    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none).
-    """
-
-    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns")
-
-    def __init__(self) -> None:
-        self.outcome = 0
-        self.sent_ns = 0
-        self.done_ns = 0
-        self.error = ""
-        self.head_length = 0
-        self.body: memoryview = memoryview(b"")
-
-
-class DeadlinePassed(Exception):
-    """The exchange's time is up."""
-
-
-class BrokenAnswer(Exception):
-    """The peer closed early, or sent what its protocol does not allow."""
 
 
 class PlainSocket:
@@ -208,10 +184,3 @@ def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> PlainSoc
     plain = _socket.socket(fileno=sock.detach())
     plain.setblocking(False)
     return PlainSocket(plain, timeout_s)
-
-
-def reason(error: Exception) -> str:
-    """An error of the transport in a few words."""
-    if isinstance(error, OSError):
-        return (error.strerror or str(error) or type(error).__name__).lower()
-    return str(error)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import hpack
 
-from bench.protocols.gevent_socket import BrokenAnswer
+from bench.protocols.connection import BrokenAnswer
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 HEADER_BYTES = 9

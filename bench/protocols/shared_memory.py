@@ -25,8 +25,9 @@ from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
+from bench.protocols.connection import checked_headers
 from bench.protocols.http1 import HttpConnection
-from bench.protocols.payload import Region, Shared, Tensor, checked_headers
+from bench.protocols.payload import Region, Shared, Tensor
 
 PREFIX = "triton_bench_"
 FOLDER = Path("/dev/shm")

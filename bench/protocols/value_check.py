@@ -1,4 +1,4 @@
-"""Compares the values of an answer with a reference that was computed without Triton."""
+"""Compares the values of answers with a reference that was computed without Triton."""
 
 from __future__ import annotations
 
@@ -8,48 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.cell import Protocol
 from bench.core.trial import Reference
-from bench.protocols.answer_parser import as_array, parse
-from bench.protocols.gevent_socket import Reply
-
-Regions = Mapping[str, memoryview]
-_NO_REGIONS: Regions = {}
-
-
-class ValueCheck:
-    """Compares one item of an answer's batch with its reference, another one each time."""
-
-    def __init__(self, protocol: Protocol, reference: Reference, batch: int, max_batch: int) -> None:
-        self._protocol = protocol
-        self._has_batch_axis = max_batch > 0
-        self._turn = 0
-        with np.load(reference.path) as archive:
-            self._items = {
-                name: [
-                    Bounds(item, reference.relative, reference.absolute, reference.distance)
-                    for item in archive[name][:batch]
-                ]
-                for name in archive.files
-            }
-
-    def wrong(self, reply: Reply, regions: Regions) -> str:
-        self._turn += 1
-        for output in parse(self._protocol, reply.body, reply.head_length):
-            items = self._items.get(output.name)
-            if not items:
-                continue
-            index = self._turn % len(items)
-            data = regions.get(output.name, reply.body[output.start : output.end])
-            values = as_array(output, data)
-            wrong = items[index].wrong(output.name, values[index] if self._has_batch_axis else values)
-            if wrong:
-                return f"item {index}: {wrong}"
-        return ""
+from bench.protocols.answers import Parse, as_array
+from bench.protocols.connection import Reply
 
 
 class Bounds:
-    """The values that pass for right: `|a - b| <= absolute + relative * |b|`, as in `numpy.allclose`.
+    """Holds the values that pass for right: `|a - b| <= absolute + relative * |b|`, as in `numpy.allclose`.
 
     With `distance` also `|a - b| <= distance * |b|` in the L2 norm of all compared: half precision needs
     wide bounds on single values, and a wrong tensor must not fit between them.
@@ -73,6 +38,7 @@ class Bounds:
         self._upper = (exact + slack).astype(kind)
 
     def wrong(self, name: str, values: NDArray[Any]) -> str:
+        """Say how the values of output `name` differ from the reference, or ""."""
         values = np.atleast_1d(values)
         shape = self._reference.shape
         if values.shape[1:] != shape[1:] or len(values) < shape[0]:
@@ -80,7 +46,7 @@ class Bounds:
         values = values[: shape[0]]
         passes = (values >= self._lower) & (values <= self._upper)  # NaN is within no bounds
         if not bool(passes.all()):
-            return self._told(name, values, int(passes.sum()))
+            return self._differences(name, values, int(passes.sum()))
         return "" if self._farthest is None else self._too_far(name, values, self._farthest)
 
     def _too_far(self, name: str, values: NDArray[Any], farthest: float) -> str:
@@ -89,9 +55,52 @@ class Bounds:
             return ""
         return f"output {name!r} is {away:.3g} from the reference (L2), at most {farthest:.3g} is right"
 
-    def _told(self, name: str, values: NDArray[Any], right: int) -> str:
+    def _differences(self, name: str, values: NDArray[Any], right: int) -> str:
         with np.errstate(invalid="ignore", over="ignore"):
             worst = np.abs(values.astype(np.float64) - self._reference).max()  # NaN where any is
         wrong = values.size - right
         of = f"{wrong} of {values.size} values"
         return f"output {name!r}: {of} differ from the reference, by up to {worst:.3g}"
+
+
+Regions = Mapping[str, memoryview]
+NO_REGIONS: Regions = {}
+
+
+class ValueCheck:
+    """Compares one item of an answer's batch with its reference; the next answer's next item, and so on.
+
+    `parse`: the protocol's. `reference`: right answers to the seeded payload, first axis the batch. `batch`:
+    items in a request. `max_batch`: the model's; 0: it has no batch axis. Raises ValueError as `Bounds`.
+    """
+
+    def __init__(self, parse: Parse, reference: Reference, batch: int, max_batch: int) -> None:
+        self._parse = parse
+        self._has_batch_axis = max_batch > 0
+        self._turn = 0
+        with np.load(reference.path) as archive:
+            self._items = {
+                name: [
+                    Bounds(item, reference.relative, reference.absolute, reference.distance)
+                    for item in archive[name][:batch]
+                ]
+                for name in archive.files
+            }
+
+    def wrong(self, reply: Reply, regions: Regions = NO_REGIONS) -> str:
+        """Say what is wrong with the values of an answer whose frame is right, or "".
+
+        `regions`: the outputs that lie in shared memory instead of in the reply.
+        """
+        self._turn += 1
+        for output in self._parse(reply.body, reply.head_length):
+            items = self._items.get(output.name)
+            if not items:
+                continue
+            index = self._turn % len(items)
+            data = regions.get(output.name, reply.body[output.start : output.end])
+            values = as_array(output, data)
+            wrong = items[index].wrong(output.name, values[index] if self._has_batch_axis else values)
+            if wrong:
+                return f"item {index}: {wrong}"
+        return ""

@@ -15,6 +15,7 @@ from bench.core.cell import Load, Protocol, Via
 from bench.core.errors import ModelLoadFailed, TargetError, ToolError
 from bench.core.target import Target
 from bench.core.trial import Counters, total
+from bench.protocols.registry import DRIVERS
 from bench.server.control import Snapshot, Triton
 
 T = TypeVar("T")
@@ -31,10 +32,8 @@ def control_of(target: Target) -> Triton:
 
 def service_of(target: Target, protocol: Protocol) -> Target:
     """The service that takes a protocol, with no pods but its own: a port of a platform is HTTP or gRPC."""
-    other = target.over_grpc if protocol is Protocol.GRPC else None
-    if other is not None:
-        return other
-    return target if target.over_grpc is None else replace(target, over_grpc=None)
+    service = DRIVERS[protocol].service(target)
+    return service if service.over_grpc is None else replace(service, over_grpc=None)
 
 
 def ways(target: Target, load: Load) -> tuple[Target, ...]:
@@ -43,32 +42,28 @@ def ways(target: Target, load: Load) -> tuple[Target, ...]:
     A service whose address does not take the protocol leaves it the way straight to the pods.
     """
     service = service_of(target, load.protocol)
-    straight = load.via is Via.POD or not _takes(service, load.protocol)
+    straight = load.via is Via.POD or not DRIVERS[load.protocol].address(service)
     return service.pods if straight and service.pods else (service,)
 
 
 def way_of(target: Target, load: Load) -> dict[str, str]:
     """How a load's requests went, in words and as an address, to be kept with its trial; {} off clusters."""
     found = ways(target, load)
-    address = found[0].grpc_address if load.protocol is Protocol.GRPC else found[0].http_url
-    return {"way": found[0].way, "address": address or ""} if found[0].way else {}
+    address = DRIVERS[load.protocol].address(found[0])
+    return {"way": found[0].way, "address": address} if found[0].way else {}
 
 
 def no_way(target: Target, protocol: Protocol, vias: tuple[Via | None, ...]) -> str:
     """What to do where a protocol is asked for and there is no address for it; ""."""
     service = service_of(target, protocol)
-    if _takes(service, protocol) or (service.pods and Via.PLATFORM not in vias):
+    if DRIVERS[protocol].address(service) or (service.pods and Via.PLATFORM not in vias):
         return ""
     if service.pods:
         return (
             f"the service's address does not take {protocol}: name a service that does beside it "
             "(--mlservice A,B), leave out --via, or give --via pod"
         )
-    return "needs --grpc-url host:port, since --url has no port to count from"
-
-
-def _takes(service: Target, protocol: Protocol) -> bool:
-    return bool(service.grpc_address if protocol is Protocol.GRPC else service.http_url)
+    return DRIVERS[protocol].address_hint
 
 
 def only_way(target: Target, load: Load) -> Target:

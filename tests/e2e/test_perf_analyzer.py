@@ -33,7 +33,7 @@ from bench.loadgen.perf_analyzer.command import (
     write_inputs,
     write_intervals,
 )
-from bench.loadgen.perf_analyzer.engine import measure
+from bench.loadgen.perf_analyzer.engine import PerfAnalyzerEngine
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, setup
 from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
 from bench.server.embedded import EmbeddedTriton, start
@@ -277,7 +277,7 @@ class TestAgainstTriton:
         served = load_model(triton, "delay", delay_ms=50)
         seen: list[Live] = []
         plan = plan_of("delay", protocol=protocol)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path, on_live=seen.append)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served, seen.append)
         done = trial.samples.done_in(trial.window)
         assert len(done) / trial.window.seconds == pytest.approx(20, rel=0.1)
         assert 50e6 <= np.median(done.service_ns) <= 60e6
@@ -299,7 +299,7 @@ class TestAgainstTriton:
         with LocustEngine() as locust:
             trials = [
                 locust.measure(plan, triton.target, served),
-                measure(plan, triton.target, served, tool, folder=tmp_path),
+                PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served),
             ]
         windows = [trial.samples.done_in(trial.window) for trial in trials]
         rates = [len(done) / trial.window.seconds for done, trial in zip(windows, trials, strict=True)]
@@ -313,7 +313,7 @@ class TestAgainstTriton:
         served = load_model(triton, "delay", delay_ms=5)
         target = dataclasses.replace(triton.target, headers=(("Authorization", "Bearer s3cret"),))
         plan = plan_of("delay", duration_s=0.6, protocol=Protocol.GRPC)
-        trial = measure(plan, target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, target, served)
         assert trial.engine["version"] == tool.version
         assert trial.engine["sha256"] == tool.sha256
         assert "-m delay -i grpc" in trial.engine["command"]
@@ -329,7 +329,7 @@ class TestAgainstTriton:
     ) -> None:
         served = load_model(triton, "null_vit")
         plan = plan_of("null_vit", protocol=protocol, batch=8, concurrency=2, duration_s=1)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         assert trial.counters is not None
         assert trial.counters.inference_count == 8 * trial.counters.success_count
         assert len(trial.samples.done_in(trial.window)) > 5
@@ -340,7 +340,7 @@ class TestAgainstTriton:
     ) -> None:
         served = load_model(triton, "null_vit")
         plan = plan_of("null_vit", batch=4, shared_memory=SharedMemory.SYSTEM, duration_s=1)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         assert len(trial.samples.done_in(trial.window)) > 20
         assert trial.generator.max_rss_bytes < 200e6
 
@@ -351,7 +351,7 @@ class TestAgainstTriton:
         """The same seed gives both engines the same arrivals; gaps are compared, medians only."""
         served = load_model(triton, "delay", delay_ms=1)
         plan = plan_of("delay", protocol=protocol, rate_per_s=40.0)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         sent_ns = np.sort(trial.samples.sent_ns)
         due_ns = tape_ns(Arrival.POISSON, 40.0, 30, plan.seed)[: len(sent_ns)]
         late_ns = (sent_ns - sent_ns[0]) - (due_ns - due_ns[0])
@@ -366,7 +366,7 @@ class TestAgainstTriton:
         """Answers later than its end are forgotten by perf_analyzer: those percentiles are not to be had."""
         served = load_model(triton, "delay", delay_ms=50)
         plan = plan_of("delay", rate_per_s=50.0, arrival=Arrival.CONSTANT)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         assert codes(trial)["late-answers-cut"] is Severity.INVALID
 
     @pytest.mark.parametrize(
@@ -378,14 +378,14 @@ class TestAgainstTriton:
         """1 % fail; perf_analyzer ends at the first and keeps nothing, so there is nothing to label."""
         served = load_model(triton, "faulty", mode="error", fraction=0.01)
         with pytest.raises(TargetError, match=r"fails on purpose.*--engine locust.*had counted"):
-            measure(plan_of("faulty", **load), triton.target, served, tool, folder=tmp_path)
+            PerfAnalyzerEngine(tool, tmp_path).measure(plan_of("faulty", **load), triton.target, served)
 
     def test_an_unstable_trial_keeps_its_numbers(
         self, triton: EmbeddedTriton, tool: PerfAnalyzer, tmp_path: Path
     ) -> None:
         """A stall of 0.7 s in a window of 1.5 s: perf_analyzer's own rule would give no numbers at all."""
         served = load_model(triton, "delay", delay_ms=5, stall_after_s=1.3, stall_s=0.7)
-        trial = measure(plan_of("delay"), triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan_of("delay"), triton.target, served)
         assert codes(trial)["perf-analyzer-unstable"] is Severity.WARNING
         assert len(trial.samples.done_in(trial.window)) > 20
 
@@ -395,7 +395,7 @@ class TestAgainstTriton:
         """perf_analyzer's first window sees no answer, and it gives up; the second try is longer."""
         served = load_model(triton, "delay", delay_ms=900)
         plan = plan_of("delay", warmup_s=0.1, duration_s=0.6)
-        trial = measure(plan, triton.target, served, tool, folder=tmp_path)
+        trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         assert codes(trial)["window-stretched"] is Severity.NOTE
         assert len(trial.samples.done_in(trial.window)) >= 1
 
@@ -407,7 +407,9 @@ class TestAgainstTriton:
             threading.Timer(1.5, os.kill, (pid, signal.SIGKILL)).start()
             started = time.monotonic()
             with pytest.raises(Unreachable, match=r"went away|Nothing answers"):
-                measure(plan_of("delay", duration_s=4), server.target, served, tool, folder=tmp_path)
+                PerfAnalyzerEngine(tool, tmp_path).measure(
+                    plan_of("delay", duration_s=4), server.target, served
+                )
             assert time.monotonic() - started < 30
 
     def test_one_that_never_ends_is_killed(
@@ -420,12 +422,8 @@ class TestAgainstTriton:
         fake.chmod(0o755)
         monkeypatch.setattr(perf_analyzer, "_STRETCHES", (1,))
         with pytest.raises(TargetError, match="without one answer"):
-            measure(
-                plan_of("delay"),
-                triton.target,
-                served,
-                dataclasses.replace(tool, binary=fake),
-                folder=tmp_path,
+            PerfAnalyzerEngine(dataclasses.replace(tool, binary=fake), tmp_path).measure(
+                plan_of("delay"), triton.target, served
             )
 
     @pytest.mark.parametrize("wrong", ["http", "closed"])
@@ -436,4 +434,6 @@ class TestAgainstTriton:
         address = triton.target.http_url.removeprefix("http://") if wrong == "http" else "127.0.0.1:1"
         target = dataclasses.replace(triton.target, grpc_address=address)
         with pytest.raises(Unreachable, match="--grpc-url"):
-            measure(plan_of("delay", protocol=Protocol.GRPC), target, served, tool, folder=tmp_path)
+            PerfAnalyzerEngine(tool, tmp_path).measure(
+                plan_of("delay", protocol=Protocol.GRPC), target, served
+            )

@@ -17,9 +17,9 @@ from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.target import Target
 from bench.protocols import shared_memory
 from bench.protocols.answers import AnswerCheck, Expected
-from bench.protocols.grpc import GrpcConnection
-from bench.protocols.http1 import HttpConnection
-from bench.protocols.payload import Tensor, for_model, grpc_message, http_request
+from bench.protocols.grpc import GrpcConnection, grpc_message
+from bench.protocols.http1 import HttpConnection, http_request
+from bench.protocols.payload import Tensor, for_model
 from bench.protocols.shared_memory import FOLDER, PREFIX, SharedSegment, output_bytes, remove_leftovers
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton

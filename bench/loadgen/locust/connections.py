@@ -1,33 +1,25 @@
-"""One user's way to the server: a connection, a request built once, and what a right answer is."""
+"""One user's way to the server: a connection, a request that was built once, and what a right answer is."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Protocol as Interface
-from urllib.parse import urlsplit
 
-from bench.core.cell import Protocol, SharedMemory
+from bench.core.cell import SharedMemory
+from bench.core.errors import WrongUse
 from bench.core.target import Target
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.protocols import payload
 from bench.protocols.answers import AnswerCheck, Expected
-from bench.protocols.gevent_socket import Reply
-from bench.protocols.grpc import GrpcConnection
-from bench.protocols.http1 import HttpConnection
+from bench.protocols.connection import Connection, Reply
+from bench.protocols.registry import DRIVERS
 from bench.protocols.shared_memory import SharedSegment, Slot
-from bench.protocols.value_check import _NO_REGIONS, ValueCheck
-
-
-class Connection(Interface):
-    def connect(self) -> str: ...
-    def exchange(self, request: bytes) -> Reply: ...
-    def close(self) -> None: ...
+from bench.protocols.value_check import NO_REGIONS, ValueCheck
 
 
 @dataclass(slots=True)
 class UserConnection:
-    """One user's connection with its request and checks. `slot`: where shared-memory outputs lie."""
+    """One user's connection with its request and its checks. `slot`: where outputs in shared memory lie."""
 
     connection: Connection
     request: bytes
@@ -36,32 +28,35 @@ class UserConnection:
     slot: Slot | None = None
 
     def exchange(self) -> Reply:
+        """Send the request, and receive its answer or its failure."""
         if self.slot is not None:
             self.slot.blank()
         return self.connection.exchange(self.request)
 
     def wrong(self, reply: Reply) -> str:
-        """What is wrong with the answer's frame (names, datatypes, shapes, byte counts), or ""."""
+        """Say what is wrong with the answer's frame (names, datatypes, shapes, byte counts), or ""."""
         regions = self.slot.outputs if self.slot else None
         return self.check.check(reply.body, reply.head_length, regions)
 
     def wrong_values(self, reply: Reply) -> str:
-        regions = self.slot.outputs if self.slot else _NO_REGIONS
+        """Say what is wrong with the values of an answer whose frame is right, or ""."""
+        regions = self.slot.outputs if self.slot else NO_REGIONS
         return self.values.wrong(reply, regions) if self.values else ""
-
-    def answer_bytes(self, reply: Reply) -> int:
-        return len(reply.body)
 
     def close(self) -> None:
         self.connection.close()
 
 
 class ConnectionFactory:
-    """Builds the request of an order once (in shared memory: once a user), and a lane for each user."""
+    """Builds an order's request once (in shared memory: once a user), and a connection for each user.
+
+    Raises WrongUse where the model cannot take the request, or the protocol no shared memory.
+    """
 
     def __init__(self, order: WorkOrder) -> None:
         self._order = order
-        self._tensors = payload.for_model(
+        self._driver = DRIVERS[order.protocol]
+        tensors = payload.for_model(
             order.metadata,
             order.max_batch,
             order.batch,
@@ -69,15 +64,15 @@ class ConnectionFactory:
             image_height=order.image_height,
             image_width=order.image_width,
         )
+        outputs = tuple(str(output["name"]) for output in order.metadata["outputs"])
+        self._call = payload.Call(order.model, tensors, outputs, order.model_version)
         expected = Expected.of_model(order.metadata, order.max_batch, order.batch)
-        self._check = AnswerCheck(order.protocol, expected)
-        reference = order.reference
-        self._values = (
-            ValueCheck(order.protocol, reference, order.batch, order.max_batch) if reference else None
-        )
+        parse, reference = self._driver.parse, order.reference
+        self._check = AnswerCheck(parse, expected)
+        self._values = ValueCheck(parse, reference, order.batch, order.max_batch) if reference else None
         self._segment = self._share(expected) if order.shared_memory is SharedMemory.SYSTEM else None
         self._users = itertools.count()
-        self._request = b"" if self._segment else self._build(payload.Shared())
+        self._request = b"" if self._segment else self._driver.build(self._call, order.targets[0])
 
     @property
     def has_reference(self) -> bool:
@@ -87,12 +82,14 @@ class ConnectionFactory:
     def request_bytes(self) -> int:
         return len(self._request)
 
-    def connect(self, _protocol: Protocol) -> UserConnection:
-        """The next user's lane, connected; a connection that fails tries again at its first request."""
+    def connect(self) -> UserConnection:
+        """The next user's connection, open. One that fails tries again at its first request."""
+        order = self._order
         user = next(self._users)
-        slot = self._segment.slot(user % self._order.users) if self._segment else None
-        request = self._build(slot.shared) if slot else self._request
-        connection = self._connection(*self._address(user))
+        target = self._target(user)
+        slot = self._segment.slot(user % order.users) if self._segment else None
+        request = self._driver.build(self._call, target, slot.shared) if slot else self._request
+        connection = self._driver.connection(target, order.timeout_s, order.users)
         connection.connect()
         return UserConnection(connection, request, self._check, self._values, slot)
 
@@ -102,47 +99,13 @@ class ConnectionFactory:
             self._segment.close()
 
     def _share(self, expected: Expected) -> SharedSegment:
-        target = Target(self._order.http_url, headers=self._order.headers)
-        return SharedSegment(target, self._tensors, expected, self._order.users)
-
-    def _address(self, user: int) -> tuple[str, str]:
-        """HTTP and gRPC of one user's server; all workers' users together take turns."""
-        order = self._order
-        addresses = ((order.http_url, order.grpc_address), *order.spread_over)
-        return addresses[(order.worker + user * order.workers) % len(addresses)]
-
-    def _connection(self, http_url: str, grpc_address: str) -> Connection:
-        order = self._order
-        if order.protocol is Protocol.HTTP:
-            return HttpConnection(http_url, timeout_s=order.timeout_s)
-        if urlsplit(http_url).scheme == "https":
-            from bench.protocols.grpcio_client import (  # heavy, and only TLS needs it
-                GrpcioConnection,
-                prepare_gevent,
+        if not self._driver.takes_shared_memory:
+            raise WrongUse(
+                [f"--shared-memory system: not with --protocol {self._order.protocol}; leave it out."]
             )
+        return SharedSegment(self._order.targets[0], self._call.tensors, expected, self._order.users)
 
-            prepare_gevent(order.users)
-            channel: Connection = GrpcioConnection(
-                grpc_address, timeout_s=order.timeout_s, metadata=order.headers, secure=True
-            )
-            return channel
-        return GrpcConnection(grpc_address, timeout_s=order.timeout_s, metadata=order.headers)
-
-    def _build(self, shared: payload.Shared) -> bytes:
+    def _target(self, user: int) -> Target:
+        """The server of one user; the users of all workers together take turns."""
         order = self._order
-        outputs = [str(output["name"]) for output in order.metadata["outputs"]]
-        if order.protocol is Protocol.GRPC:
-            return payload.grpc_message(
-                self._tensors, outputs, model=order.model, version=order.model_version, shared=shared
-            )
-        parts = urlsplit(order.http_url)
-        return payload.http_request(
-            self._tensors,
-            outputs,
-            host=parts.netloc,
-            path_prefix=parts.path,
-            model=order.model,
-            version=order.model_version,
-            headers=order.headers,
-            shared=shared,
-        )
+        return order.targets[(order.worker + user * order.workers) % len(order.targets)]

@@ -33,6 +33,7 @@ from bench.loadgen.locust.local_workers import LocalWorkers
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import Worker, WorkerPool
+from bench.loadgen.warmup import closing, opening
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
 from bench.server.fleet import control_of, service_of, ways
@@ -48,24 +49,28 @@ _MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before through
 class LocustEngine:
     """Use as a context manager; `measure` gives one trial."""
 
-    def __init__(self, log: Path | None = None, crew: Callable[[Path], WorkerPool] = LocalWorkers) -> None:
+    def __init__(
+        self, log: Path | None = None, worker_pool: Callable[[Path], WorkerPool] = LocalWorkers
+    ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
-        self._log = log or Path(self._scratch.name) / "locust.log"
-        self._make_crew = crew
+        self._pool = worker_pool(log or Path(self._scratch.name) / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
 
     def __enter__(self) -> LocustEngine:
-        self._crew = self._make_crew(self._log)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._crew.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the workers that were started here."""
+        self._pool.close()
         self._scratch.cleanup()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Of the workers on this host."""
-        return self._crew.pids
+        return self._pool.pids
 
     def measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None] = lambda _: None
@@ -87,9 +92,10 @@ class LocustEngine:
     def _measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
     ) -> Trial:
-        workers = self._crew.ready(count)
+        workers = self._pool.ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
-        control = control_of(service_of(target, plan.cell.load.protocol))  # idle pods have nothing to count
+        # Only the service that takes this load's protocol has requests to count.
+        control = control_of(service_of(target, plan.cell.load.protocol))
         try:
             for worker, order in zip(workers, orders, strict=True):
                 worker.live = {}
@@ -99,7 +105,7 @@ class LocustEngine:
             trial = self._run(plan, control, workers, orders, served, on_live)
             return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
         except BaseException:
-            self._crew.discard()
+            self._pool.discard()
             raise
         finally:
             control.close()
@@ -116,16 +122,14 @@ class LocustEngine:
         start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
             worker.say(start_at=start_ns)
-        clock = TrialTimeline(start_ns, workers, on_live)
-        users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
-        clock.wait(plan.warmup_s, until=users)
+        timeline = TrialTimeline(start_ns, workers, on_live)
+        timeline.wait(opening(plan.cell.load, plan.warmup_s))
         opened = control.statistics(plan.cell.server.model)
         spent_opened = _spent(workers)
         opened_s = (opened.at_ns - start_ns) / 1e9
-        # A window without an answer for each user would say nothing of a model this slow.
-        clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
+        timeline.wait(closing(plan.cell.load, plan.duration_s, opened_s, timeline.requests))
         if plan.longest_s is not None:
-            clock.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
+            timeline.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
         closed = control.statistics(plan.cell.server.model)
         spent = np.maximum(_spent(workers) - spent_opened, 0.0)
         window = Window(opened.at_ns, closed.at_ns)
@@ -171,12 +175,8 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
     users = load.concurrency or in_flight_cap(plan)
     # Its end is cut where the window really closed, which two slow calls for the counters put off.
     tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
-    addresses = tuple((way.http_url, way.grpc_address or "") for way in ways(target, load))
     base = WorkOrder(
-        http_url=addresses[0][0],
-        grpc_address=addresses[0][1],
-        spread_over=addresses[1:],
-        headers=target.headers,
+        targets=tuple(_address_of(way, target.headers) for way in ways(target, load)),
         model=plan.cell.server.model,
         model_version=plan.model_version,
         metadata=served.metadata,
@@ -193,17 +193,18 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
         arrival=load.arrival,
         tape_s=tape_s,
         seed=plan.seed,
-        payload_seed=0,
-        users=0,
-        worker=0,
         workers=workers,
-        samples="",
     )
     shares = [len(range(i, users, workers)) for i in range(workers)]
     return [
         dataclasses.replace(base, users=share, worker=i, samples=str(folder / f"samples-{i}.npz"))
         for i, share in enumerate(shares)
     ]
+
+
+def _address_of(way: Target, headers: tuple[tuple[str, str], ...]) -> Target:
+    """What a worker needs of a target: its addresses."""
+    return dataclasses.replace(way, headers=headers, pid=None, pods=(), over_grpc=None)
 
 
 def in_flight_cap(plan: Plan) -> int:

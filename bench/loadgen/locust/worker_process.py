@@ -2,7 +2,7 @@
 
 It reads commands and writes events, a JSON object a line (`bench.loadgen.locust.engine` is the other end):
 
-    {"prepare": {...Order...}}    -> {"prepared": {...}}   payload built, users spawned and connected
+    {"prepare": {...WorkOrder...}}    -> {"prepared": {...}}   payload built, users spawned and connected
     {"start_at": ns}                                        all workers of a trial open at one instant
                                   -> {"live": {...}}       a few times a second
     {"stop_at": ns}                                         no request intended from here on
@@ -35,7 +35,6 @@ from gevent.queue import Queue
 from locust.env import Environment
 
 from bench import __version__
-from bench.core.cell import Arrival
 from bench.core.samples import Outcome, Samples
 from bench.loadgen.arrivals import share, tape_ns
 from bench.loadgen.locust.connections import ConnectionFactory
@@ -81,10 +80,10 @@ class TrialExecutor:
                 )
 
     def _trial(self, order: WorkOrder) -> None:
-        maker = ConnectionFactory(order)
-        session = Session(check_every=order.check_every if maker.has_reference else 0)
+        connections = ConnectionFactory(order)
+        session = Session(check_every=order.check_every if connections.has_reference else 0)
         environment = Environment(user_classes=[user_class(order.protocol)])
-        environment.triton = Traffic(maker.connect, session, order.model, whole_trial=True)
+        environment.triton = Traffic({order.protocol: connections}, session, order.model, whole_trial=True)
         runner = environment.create_local_runner()
         try:
             self._spawn(runner, order.users)
@@ -94,7 +93,7 @@ class TrialExecutor:
             self.say(
                 prepared={
                     "users": order.users,
-                    "request_bytes": maker.request_bytes,
+                    "request_bytes": connections.request_bytes,
                     **self._cost(),
                 }
             )
@@ -103,7 +102,7 @@ class TrialExecutor:
             gc.enable()
             gc.unfreeze()
             runner.quit()
-            maker.close()
+            connections.close()
 
     def _spawn(self, runner: Any, users: int) -> None:
         complete = Event()
@@ -195,7 +194,7 @@ class TrialExecutor:
 def _tape(order: WorkOrder, start_ns: int) -> Tape | None:
     if order.rate_per_s is None:
         return None
-    offsets = tape_ns(Arrival(order.arrival), order.rate_per_s, order.tape_s, order.seed)
+    offsets = tape_ns(order.arrival, order.rate_per_s, order.tape_s, order.seed)
     return Tape(share(offsets, order.worker, order.workers).tolist(), start_ns)
 
 

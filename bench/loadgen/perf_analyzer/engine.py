@@ -11,8 +11,9 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.core.errors import ToolError, Unreachable
@@ -32,18 +33,25 @@ from bench.loadgen.perf_analyzer.command import (
 from bench.loadgen.perf_analyzer.findings import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, Facts, explain, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
+from bench.loadgen.warmup import opening
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of, service_of
 
 OnLive = Callable[[Live], None]
 
-_START_S = 0.5  # it reads its input, asks for the model's metadata, starts its threads
-_TAIL_S = 0.5  # closed loop: only so that the window ends before the load does
+# perf_analyzer needs this long to read its input, ask for the model's metadata and start its threads.
+_START_S = 0.5
+# The load of a closed loop goes on this long after the window, so that the window ends before the load does.
+_TAIL_S = 0.5
+# The load of an open loop goes on for as long as late answers are waited for, but no longer than this.
 _MOST_TAIL_S = 5.0
 _POLL_NS = 50_000_000
 _LIVE_EVERY_NS = 1_000_000_000
-_END_S = 30.0  # after the load: answers in flight, the report, the export
-_STRETCHES = (1, 4, 16)  # when a window saw no answer, all of it again, that much longer
+# After its load perf_analyzer waits for answers in flight and writes its files; it is killed after this time.
+_END_S = 30.0
+# When a window saw no answer, the trial is measured again, with all its times multiplied by the next of
+# these.
+_STRETCHES = (1, 4, 16)
 _CHUNK = 4 << 20
 
 
@@ -66,40 +74,42 @@ class Timing:
         return _START_S + self.warmup_s + self.duration_s + self.tail_s
 
 
-def engine(tool: PerfAnalyzer, folder: Path) -> Callable[[Plan, Target, Served, OnLive], Trial]:
-    """`measure` with this binary and scratch folder: what a sweep calls an engine."""
-
-    def measured(plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
-        return measure(plan, target, served, tool, folder=folder, on_live=on_live)
-
-    return measured
-
-
 class _TooShort(Exception):
     """A window without an answer: perf_analyzer gives no numbers then."""
 
 
-def measure(
-    plan: Plan,
-    target: Target,
-    served: Served,
-    tool: PerfAnalyzer,
-    *,
-    folder: Path,
-    on_live: OnLive = lambda _: None,
-) -> Trial:
-    """One trial of `plan.cell`; scratch files go below `folder` and are removed.
+class PerfAnalyzerEngine:
+    """perf_analyzer as a `loadgen.engine.Engine`: one process a trial.
 
-    Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
+    `tool`: the binary. `folder`: scratch files go below it, and are removed after each trial.
     """
-    for stretch in _STRETCHES:
-        with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=folder) as scratch:
-            attempt = _Attempt(plan, target, served, tool, Files(Path(scratch)), stretch, on_live)
-            try:
-                return attempt.run()
-            except _TooShort:
-                continue
-    raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
+
+    def __init__(self, tool: PerfAnalyzer, folder: Path) -> None:
+        self._tool, self._folder = tool, folder
+        self._pids: set[int] = set()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process that runs now, if there is one."""
+        return tuple(self._pids)
+
+    def close(self) -> None:
+        """Nothing is left of a trial that has ended."""
+
+    def measure(self, plan: Plan, target: Target, served: Served, on_live: OnLive = lambda _: None) -> Trial:
+        """One trial of `plan.cell`.
+
+        Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
+        """
+        for stretch in _STRETCHES:
+            with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=self._folder) as scratch:
+                files = Files(Path(scratch))
+                attempt = _Attempt(plan, target, served, self._tool, files, stretch, on_live, self._pids)
+                try:
+                    return attempt.run()
+                except _TooShort:
+                    continue
+        raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
 
 
 class _Attempt:
@@ -114,7 +124,9 @@ class _Attempt:
         files: Files,
         stretch: int,
         on_live: OnLive,
+        pids: set[int],
     ) -> None:
+        self._pids = pids
         self._plan, self._target, self._tool, self._files = plan, target, tool, files
         self._timing = Timing.of(plan, stretch)
         self._stretch = stretch
@@ -132,7 +144,7 @@ class _Attempt:
         try:
             before = self._statistics()
             offset_ns = _epoch_offset_ns()
-            with self._process() as process:
+            with self._process() as process, self._counted(process.pid):
                 opened = self._open(process, before)
                 cpu_s = process.cpu_s()
                 closed = self._close(process, before, opened)
@@ -148,16 +160,28 @@ class _Attempt:
             self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes
         )
 
+    @contextmanager
+    def _counted(self, pid: int) -> Iterator[None]:
+        """Among the engine's processes as long as it runs."""
+        self._pids.add(pid)
+        try:
+            yield
+        finally:
+            self._pids.discard(pid)
+
     def _open(self, process: PerfAnalyzerProcess, before: Snapshot) -> Snapshot:
-        """The window opens after the warm-up, once every user has had an answer."""
-        open_ns = process.started_ns + int((_START_S + self._timing.warmup_s) * 1e9)
+        """Wait for the end of the warm-up. Raises _TooShort when it leaves no time for a window."""
+        begins = opening(self._plan.cell.load, _START_S + self._timing.warmup_s)
+        # perf_analyzer gives no numbers without an answer, so an open loop too waits for the first one.
+        begins = replace(begins, ended=max(1, begins.ended))
+        open_ns = process.started_ns + int(begins.at_s * 1e9)
         late_ns = self._close_ns(process) - int(self._timing.duration_s / 2 * 1e9)
-        users = self._plan.cell.load.concurrency or 1
         while True:
             if process.wait(max(open_ns, time.monotonic_ns() + _POLL_NS)):
                 raise self._failure(process, before)
             now = self._statistics()
-            if (now - before).success_count >= users:
+            elapsed_s = (now.at_ns - process.started_ns) / 1e9
+            if begins.is_reached(elapsed_s, (now - before).success_count):
                 return now
             if now.at_ns > late_ns:
                 raise _TooShort

@@ -162,12 +162,6 @@ def _level_of(row: Mapping[str, str]) -> float:
     return float(row.get("Concurrency") or row.get("Request Rate") or 0)
 
 
-def gpu_values(cell: str) -> dict[str, float]:
-    """`GPU-uuid:0.53;GPU-uuid2:0.4;` -> by uuid."""
-    pairs = (part.rpartition(":") for part in cell.split(";") if part.strip())
-    return {uuid.strip(): float(value) for uuid, _, value in pairs}
-
-
 def disagreement(row: Mapping[str, str], recomputed: Figures) -> str:
     """What its CSV says otherwise than its export, or "": 6 digits of throughput, whole microseconds."""
     stated = {f"p{p} latency": str(us) for p, us in recomputed.percentiles_us.items()}

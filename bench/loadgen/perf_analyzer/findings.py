@@ -1,4 +1,8 @@
-"""What the engine itself saw on a perf_analyzer trial that gave numbers."""
+"""What perf_analyzer's exit code, words and export tell: why it gave no numbers, or what its numbers mean.
+
+Its exit codes: 0 success and much else, 2 unstable, 3 an empty window, 99 everything else, 134 abort.
+Source: perf_analyzer_exception.h and the messages of 2.41 to 2.60.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,21 @@ from bench.core.trial import Plan
 from bench.loadgen.perf_analyzer import export as export
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 
-_STABLE = 1.1  # perf_analyzer's default: 10 %
-_UNSTEADY = 1.5  # above 1.1 lie most short trials and every Poisson one
-_MOST_OVERHEAD_PERCENT = 50.0  # where perf_analyzer itself warns
-_FEW, _SMALL_SHARE = 2, 0.02  # due at an edge of the window and sent beyond it
+EXIT_UNSTABLE = 2
+EXIT_EMPTY_WINDOW = 3
+# Of a message of perf_analyzer's so many characters are repeated.
+_MOST_SAID = 300
+# The first request of a constant rate always counts as delayed, so a few percent mean nothing.
+_MOST_DELAYED_PERCENT = 5.0
+# By perf_analyzer's own rule, windows that differ by no more than this factor are stable.
+_STABLE = 1.1
+# Most short trials and every Poisson one differ by more than that. Above this factor the finding is a
+# warning.
+_UNSTEADY = 1.5
+# perf_analyzer itself warns above this.
+_MOST_OVERHEAD_PERCENT = 50.0
+# So many requests, or this share of all, may be due at an edge of the window and sent beyond it.
+_FEW, _SMALL_SHARE = 2, 0.02
 _MOST_CLOCK_STEP_NS = 1_000_000
 _MUCH_MEMORY = 1 << 30
 
@@ -165,12 +180,6 @@ def _machine(facts: Facts) -> Iterator[Finding]:
         )
 
 
-EXIT_UNSTABLE = 2
-EXIT_EMPTY_WINDOW = 3
-_MOST_SAID = 300
-_MOST_DELAYED = 5.0  # percent
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     pattern: str
@@ -302,7 +311,9 @@ def warnings(said: str) -> tuple[str, ...]:
     found = re.findall(
         r"[^\n]*not able to keep up with the desired load[^\n]*|[^\n]*not stabilizing[^\n]*", said
     )
-    found += [f"{percent:g}% of the requests were delayed" for percent in late if percent > _MOST_DELAYED]
+    found += [
+        f"{percent:g}% of the requests were delayed" for percent in late if percent > _MOST_DELAYED_PERCENT
+    ]
     return tuple(dict.fromkeys(_short(line) for line in found))
 
 

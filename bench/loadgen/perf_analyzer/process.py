@@ -16,13 +16,16 @@ import psutil
 from bench.core.errors import ToolError
 from bench.core.trial import Plan
 
-_GRACE_S = 3.0  # from SIGINT (it answers the requests in flight) to SIGKILL
-_MOST_KEPT = 20_000  # characters of stdout and of stderr that stay with a trial
+# After SIGINT perf_analyzer waits for the requests in flight. After this time it gets SIGKILL.
+_GRACE_S = 3.0
+# A trial keeps so many characters of stdout, and as many of stderr.
+_MOST_KEPT = 20_000
 _LEAST_MEMORY = 1 << 30
-_COPIES = 16  # of a request's tensors, in flight: input, message, answer, and the allocator's slack
+# A request in flight takes up to so many copies of its tensors: input, message, answer, and unused memory
+# between.
+_COPIES = 16
 _OPEN_LOOP_IN_FLIGHT = 32
 _MOST_FILE_BYTES = 2 << 30
-RUNNING: set[int] = set()  # pids of those that run now: for whoever measures what clients cost
 _PROXIES = re.compile(r"(https?|all|grpc|no)_proxy", re.I)
 
 
@@ -56,11 +59,9 @@ class PerfAnalyzerProcess:
         self._limit_files()
 
     def __enter__(self) -> PerfAnalyzerProcess:
-        RUNNING.add(self.pid)
         return self
 
     def __exit__(self, *_: object) -> None:
-        RUNNING.discard(self.pid)
         self.stop()
 
     @property

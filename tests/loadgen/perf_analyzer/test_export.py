@@ -200,11 +200,6 @@ def test_the_client_server_split_is_found_by_column_name(name: str) -> None:
     assert ("p75 latency" in row) == ("percentile" in name)
 
 
-def test_gpu_cells_hold_a_value_each_device() -> None:
-    assert export.gpu_values("GPU-a:0.53;GPU-b:0.4;") == {"GPU-a": 0.53, "GPU-b": 0.4}
-    assert export.gpu_values("") == {}
-
-
 def test_a_csv_that_says_otherwise_is_told() -> None:
     figures = export.figures(_level([50, 150, 250], [0, 100, 200, 300]), 1)
     assert figures is not None

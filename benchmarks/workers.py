@@ -110,9 +110,9 @@ def _plan(model: str, count: int, seconds: float) -> Plan:
 
 
 def _trial(plan: Plan, target: Target, served: Served, scratch: Path) -> Trial:
-    crew = partial(RemoteWorkers, plan.workers, None)
+    pool = partial(RemoteWorkers, plan.workers, None)
     with (
-        LocustEngine(scratch / "locust.log", crew) as engine,
+        LocustEngine(scratch / "locust.log", pool) as engine,
         machine.Sampler(machine.host_sensors()) as sampler,
     ):
         trial = engine.measure(plan, target, served)

@@ -188,7 +188,8 @@ def _shape_fits(expected: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return all(axis == known or (known < 0 and axis > 0) for known, axis in zip(expected, shape, strict=True))
 
 
-# No likely answer, in any datatype. Below 8 bytes it could be one.
+# These bytes mark an output that was not written. They are no likely answer in any datatype; a shorter mark
+# could be one.
 _BLANK = bytes.fromhex("a55bf2e9c307fd86")
 
 

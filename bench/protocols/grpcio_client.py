@@ -31,7 +31,8 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),  # a retried failure would be counted as a slow success
     ("grpc.enable_http_proxy", 0),  # a proxy from the environment would answer for itself
 ]
-# What grpcio says when UNAVAILABLE is its own finding; a server that says so has words of its own.
+# grpcio gives the status UNAVAILABLE for a failed connection too. These words of its message tell such a
+# failure from a server that gave the status itself.
 _TRANSPORT = (
     "failed to connect",
     "socket closed",
@@ -128,7 +129,8 @@ def _told(error: Any) -> tuple[int, str]:
 
 
 _LIVE = "/inference.GRPCInferenceService/ServerLive"
-_YES = b"\x08\x01"  # ServerLiveResponse with its one field, `live`, true
+# A ServerLiveResponse whose one field, `live`, is true.
+_YES = b"\x08\x01"
 _HEALTH_TIMEOUT_S = 5.0
 
 

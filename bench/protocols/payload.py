@@ -17,7 +17,8 @@ from bench.core.datatypes import DTYPES, IMAGE
 from bench.core.errors import WrongUse
 from bench.protocols.images import images, jpegs
 
-_FREE_AXIS = 16  # length of an axis the model leaves open
+# An axis whose length the model leaves open gets this length.
+_FREE_AXIS = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from bench.protocols.payload import Region, Shared, Tensor
 PREFIX = "triton_bench_"
 FOLDER = Path("/dev/shm")
 _CONTROL_TIMEOUT_S = 10.0
-_PAGE = 4096  # slots of two users share no page
+# Slots begin at multiples of a page, so that no two users write to the same one.
+_PAGE = 4096
 _serial = itertools.count()
 
 

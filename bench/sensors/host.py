@@ -24,7 +24,9 @@ Series = dict[str, tuple[tuple[int, float], ...]]
 Sensor = Callable[[], Mapping[str, float]]
 
 SAMPLE_EVERY_S = 0.25
-_CHILDREN_EVERY_S = 1.0  # a server has dozens of threads, each to be asked for its children
+# Children of a process are looked for this often: each of a server's dozens of threads has to be asked for
+# them.
+_CHILDREN_EVERY_S = 1.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

@@ -39,11 +39,15 @@ from bench.server.control import CONTROL_TIMEOUT_S, Triton
 from bench.server.fleet import control_of, service_of, ways
 
 PREPARE_TIMEOUT_S = 120.0
-_LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
-# Users of an open loop: a cap on requests in flight, which delays and never drops.
+# The command to start, or to stop, names a moment that is this far ahead, so that every worker has read it by
+# then.
+_LEAD_NS = 30_000_000
+# An open loop has so many users, and fewer for large tensors. With all of them busy a request is sent late,
+# and never dropped.
 MAX_IN_FLIGHT = 256
 _MAX_IN_FLIGHT_BYTES = 2 << 30
-_MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before throughput shows it
+# A clock may be off by this share of the window; from there on throughput shows it.
+_MOST_UNCERTAIN = 0.001
 
 
 class LocustEngine:
@@ -173,7 +177,7 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
     """One order a worker: users and arrivals are shared out, everything else is the same."""
     load = plan.cell.load
     users = load.concurrency or in_flight_cap(plan)
-    # Its end is cut where the window really closed, which two slow calls for the counters put off.
+    # The tape lasts longer than the window, which closes late when the two calls for the counters are slow.
     tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
     base = WorkOrder(
         targets=tuple(_address_of(way, target.headers) for way in ways(target, load)),

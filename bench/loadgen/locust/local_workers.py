@@ -1,4 +1,7 @@
-"""Workers as processes of this host, driven over pipes; they share our clock and our files."""
+"""The parent's end of workers on this host, which are driven over pipes and share its clock and its files.
+
+`LocalWorkers` is the pool; each of its `LocalWorker` stands for one `worker_process`.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,7 @@ class LocalWorker:
 
 
 class LocalWorkers:
-    """As many as were ever asked for at once; the first is started ahead of being asked."""
+    """A pool of as many workers as were ever asked for at once. The first is started before anybody asks."""
 
     def __init__(self, log: Path) -> None:
         self._log = log

@@ -1,7 +1,8 @@
-"""A load-generating process that Locust's master drives over ZeroMQ, on this host or another one.
+"""A load-generating process that joins Locust's master over ZeroMQ, from this host or another one.
 
-The same trials as in `worker_process`; only the way differs. Commands and events are messages of
-Locust's own protocol (msgpack, beside its heartbeats), and files travel in pieces, since hosts share none:
+It runs the trials of `worker_process.TrialExecutor`; only the way of commands and events differs (the
+parent's end is `remote_workers`). Commands and events are messages of Locust's own protocol (msgpack, beside
+its heartbeats), and files travel in pieces, since hosts share none:
 
     bench          {"command": {...}} from the master, {"event": {...}} to it
     bench_file     {"digest", "data", "last"}     a reference, before the order that names it
@@ -38,7 +39,9 @@ from bench.loadgen.locust.worker_process import TrialExecutor
 
 # Under ZeroMQ's and Locust's queues of 1000 messages whatever a trial holds, and no heartbeat waits long.
 PIECE_BYTES = 1 << 20
-_MASTER_SILENT_S = 10  # Locust's own 60 s would keep a cluster's CPUs that long
+# A worker ends when its master has been silent for this long. Locust's own 60 s would hold a cluster's CPUs
+# longer.
+_MASTER_SILENT_S = 10
 
 
 class MasterLink:

@@ -1,4 +1,8 @@
-"""Workers attached to Locust's master over the network: processes of this host, or of any other."""
+"""The parent's end of workers that join Locust's master over the network, on this host or another one.
+
+`RemoteWorkers` is the pool. It starts the master (`master_process`), and each of its `RemoteWorker` stands
+for one `remote_worker_process` on the other side of the master.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,10 @@ from bench.loadgen.locust.clock_sync import ClockMap, Offset, from_json, offset_
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import EventQueue
 
-START_TIMEOUT_S = 300.0  # a cluster pulls an image first
-REJOIN_TIMEOUT_S = 15.0  # a lost worker that is not back by then is measured without
+# Workers on a cluster may have to pull an image before they can join.
+START_TIMEOUT_S = 300.0
+# A trial goes on without a lost worker that has not joined again by then.
+REJOIN_TIMEOUT_S = 15.0
 _LOCAL_TIMEOUT_S = 60.0
 _MOMENTS = ("start_at", "stop_at")
 
@@ -79,7 +85,7 @@ class RemoteWorker:
         return self.clock.samples(recorded) if self.clock else recorded
 
     def cpu_s(self) -> float:
-        """As it last told, with the time since at the pace of late."""
+        """What it last reported, and for the time since then the pace between its last two reports."""
         now, before = self.live, self._before
         if "cpu_s" not in now:
             return 0.0

@@ -1,4 +1,11 @@
-"""A load-generating process as the engine sees it, wherever it runs, and the crew that all of them make."""
+"""Workers as the Locust engine sees them, wherever they run: one of them, and the pool that they make.
+
+A worker is a load-generating process. There are two kinds, each with the process itself and the parent's end
+of it:
+
+    on this host, over pipes              worker_process          local_workers
+    anywhere, over Locust's own master    remote_worker_process   remote_workers (with master_process between)
+"""
 
 from __future__ import annotations
 
@@ -14,9 +21,9 @@ from bench.loadgen.locust.work_order import WorkOrder
 
 
 class Worker(Protocol):
-    """Takes commands and gives events, as listed in `worker_process`. Moments are of our clock."""
+    """Takes commands and gives events, as listed in `worker_process`. Moments are of the engine's clock."""
 
-    live: dict[str, Any]  # what it last told of a trial under way
+    live: dict[str, Any]  # its last figures of a trial under way
 
     @property
     def pid(self) -> int | None: ...  # on this host; None: on another one
@@ -45,7 +52,7 @@ class WorkerPool(Protocol):
 
 
 class EventQueue:
-    """Events of one worker, in order."""
+    """The events of one worker, in order."""
 
     def __init__(self, log: Path, why_ended: Callable[[], str]) -> None:
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()

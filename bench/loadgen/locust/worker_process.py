@@ -1,8 +1,8 @@
-"""One load-generating process: Locust with its own monkey patching, driven over pipes.
+"""A load-generating process on this host: Locust with its own monkey patching, driven over pipes.
 
-It reads commands and writes events, a JSON object a line (`bench.loadgen.locust.engine` is the other end):
+It reads commands and writes events, a JSON object a line (the parent's end is `local_workers`):
 
-    {"prepare": {...WorkOrder...}}    -> {"prepared": {...}}   payload built, users spawned and connected
+    {"prepare": {...WorkOrder...}} -> {"prepared": {...}}   payload built, users spawned and connected
     {"start_at": ns}                                        all workers of a trial open at one instant
                                   -> {"live": {...}}       a few times a second
     {"stop_at": ns}                                         no request intended from here on
@@ -52,7 +52,7 @@ Deliver = Callable[[WorkOrder, Samples], None]
 
 
 class TrialExecutor:
-    """The process's one trial at a time. `say` sends an event, `deliver` a trial's samples before `done`."""
+    """Runs one trial after another. `say` sends an event, `deliver` a trial's samples before `done`."""
 
     def __init__(self, commands: Queue[dict[str, Any]], say: Say, deliver: Deliver) -> None:
         self._commands = commands
@@ -129,7 +129,7 @@ class TrialExecutor:
         self._finish(session, order, drained, time.process_time() - cpu_start)
 
     def _drain(self, session: Session, drain_s: float) -> bool:
-        """Until every request due before the end is answered, or the time for that is over."""
+        """Wait until every request due before the end is answered, or the time for that is over."""
         assert session.end_ns is not None
         alarm = Alarm()
         alarm.wait_until(session.end_ns)

@@ -19,7 +19,8 @@ from bench.core.errors import ToolError
 from bench.core.samples import Outcome, Samples
 
 PERCENTILES = (50, 90, 95, 99)
-_STABLE_WINDOWS = 3  # perf_analyzer judges, merges and reports the last three (inference_profiler.cc)
+# perf_analyzer judges, merges and reports its last three windows (inference_profiler.cc).
+_STABLE_WINDOWS = 3
 
 _TOKEN = re.compile(
     rb'"mode":"(?P<mode>\w+)","value":(?P<value>[^,}]+)'

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from bench import __version__
 from bench.analysis.stats import Interval
 from bench.core.units import bytes_text
-from bench.sensors import host as machine
+from bench.sensors import environment
 
 ROOT = Path(__file__).parents[1]
 JSON_FOLDER = ROOT / "benchmarks" / "results"
@@ -83,11 +83,11 @@ def publish(findings: Findings, console: Console, *, docs: bool) -> None:
     """Print, write JSON, and renew the page of docs/results/ when asked."""
     show(findings, console)
     JSON_FOLDER.mkdir(parents=True, exist_ok=True)
-    data = {**asdict(findings), "machine": machine.describe()}
+    data = {**asdict(findings), "machine": environment.machine()}
     (JSON_FOLDER / f"{findings.name}.json").write_text(json.dumps(data, indent=1) + "\n")
     if docs:
         DOCS_FOLDER.mkdir(parents=True, exist_ok=True)
-        (DOCS_FOLDER / f"{findings.name}.md").write_text(markdown(findings, machine.describe()))
+        (DOCS_FOLDER / f"{findings.name}.md").write_text(markdown(findings, environment.machine()))
 
 
 def show(findings: Findings, console: Console) -> None:

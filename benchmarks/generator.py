@@ -14,7 +14,7 @@ from bench.core.cell import Engine, Load, Protocol
 from bench.core.errors import BenchError
 from bench.core.trial import Live, Trial
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.perf_analyzer import engine as perf_analyzer
+from bench.loadgen.perf_analyzer.engine import PerfAnalyzerEngine
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from benchmarks import compared, memory
 from benchmarks.compared import Compared, Measured, Row
@@ -108,7 +108,7 @@ def _trial(server: Rig, tool: PerfAnalyzer, row: Row, engine: Engine, seconds: f
     served = server.served[row.model]
     if engine is THEIRS:
         asked = replace(asked, cell=replace(asked.cell, engine=engine))
-        trial = perf_analyzer.measure(asked, server.target, served, tool, folder=server.scratch)
+        trial = PerfAnalyzerEngine(tool, server.scratch).measure(asked, server.target, served)
         return measured(trial, trial.generator.max_rss_bytes)
     with LocustEngine() as ours:  # as fresh a process as perf_analyzer's
         peak = _Peak(ours)

@@ -21,8 +21,8 @@ from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.sweep import OnLive, Sweep, utc_now
 from bench.loadgen.locust.engine import LocustEngine
+from bench.sensors import environment, nvml
 from bench.sensors import host as machine
-from bench.sensors import nvml
 from bench.server.serving import Serving
 from benchmarks.findings import ROOT, Findings, Goal, Table, versions
 from benchmarks.rig import Rig, rig
@@ -165,7 +165,7 @@ def _record(spec: SweepSpec) -> RunRecord:
         command=(),
         seed=spec.seed,
         spec=json.loads(json.dumps(asdict(spec))),
-        machine=machine.describe(),
+        machine=environment.machine(),
         versions=versions(),
         target="embedded",
         weights="",

@@ -16,7 +16,7 @@ from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfigu
 from bench.core.samples import Int64
 from bench.core.trial import Plan, Trial
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.perf_analyzer import engine as perf_analyzer
+from bench.loadgen.perf_analyzer.engine import PerfAnalyzerEngine
 from bench.loadgen.perf_analyzer.install import find
 from benchmarks.findings import Findings, Goal, Table, versions
 from benchmarks.rig import LABELS, Rig, rig
@@ -84,7 +84,7 @@ class Bench:
         build = partial(Plan, cell=cell, repeat=0, seed=seed, workers=1, warmup_s=WARMUP_S)
         plan = build(duration_s=seconds or self.seconds)
         if by is Engine.PERF_ANALYZER:
-            return perf_analyzer.measure(plan, self.server.target, served, find(), folder=self.server.scratch)
+            return PerfAnalyzerEngine(find(), self.server.scratch).measure(plan, self.server.target, served)
         return self.engine.measure(plan, self.server.target, served)
 
 

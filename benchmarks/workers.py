@@ -17,7 +17,7 @@ from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.target import Target
 from bench.core.trial import Plan, Served, Trial
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.locust.remote_workers import AttachedWorkers
+from bench.loadgen.locust.remote_workers import RemoteWorkers
 from bench.sensors import host as machine
 from benchmarks import client_bound
 from benchmarks.findings import Findings, Goal, Table, interval_text, versions
@@ -111,9 +111,9 @@ def _plan(model: str, count: int, seconds: float) -> Plan:
 
 
 def _trial(plan: Plan, target: Target, served: Served, scratch: Path) -> Trial:
-    crew = partial(AttachedWorkers, plan.workers, None)
+    pool = partial(RemoteWorkers, plan.workers, None)
     with (
-        LocustEngine(scratch / "locust.log", crew) as engine,
+        LocustEngine(scratch / "locust.log", pool) as engine,
         machine.Sampler(machine.host_sensors()) as sampler,
     ):
         trial = engine.measure(plan, target, served)

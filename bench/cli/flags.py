@@ -93,8 +93,8 @@ def sweep_spec(given: Mapping[str, Any], flags: Mistakes) -> SweepSpec:
         concurrencies=read("--concurrency", concurrency, integers(1, MAX_USERS), ()) if concurrency else (),
         rates_per_s=read("--rate", given["rate"], units.parse_rates, ()) if has_rate else (),
         arrival=flags.one("--arrival", given["arrival"], choices(Arrival), Arrival.POISSON),
-        protocols=read("--protocol", _protocol(given), choices(Protocol), (Protocol.HTTP,)),
-        engines=read("--engine", given["engine"], choices(Engine), (Engine.LOCUST,)),
+        protocols=read("--protocol", _protocol(given), choices(Protocol, "both"), (Protocol.HTTP,)),
+        engines=read("--engine", given["engine"], choices(Engine, "both"), (Engine.LOCUST,)),
         shared_memory=read(
             "--shared-memory", given["shared_memory"], choices(SharedMemory), (SharedMemory.NONE,)
         ),

@@ -10,14 +10,14 @@ from typing import Any
 from bench.core.cell import SharedMemory
 from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
-from bench.loadgen.locust.local_workers import WorkerProcesses
-from bench.loadgen.locust.remote_workers import AttachedWorkers
-from bench.loadgen.locust.worker import Crew
+from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.remote_workers import RemoteWorkers
+from bench.loadgen.locust.worker_pool import WorkerPool
 
 MASTER_PORT = 5557  # Locust's own
 
 
-def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Callable[[Path], Crew]:
+def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Callable[[Path], WorkerPool]:
     """What makes the crew, once there is a log to write to. Mistakes are left in `flags`."""
     address = _address(given, flags)
     in_cluster = bool(given.get("in_cluster"))
@@ -40,14 +40,14 @@ def crew_of(given: Mapping[str, Any], spec: SweepSpec, flags: Mistakes) -> Calla
         for flag, is_given in (("--in-cluster", in_cluster), ("--locust-master", address is not None)):
             if is_given:
                 flags.wrong(flag, given.get("locust_master") or "", "needs --workers N: how many to wait for")
-        return WorkerProcesses
+        return LocalWorkers
     if given.get("processes", "auto") != "auto":
         flags.wrong("--workers", str(given["workers"]), "goes without --processes: a worker is a process")
     if in_cluster and address is not None:
         flags.wrong("--in-cluster", "", "goes without --locust-master: the master runs in the cluster too")
     if (in_cluster or address is not None) and SharedMemory.SYSTEM in spec.shared_memory:
         flags.wrong("--shared-memory", "system", "needs workers on the server's host: use --processes")
-    return partial(AttachedWorkers, spec.workers, address)
+    return partial(RemoteWorkers, spec.workers, address)
 
 
 def _address(given: Mapping[str, Any], flags: Mistakes) -> tuple[str, int] | None:

@@ -16,6 +16,7 @@ from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
 from bench.core.target import GRPC_SERVICE, SERVICE, Target
 from bench.core.trial import Served
 from bench.protocols.grpcio_client import answers_grpc
+from bench.protocols.routes import routes
 from bench.server.control import Triton
 from bench.server.fleet import Fleet
 from bench.server.serving import Serving
@@ -174,4 +175,4 @@ def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
 
 def _named(target: Target, protocol: Protocol, vias: Sequence[Via | None]) -> str:
     loads = [Load(protocol=protocol, batch=1, concurrency=1, via=via) for via in vias]
-    return " and ".join(dict.fromkeys(f"the {target.routes(load)[0].way}" for load in loads))
+    return " and ".join(dict.fromkeys(f"the {routes(target, load)[0].way}" for load in loads))

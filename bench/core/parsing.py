@@ -19,11 +19,12 @@ def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
     return lambda text: units.parse_integers(text, low=low, high=high)
 
 
-def choices(kind: type[Choice]) -> Callable[[str], tuple[Choice, ...]]:
-    """A comma-separated list of an enum's values, each once; `both` where there are two."""
+def choices(kind: type[Choice], all_of_them: str = "") -> Callable[[str], tuple[Choice, ...]]:
+    """A comma-separated list of an enum's values, each once. `all_of_them`: a word that stands for all."""
+    word = all_of_them or ("both" if len(kind) == 2 else "")
 
     def parse(text: str) -> tuple[Choice, ...]:
-        if text.strip() == "both" and len(kind) == 2:
+        if word and text.strip() == word:
             return tuple(kind)
         names = [name.strip() for name in text.split(",")]
         allowed = ", ".join(kind)

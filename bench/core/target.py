@@ -1,13 +1,10 @@
-"""A Triton under test: its addresses, and which of them a load's requests take."""
+"""A Triton under test: its addresses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-
-from bench.core.cell import Load, Protocol, Via
-from bench.core.errors import ToolError
 
 # How requests get to a service's pods, as trials and tables say it.
 SERVICE, GRPC_SERVICE = "service address", "gRPC service's address"
@@ -35,53 +32,6 @@ class Target:
     def is_service(self) -> bool:
         """Whether pods stand behind the address: a request there reaches any one of them."""
         return bool(self.pods)
-
-    def takes(self, protocol: Protocol) -> bool:
-        """Whether there is an address for the protocol, the pods' own not counted."""
-        return bool(self.grpc_address if protocol is Protocol.GRPC else self.http_url)
-
-    def service_for(self, protocol: Protocol) -> Target:
-        """The service that takes a protocol, with no pods but its own: a platform's port is HTTP or gRPC."""
-        if protocol is Protocol.GRPC and self.over_grpc is not None:
-            return self.over_grpc
-        return self if self.over_grpc is None else replace(self, over_grpc=None)
-
-    def routes(self, load: Load) -> tuple[Target, ...]:
-        """Where the users of a load send their requests: all to one address, or spread over the pods.
-
-        A service whose address does not take the protocol leaves it the way straight to the pods.
-        """
-        service = self.service_for(load.protocol)
-        is_straight = load.via is Via.POD or not service.takes(load.protocol)
-        return service.pods if is_straight and service.is_service else (service,)
-
-    def only_route(self, load: Load) -> Target:
-        """The route of a load generator that takes one address. Raises ToolError where there are several."""
-        routes = self.routes(load)
-        if len(routes) > 1:
-            raise ToolError(
-                f"This engine takes one address, and straight to the pods there are {len(routes)}: "
-                "use --engine locust, --replicas 1, or --via platform."
-            )
-        return routes[0]
-
-    def route_record(self, load: Load) -> dict[str, str]:
-        """How a load's requests went, in words and as an address, to keep with its trial; {} off clusters."""
-        first = self.routes(load)[0]
-        address = first.grpc_address if load.protocol is Protocol.GRPC else first.http_url
-        return {"way": first.way, "address": address or ""} if first.way else {}
-
-    def missing_route(self, protocol: Protocol, vias: tuple[Via | None, ...]) -> str:
-        """What to do where a protocol is asked for and there is no address for it; ""."""
-        service = self.service_for(protocol)
-        if service.takes(protocol) or (service.is_service and Via.PLATFORM not in vias):
-            return ""
-        if service.is_service:
-            return (
-                f"the service's address does not take {protocol}: name a service that does beside it "
-                "(--mlservice A,B), leave out --via, or give --via pod"
-            )
-        return "needs --grpc-url host:port, since --url has no port to count from"
 
 
 def target_of(

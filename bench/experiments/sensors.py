@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from bench.core.target import Target
-from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.perf_analyzer import process as perf_analyzer_process
+from bench.loadgen.engine import Engine
 from bench.sensors import host as machine
 from bench.sensors import nvml, triton_metrics
 from bench.server.session import Opened
 
 
-def sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
+def sensors(target: Opened, engine: Engine) -> list[machine.Sensor]:
     found = [*machine.host_sensors(), *_gpu_sensors(target.target)]
     if target.target.pid is not None:
         server_pid = target.target.pid
         found.append(machine.process_sensor("server_cpu_cores", lambda: [server_pid]))
-    clients = machine.process_sensor(
-        "client_cpu_cores", lambda: (*locust.pids, *perf_analyzer_process.RUNNING)
-    )
+    clients = machine.process_sensor("client_cpu_cores", lambda: engine.pids)
     return [*found, clients]
 
 

@@ -28,6 +28,7 @@ from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, SweepSpec, Turn
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.progress import Progress
+from bench.protocols.routes import route_record
 from bench.sensors.host import Sampler, Sensor
 from bench.server.serving import Serving
 
@@ -150,7 +151,7 @@ class Sweep:
             self.raise_if_dead(turn.cell.key)
             raise
         self.raise_if_dead(turn.cell.key)
-        engine = {**trial.engine, **target.route_record(turn.cell.load)}
+        engine = {**trial.engine, **route_record(target, turn.cell.load)}
         return replace(trial, machine=sampler.series(), engine=engine)
 
     def is_gone(self, error: Exception) -> bool:

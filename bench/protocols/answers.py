@@ -1,4 +1,4 @@
-"""What a right answer looks like: its frame is checked each time, its values now and then.
+"""What is in an answer, and whether its frame is right. `value_check` compares the values.
 
 Triton's frame around the tensors (HTTP: the JSON; gRPC: the fields before the raw contents) is the
 same for each answer to the same request. So a frame is parsed once, and from then on compared.
@@ -6,15 +6,101 @@ same for each answer to the same request. So a frame is parsed once, and from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.cell import Protocol
-from bench.protocols.answer_parser import Frame, MalformedAnswer, Output, as_array, parse, wrong_bytes
+from bench.core.datatypes import DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A tensor of an answer. `start` and `end`: where its bytes lie in the body."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An answer without its tensors: equal frames and equal lengths, equal answers up to values."""
+
+    length: int
+    outputs: tuple[Output, ...]
+    pieces: tuple[tuple[int, int, bytes], ...]  # (start, end, content) of all that is no tensor
+
+    @classmethod
+    def of(cls, body: memoryview, outputs: Sequence[Output]) -> Frame:
+        pieces = []
+        at = 0
+        for output in sorted(outputs, key=lambda output: output.start):
+            pieces.append((at, output.start, bytes(body[at : output.start])))
+            at = output.end
+        pieces.append((at, len(body), bytes(body[at:])))
+        kept = tuple(piece for piece in pieces if piece[2])
+        return cls(len(body), tuple(outputs), kept)
+
+    def fits(self, body: memoryview) -> bool:
+        if len(body) != self.length:
+            return False
+        return all(bytes(body[start:end]) == content for start, end, content in self.pieces)
+
+
+class MalformedAnswer(Exception):
+    """The body is no inference answer."""
+
+
+# A protocol's parser: the body of a reply and its head length -> the outputs. It raises MalformedAnswer.
+Parse = Callable[[memoryview, int], tuple[Output, ...]]
+
+
+def wrong_bytes(output: Output, data: memoryview) -> str:
+    """Whether as many bytes came as datatype and shape ask for."""
+    if output.datatype == "BYTES":
+        items = _count_items(data)
+        if items != prod(output.shape):
+            return f"output {output.name!r} has {items} strings, and its shape asks for {prod(output.shape)}"
+        return ""
+    if output.datatype not in DTYPES:
+        return f"output {output.name!r} has the unknown datatype {output.datatype}"
+    right = prod(output.shape) * DTYPES[output.datatype].itemsize
+    if len(data) != right:
+        return f"output {output.name!r} has {len(data)} bytes, and its shape asks for {right}"
+    return ""
+
+
+def _count_items(data: memoryview) -> int:
+    """Strings in Triton's BYTES layout; -1: cut short."""
+    at = items = 0
+    while at + 4 <= len(data):
+        at += 4 + int.from_bytes(data[at : at + 4], "little")
+        items += 1
+    return items if at == len(data) else -1
+
+
+def as_array(output: Output, data: memoryview) -> NDArray[Any]:
+    """The output's values: a view of `data`; BF16 becomes float32, and BYTES objects of bytes."""
+    if output.datatype == "BYTES":
+        return np.array(list(_items(data)), dtype=object).reshape(output.shape)
+    values = np.frombuffer(data, DTYPES[output.datatype])
+    if output.datatype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(output.shape)
+
+
+def _items(data: memoryview) -> Iterator[bytes]:
+    at = 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        yield bytes(data[at + 4 : end])
+        at = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,97 +123,21 @@ class Expected:
         return cls(tuple(found))
 
 
-class Bounds:
-    """The values that pass for right: `|a - b| <= absolute + relative * |b|`, as in `numpy.allclose`.
+class AnswerCheck:
+    """Checks the frame of each answer to one request: names, datatypes, shapes and byte counts.
 
-    With `distance` also `|a - b| <= distance * |b|` in the L2 norm of all compared: half precision needs
-    wide bounds on single values, and a wrong tensor must not fit between them.
-
-    A reference may cover only the first items of a batch; then only these are compared.
-    Raises ValueError for a reference nothing can be compared with.
+    All users of one load can share it: they ask the same and are answered the same.
     """
 
-    def __init__(
-        self, reference: NDArray[Any], relative: float, absolute: float, distance: float | None = None
-    ) -> None:
-        if reference.dtype.kind not in "biuf" or not np.isfinite(reference).all():
-            raise ValueError("a reference holds values that are no finite numbers")
-        # Bounds of float32 stay in float32: half the memory to walk while other users wait.
-        kind = np.float32 if reference.dtype in (np.float16, np.float32) else np.float64
-        self._reference = np.atleast_1d(reference)
-        exact = self._reference.astype(np.float64)
-        slack = absolute + relative * np.abs(exact)
-        self._farthest = None if distance is None else distance * float(np.linalg.norm(exact))
-        self._lower = (exact - slack).astype(kind)
-        self._upper = (exact + slack).astype(kind)
-
-    def wrong(self, name: str, values: NDArray[Any]) -> str:
-        values = np.atleast_1d(values)
-        shape = self._reference.shape
-        if values.shape[1:] != shape[1:] or len(values) < shape[0]:
-            return f"output {name!r} has shape {list(values.shape)}, and the reference {list(shape)}"
-        values = values[: shape[0]]
-        passes = (values >= self._lower) & (values <= self._upper)  # NaN is within no bounds
-        if not bool(passes.all()):
-            return self._told(name, values, int(passes.sum()))
-        return "" if self._farthest is None else self._too_far(name, values, self._farthest)
-
-    def _too_far(self, name: str, values: NDArray[Any], farthest: float) -> str:
-        away = float(np.linalg.norm(values - self._reference))
-        if away <= farthest:
-            return ""
-        return f"output {name!r} is {away:.3g} from the reference (L2), at most {farthest:.3g} is right"
-
-    def _told(self, name: str, values: NDArray[Any], right: int) -> str:
-        with np.errstate(invalid="ignore", over="ignore"):
-            worst = np.abs(values.astype(np.float64) - self._reference).max()  # NaN where any is
-        wrong = values.size - right
-        of = f"{wrong} of {values.size} values"
-        return f"output {name!r}: {of} differ from the reference, by up to {worst:.3g}"
-
-
-class AnswerCheck:
-    """Can be shared by all users of one load: they ask the same and are answered the same."""
-
-    def __init__(
-        self, protocol: Protocol, expected: Expected, bounds: Mapping[str, Bounds] | None = None
-    ) -> None:
-        self._protocol = protocol
+    def __init__(self, parse: Parse, expected: Expected) -> None:
+        self._parse = parse
         self._expected = expected
-        self._bounds = bounds or {}
         self._known: Frame | None = None
-        asked = {name for name, _, _ in expected.outputs}
-        if unknown := sorted(set(self._bounds) - asked):
-            raise ValueError(f"the reference has outputs that are not asked for: {', '.join(unknown)}")
-
-    @classmethod
-    def for_model(
-        cls,
-        metadata: Mapping[str, Any],
-        max_batch_size: int,
-        batch: int,
-        protocol: Protocol,
-        *,
-        outputs: Sequence[str] = (),
-        reference: tuple[Mapping[str, NDArray[Any]], float, float] | None = None,
-    ) -> AnswerCheck:
-        """`reference`: (output name -> array, first axis the batch; relative and absolute tolerance)."""
-        expected = Expected.of_model(metadata, max_batch_size, batch, outputs)
-        arrays, relative, absolute = reference or ({}, 0.0, 0.0)
-        bounds = {
-            name: Bounds(array if max_batch_size else array[0], relative, absolute)
-            for name, array in arrays.items()
-        }
-        return cls(protocol, expected, bounds)
-
-    @property
-    def has_reference(self) -> bool:
-        return bool(self._bounds)
 
     def check(
         self, body: memoryview, head_length: int = 0, regions: Mapping[str, memoryview] | None = None
     ) -> str:
-        """What is wrong with the answer's frame, or "".
+        """Say what is wrong with the answer's frame, or "".
 
         `regions`: the outputs that lie in shared memory, each blanked before the request.
         """
@@ -137,28 +147,9 @@ class AnswerCheck:
                 return wrong
         return _unwritten(regions) if regions else ""
 
-    def check_values(
-        self, body: memoryview, head_length: int = 0, regions: Mapping[str, memoryview] | None = None
-    ) -> str:
-        """What is wrong with the values of an answer whose frame is right, or ""."""
-        known = self._known
-        try:
-            outputs = (
-                known.outputs if known and known.fits(body) else parse(self._protocol, body, head_length)
-            )
-        except MalformedAnswer as error:
-            return str(error)
-        for output in outputs:
-            if output.name in self._bounds:
-                data = (regions or {}).get(output.name, body[output.start : output.end])
-                wrong = self._bounds[output.name].wrong(output.name, as_array(output, data))
-                if wrong:
-                    return wrong
-        return ""
-
     def _learn(self, body: memoryview, head_length: int, regions: Mapping[str, memoryview]) -> str:
         try:
-            outputs = parse(self._protocol, body, head_length)
+            outputs = self._parse(body, head_length)
         except MalformedAnswer as error:
             return str(error)
         data = {output.name: regions.get(output.name, body[output.start : output.end]) for output in outputs}
@@ -197,7 +188,8 @@ def _shape_fits(expected: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return all(axis == known or (known < 0 and axis > 0) for known, axis in zip(expected, shape, strict=True))
 
 
-# No likely answer, in any datatype. Below 8 bytes it could be one.
+# These bytes mark an output that was not written. They are no likely answer in any datatype; a shorter mark
+# could be one.
 _BLANK = bytes.fromhex("a55bf2e9c307fd86")
 
 

@@ -16,36 +16,12 @@ from typing import Any
 import gevent.socket
 from gevent import get_hub, getcurrent
 
+from bench.protocols.connection import DeadlinePassed
+
 _READ, _WRITE = 1, 2
 
 
-class Reply:
-    """What an exchange came to; one object a connection, valid until its next exchange.
-
-    `outcome` is a `samples.Outcome`; times are nanoseconds of the monotonic clock; `body` is the answer
-    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none).
-    """
-
-    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns")
-
-    def __init__(self) -> None:
-        self.outcome = 0
-        self.sent_ns = 0
-        self.done_ns = 0
-        self.error = ""
-        self.head_length = 0
-        self.body: memoryview = memoryview(b"")
-
-
-class DeadlinePassed(Exception):
-    """The exchange's time is up."""
-
-
-class BrokenAnswer(Exception):
-    """The peer closed early, or sent what its protocol does not allow."""
-
-
-class Wire:
+class PlainSocket:
     """A connected plain socket. It belongs to one greenlet at a time.
 
     Sending and receiving never wait: they raise BlockingIOError, and then a wait is due.
@@ -149,7 +125,7 @@ def _nothing() -> None:
     pass
 
 
-class TlsWire:
+class TlsSocket:
     """The same over TLS, with gevent's own waits: right, and not made for speed."""
 
     stale = False  # session tickets come unasked, so an end is only seen by the next exchange
@@ -194,7 +170,7 @@ class TlsWire:
             raise DeadlinePassed from None
 
 
-def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> Wire | TlsWire:
+def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> PlainSocket | TlsSocket:
     """Connects, without Nagle's delay. `tls`: a `gevent.ssl.SSLContext`. Raises OSError, DeadlinePassed."""
     deadline_s = time.monotonic() + timeout_s
     try:
@@ -202,16 +178,9 @@ def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> Wire | T
         sock.setsockopt(constants.IPPROTO_TCP, constants.TCP_NODELAY, 1)
         if tls is not None:
             sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-            return TlsWire(tls.wrap_socket(sock, server_hostname=host), timeout_s)
+            return TlsSocket(tls.wrap_socket(sock, server_hostname=host), timeout_s)
     except TimeoutError:
         raise DeadlinePassed from None
     plain = _socket.socket(fileno=sock.detach())
     plain.setblocking(False)
-    return Wire(plain, timeout_s)
-
-
-def reason(error: Exception) -> str:
-    """An error of the transport in a few words."""
-    if isinstance(error, OSError):
-        return (error.strerror or str(error) or type(error).__name__).lower()
-    return str(error)
+    return PlainSocket(plain, timeout_s)

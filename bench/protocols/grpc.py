@@ -1,35 +1,149 @@
-"""Unary gRPC over HTTP/2 on one gevent socket: one call in flight, prepared bytes, no threads.
+"""Unary gRPC over HTTP/2: a request's message, which is built once, a connection, and what is in an answer.
 
-What grpcio does with a pool of threads, this does with two system calls, for a quarter of the CPU.
-It speaks no TLS and no compression; `bench.protocols.grpcio_client` is the fallback and the oracle.
+A connection has one call in flight and needs no threads. What grpcio does with a pool of threads it does with
+two system calls, for a quarter of the CPU. It knows neither TLS nor compression: over TLS `GrpcDriver` takes
+`bench.protocols.grpcio_client`. `GrpcDriver` is what the rest of the suite sees of this module.
 """
 
 from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.core.samples import Outcome
+from bench.core.target import Target
 from bench.protocols import http2 as h2
-from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, Reply, Wire, connect, reason
-from bench.protocols.http2 import INFER, Inbox
-from bench.protocols.payload import checked_headers
+from bench.protocols.answers import MalformedAnswer, Output
+from bench.protocols.connection import (
+    LOW_WATER_FROM,
+    LOW_WATER_MOST,
+    MAX_BODY_BYTES,
+    BrokenAnswer,
+    Bytes,
+    Connection,
+    Reply,
+    SocketConnection,
+    checked_headers,
+)
+from bench.protocols.http2 import INFER, FrameReceiver
+from bench.protocols.payload import NOTHING_SHARED, Call, Region, Shared, Tensor, placement
 
-MAX_BODY_BYTES = 1 << 30
-# Below this a second wait is unlikely; above the upper figure, copying while more arrives is faster.
-_LOW_WATER_FROM, _LOW_WATER_MOST = 64 << 10, 256 << 10
+if TYPE_CHECKING:
+    from bench.protocols.gevent_socket import PlainSocket
+
+
+def grpc_message(
+    tensors: Sequence[Tensor],
+    outputs: Sequence[str],
+    *,
+    model: str,
+    version: str = "",
+    shared: Shared = NOTHING_SHARED,
+) -> bytes:
+    """A serialized `inference.ModelInferRequest`, tensors as raw contents. No `outputs`: all of them."""
+    from tritonclient.grpc import service_pb2  # grpc takes 0.3 s to import, and HTTP needs none of it
+
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    for tensor in tensors:
+        described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if tensor.name in shared.inputs:
+            _place(described.parameters, shared.inputs[tensor.name])
+        else:
+            request.raw_input_contents.append(tensor.data)
+    for name in outputs:
+        wanted = request.outputs.add(name=name)
+        if name in shared.outputs:
+            _place(wanted.parameters, shared.outputs[name])
+    message: bytes = request.SerializeToString(deterministic=True)
+    return message
+
+
+def _place(parameters: Any, region: Region) -> None:
+    for name, value in placement(region).items():
+        if isinstance(value, str):
+            parameters[name].string_param = value
+        else:
+            parameters[name].int64_param = value
+
+
+def parse_answer(body: memoryview, _head_length: int = 0) -> tuple[Output, ...]:
+    """Outputs of a serialized ModelInferResponse. Raises MalformedAnswer.
+
+    Source: Triton's grpc_service.proto.
+    """
+    described: list[tuple[str, str, tuple[int, ...]]] = []
+    contents: list[tuple[int, int]] = []
+    for number, _, start, end in _fields(body, 0, len(body)):
+        if number == 5:
+            described.append(_output_tensor(body, start, end))
+        elif number == 6:
+            contents.append((start, end))
+    if len(contents) > len(described):
+        raise MalformedAnswer("the answer has more raw contents than outputs")
+    nowhere = (len(body), len(body))  # no contents: the tensor lies in shared memory
+    contents += [nowhere] * (len(described) - len(contents))
+    return tuple(Output(*tensor, *place) for tensor, place in zip(described, contents, strict=True))
+
+
+def _output_tensor(body: memoryview, start: int, end: int) -> tuple[str, str, tuple[int, ...]]:
+    texts = {1: "", 2: ""}
+    shape: list[int] = []
+    for number, value, first, last in _fields(body, start, end):
+        if number in texts:
+            texts[number] = bytes(body[first:last]).decode("utf-8", "replace")
+        elif number == 3 and value is not None:
+            shape.append(value)
+        elif number == 3:  # packed, as proto3 does
+            while first < last:
+                axis, first = _varint(body, first, last)
+                shape.append(axis)
+    return texts[1], texts[2], tuple(axis - (1 << 64) if axis >> 63 else axis for axis in shape)
+
+
+def _fields(body: memoryview, at: int, end: int) -> Iterator[tuple[int, int | None, int, int]]:
+    """Protobuf fields: number, value of a varint, bounds of the content."""
+    while at < end:
+        tag, at = _varint(body, at, end)
+        number, wire_type = tag >> 3, tag & 7
+        value: int | None = None
+        if wire_type == 0:
+            start = at
+            value, after = _varint(body, at, end)
+        elif wire_type == 2:
+            length, start = _varint(body, at, end)
+            after = start + length
+        elif wire_type in (1, 5):
+            start, after = at, at + (8 if wire_type == 1 else 4)
+        else:
+            raise MalformedAnswer("the answer is no protobuf message")
+        if after > end:
+            raise MalformedAnswer("the answer's protobuf message is cut short")
+        yield number, value, start, after
+        at = after
+
+
+def _varint(body: memoryview, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = body[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise MalformedAnswer("the answer's protobuf message is cut short")
+
+
+# The first bytes of a connection; they open its receiving window as far as it goes.
 _HELLO = h2.PREFACE + h2.window_update(0, h2.MOST_WINDOW - h2.DEFAULT_WINDOW)
 
-Bytes = bytes | memoryview
 
-
-class GrpcConnection:
-    """One user's connection to `address` (host:port); connects again by itself after any failure.
-
-    An exchange that has to connect counts the connecting, since its user waits for it; `connect`
-    beforehand keeps that out of the first one. Raises WrongUse for metadata that cannot be sent.
-    """
+class GrpcConnection(SocketConnection["PlainSocket"]):
+    """One user's connection to `address` (host:port). Raises WrongUse for metadata that cannot be sent."""
 
     def __init__(
         self,
@@ -41,94 +155,43 @@ class GrpcConnection:
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         parts = urlsplit(f"//{address}")
-        self._host, self._port = parts.hostname or "", parts.port or 8001
+        super().__init__(parts.hostname or "", parts.port or 8001, timeout_s)
         self._request_block = h2.request_block(address, method, checked_headers(metadata))
-        self._timeout_s = timeout_s
-        self._wire: Wire | None = None
-        self._reply = Reply()
-        self._inbox = Inbox(max_body_bytes)
+        self._receiver = FrameReceiver(max_body_bytes)
         self._cut = False  # a frame was not sent whole: nothing can follow it
         self._low_water = 1
 
-    def connect(self) -> str:
-        """Connect now. Returns why not, or ""."""
-        try:
-            self._connected()
-        except DeadlinePassed:
-            self.close()
-            return f"not connected within {self._timeout_s:g} s"
-        except (OSError, BrokenAnswer) as error:
-            self.close()
-            return reason(error)
-        return ""
+    def _is_used_up(self) -> bool:
+        return self._receiver.going_away or self._receiver.stream + 2 > h2.MOST_WINDOW
 
-    def exchange(self, message: Bytes) -> Reply:
-        """One call; the reply's body is the response message. A failure is told, never raised."""
-        reply = self._reply
-        reply.error = ""
-        reply.sent_ns = time.monotonic_ns()
-        try:
-            wire = self._wire
-            if wire is None or wire.stale or not self._is_open_for_calls():
-                wire = self._connected()
-            wire.begin(reply.sent_ns)
-            self._converse(wire, message, reply)
-        except DeadlinePassed:
-            self._fail(Outcome.TIMEOUT, f"no answer within {self._timeout_s:g} s")
-        except (OSError, BrokenAnswer) as error:
-            self._fail(Outcome.CONNECTION, reason(error))
-        except BaseException:  # a kill in the middle of an exchange: the rest must not meet the next one
-            self.close()
-            raise
-        return reply
-
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    def _is_open_for_calls(self) -> bool:
-        return not self._inbox.going_away and self._inbox.stream + 2 <= h2.MOST_WINDOW
-
-    def _connected(self) -> Wire:
-        self.close()
-        wire = connect(self._host, self._port, self._timeout_s)
-        assert isinstance(wire, Wire)  # without TLS, it is
-        self._wire = wire
-        self._inbox.reset()
+    def _greet(self, sock: PlainSocket) -> None:
+        self._receiver.reset()
         self._cut, self._low_water = False, 1
-        wire.begin(time.monotonic_ns())
-        self._send(wire, [_HELLO])
-        while not self._inbox.greeted:
-            wire.wait()
-            self._receive(wire)
-        self._send(wire, [])
-        wire.on_unasked = self._between_calls
-        return wire
+        sock.begin(time.monotonic_ns())
+        self._send(sock, [_HELLO])
+        while not self._receiver.greeted:
+            sock.wait()
+            self._receive(sock)
+        self._send(sock, [])
+        sock.on_unasked = self._between_calls
 
-    def _fail(self, outcome: Outcome, error: str) -> None:
-        self._reply.done_ns = time.monotonic_ns()
-        self._reply.outcome, self._reply.error = outcome, error
-        self._reply.body = memoryview(b"")
-        self.close()
-
-    def _converse(self, wire: Wire, message: Bytes, reply: Reply) -> None:
-        inbox = self._inbox
-        inbox.open_stream()
-        self._send_call(wire, message)
-        while not inbox.ended:
-            wire.wait()
-            self._receive(wire)
+    def _converse(self, sock: PlainSocket, request: Bytes, reply: Reply) -> None:
+        receiver = self._receiver
+        receiver.open_stream()
+        self._send_call(sock, request)
+        while not receiver.ended:
+            sock.wait()
+            self._receive(sock)
         reply.done_ns = time.monotonic_ns()
         reply.outcome, reply.error = self._status()
-        reply.body = inbox.message() if reply.outcome == Outcome.OK else memoryview(b"")
+        reply.body = receiver.message() if reply.outcome == Outcome.OK else memoryview(b"")
         if self._cut:
             self.close()
-        elif inbox.pending:
-            self._send(wire, [])
+        elif receiver.pending:
+            self._send(sock, [])
 
     def _status(self) -> tuple[int, str]:
-        trailers, http_status = self._inbox.trailers, self._inbox.headers.http_status
+        trailers, http_status = self._receiver.trailers, self._receiver.headers.http_status
         if trailers.grpc_status == 0 and http_status == "200":
             return Outcome.OK, ""
         if trailers.grpc_status is None:
@@ -140,80 +203,80 @@ class GrpcConnection:
         late = trailers.grpc_status == h2.DEADLINE_EXCEEDED
         return Outcome.TIMEOUT if late else Outcome.SERVER_ERROR, told
 
-    def _send_call(self, wire: Wire, message: Bytes) -> None:
+    def _send_call(self, sock: PlainSocket, message: Bytes) -> None:
         """Headers and data within the server's frame size and windows; less when the answer comes first."""
-        inbox = self._inbox
+        receiver = self._receiver
         prefix = struct.pack(">BI", 0, len(message))
         total = 5 + len(message)
-        head = h2.frame(h2.HEADERS, h2.END_HEADERS, inbox.stream, self._request_block)
+        head = h2.frame(h2.HEADERS, h2.END_HEADERS, receiver.stream, self._request_block)
         at = 0
-        while at < total and not inbox.ended and not self._cut:
-            size = min(total - at, inbox.max_frame, inbox.window, inbox.stream_window)
+        while at < total and not receiver.ended and not self._cut:
+            size = min(total - at, receiver.max_frame, receiver.window, receiver.stream_window)
             if size > 0:
                 end = at + size
                 flags = h2.END_STREAM if end == total else 0
-                head += h2.frame_header(h2.DATA, flags, inbox.stream, size) + prefix[at:end]
-                inbox.window -= size
-                inbox.stream_window -= size
-                self._send(wire, [head, memoryview(message)[max(0, at - 5) : max(0, end - 5)]])
+                head += h2.frame_header(h2.DATA, flags, receiver.stream, size) + prefix[at:end]
+                receiver.window -= size
+                receiver.stream_window -= size
+                self._send(sock, [head, memoryview(message)[max(0, at - 5) : max(0, end - 5)]])
                 at = end
             else:  # the windows are closed until the server opens them
-                self._send(wire, [head])
-                wire.wait()
-                self._receive(wire)
+                self._send(sock, [head])
+                sock.wait()
+                self._receive(sock)
             head = b""
         self._cut = self._cut or at < total
 
-    def _send(self, wire: Wire, buffers: list[Bytes]) -> None:
+    def _send(self, sock: PlainSocket, buffers: list[Bytes]) -> None:
         """Whole frames, after pending acknowledgements; cut when the answer, or an end, comes first."""
-        if self._inbox.pending:
-            buffers.insert(0, self._inbox.pending)
-            self._inbox.pending = b""
+        if self._receiver.pending:
+            buffers.insert(0, self._receiver.pending)
+            self._receiver.pending = b""
         left = sum(map(len, buffers))
         try:
             while left:
                 try:
-                    sent = wire.sendmsg(buffers)
+                    sent = sock.sendmsg(buffers)
                     left -= sent
                     if left:
                         buffers = _after(buffers, sent)
                 except BlockingIOError:
-                    if wire.wait_for_room():
-                        self._receive(wire)
-                    if self._inbox.ended:
+                    if sock.wait_for_room():
+                        self._receive(sock)
+                    if self._receiver.ended:
                         self._cut = True
                         return
         except (BrokenPipeError, ConnectionResetError):
             self._cut = True  # why may still be there to read
 
-    def _receive(self, wire: Wire) -> None:
+    def _receive(self, sock: PlainSocket) -> None:
         try:
-            count = wire.recv_into(self._inbox.space())
+            count = sock.recv_into(self._receiver.space())
         except BlockingIOError:
             return
         if not count:
             raise BrokenAnswer("the server closed the connection")
-        self._inbox.filled(count)
-        missing = min(self._inbox.missing(), _LOW_WATER_MOST)
-        wanted = missing if missing >= _LOW_WATER_FROM else 1
+        self._receiver.filled(count)
+        missing = min(self._receiver.missing(), LOW_WATER_MOST)
+        wanted = missing if missing >= LOW_WATER_FROM else 1
         if wanted != self._low_water:
-            wire.low_water(wanted)
+            sock.low_water(wanted)
             self._low_water = wanted
 
     def _between_calls(self) -> None:
         """In the hub: settings, pings and ends must not wait for the next call."""
-        wire = self._wire
-        if wire is None:
+        sock = self._socket
+        if sock is None:
             return
         try:
-            self._receive(wire)
-            if self._inbox.pending:
-                wire.send(self._inbox.pending)  # few bytes into an empty buffer
-                self._inbox.pending = b""
+            self._receive(sock)
+            if self._receiver.pending:
+                sock.send(self._receiver.pending)  # few bytes into an empty buffer
+                self._receiver.pending = b""
         except BlockingIOError:
             return
         except (OSError, BrokenAnswer):
-            wire.retire()
+            sock.retire()
 
 
 def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:
@@ -225,3 +288,33 @@ def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:
         if skip < len(buffer):
             left.append(memoryview(buffer)[skip:])
     return left
+
+
+class GrpcDriver:
+    """Triton's gRPC endpoint, as a `registry.Driver`."""
+
+    takes_shared_memory = True
+    address_hint = "give the server's gRPC address with --grpc-url host:port"
+
+    def service(self, target: Target) -> Target:
+        return target.over_grpc or target
+
+    def address(self, target: Target) -> str:
+        return target.grpc_address or ""
+
+    def build(self, call: Call, target: Target, shared: Shared = NOTHING_SHARED) -> bytes:  # noqa: ARG002
+        return grpc_message(call.tensors, call.outputs, model=call.model, version=call.version, shared=shared)
+
+    def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
+        return parse_answer(body, head_length)
+
+    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:
+        if not target.http_url.startswith("https:"):
+            return GrpcConnection(self.address(target), timeout_s=timeout_s, metadata=target.headers)
+        # grpcio takes 0.3 s to import, and only TLS needs it.
+        from bench.protocols.grpcio_client import GrpcioConnection, prepare_gevent
+
+        prepare_gevent(users)
+        return GrpcioConnection(
+            self.address(target), timeout_s=timeout_s, metadata=target.headers, secure=True
+        )

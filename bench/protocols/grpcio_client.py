@@ -1,4 +1,6 @@
-"""Unary gRPC through grpcio: for TLS, and as the oracle of `bench.protocols.grpc`. Four times its CPU.
+"""Unary gRPC through grpcio: for TLS, for health checks, and to test `bench.protocols.grpc` against.
+
+It takes four times the CPU of `bench.protocols.grpc`.
 
 Under gevent every call in flight parks one thread of the hub's pool, ten by default: more calls than
 that wait in line behind each other and the times measured are the pool's. So `prepare_gevent` must
@@ -17,17 +19,20 @@ from typing import Any
 import grpc
 
 from bench.core.samples import Outcome
-from bench.protocols.gevent_socket import Reply
+from bench.protocols.connection import Reply
 from bench.protocols.http2 import INFER
 
-_SPARE_THREADS = 16  # name resolution, and grpcio's own
+# Threads of the pool beside one for each user: they resolve names, and grpcio has some of its own.
+_SPARE_THREADS = 16
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # else all users of a process share one socket
     ("grpc.enable_retries", 0),  # a retried failure would be counted as a slow success
+    ("grpc.enable_http_proxy", 0),  # a proxy from the environment would answer for itself
 ]
-# What grpcio says when UNAVAILABLE is its own finding; a server that says so has words of its own.
+# grpcio gives the status UNAVAILABLE for a failed connection too. These words of its message tell such a
+# failure from a server that gave the status itself.
 _TRANSPORT = (
     "failed to connect",
     "socket closed",
@@ -55,7 +60,7 @@ def prepare_gevent(users: int) -> None:
 
 
 class GrpcioConnection:
-    """The interface of `grpc.GrpcConnection`. `certificates`: PEM file of authorities to trust."""
+    """A `connection.Connection`. `certificates`: PEM file of authorities. Raises OSError: unknown name."""
 
     def __init__(
         self,
@@ -102,10 +107,15 @@ class GrpcioConnection:
 
 
 def _channel(address: str, secure: bool, certificates: Path | None) -> Any:
-    if not secure:
-        return grpc.insecure_channel(address, options=_OPTIONS)
-    roots = certificates.read_bytes() if certificates else None
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+    """Raises OSError for a name that this host does not know."""
+    if secure:
+        roots = certificates.read_bytes() if certificates else None
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+    # grpcio has a resolver of its own; names are resolved here as they are for the load.
+    host, _, port = address.rpartition(":")
+    family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    numeric = f"ipv6:[{where[0]}]:{port}" if family == socket.AF_INET6 else f"ipv4:{where[0]}:{port}"
+    return grpc.insecure_channel(numeric, [*_OPTIONS, ("grpc.default_authority", address)])
 
 
 def _told(error: Any) -> tuple[int, str]:
@@ -119,35 +129,22 @@ def _told(error: Any) -> tuple[int, str]:
 
 
 _LIVE = "/inference.GRPCInferenceService/ServerLive"
-_YES = b"\x08\x01"  # ServerLiveResponse with its one field, `live`, true
-_TIMEOUT_S = 5.0
-_HEALTH_OPTIONS = [("grpc.enable_http_proxy", 0)]  # a proxy from the environment would answer for itself
+# A ServerLiveResponse whose one field, `live`, is true.
+_YES = b"\x08\x01"
+_HEALTH_TIMEOUT_S = 5.0
 
 
 def answers_grpc(address: str, headers: Sequence[tuple[str, str]], *, secure: bool) -> bool:
-    """`address`: host:port. A gateway that takes the connection and knows no such service is no answer."""
-    import grpc  # a tenth of a second, only of a sweep on a cluster
+    """Ask Triton at `address` (host:port) whether it is alive.
 
+    A gateway that takes the connection and does not know Triton's service counts as no answer.
+    """
     try:
-        channel = _secure(grpc, address) if secure else _plain(grpc, address)
+        connection = GrpcioConnection(
+            address, method=_LIVE, timeout_s=_HEALTH_TIMEOUT_S, metadata=tuple(headers), secure=secure
+        )
     except OSError:
-        return False  # the name is not known here
-    with channel:
-        call = channel.unary_unary(_LIVE)
-        try:
-            metadata = [(name.lower(), value) for name, value in headers]
-            return bool(call(b"", timeout=_TIMEOUT_S, metadata=metadata) == _YES)
-        except grpc.RpcError:
-            return False
-
-
-def _secure(grpc: Any, address: str) -> Any:
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(), _HEALTH_OPTIONS)
-
-
-def _plain(grpc: Any, address: str) -> Any:
-    """Names are resolved as this host does it for the load too; grpcio has a resolver of its own."""
-    host, _, port = address.rpartition(":")
-    family, *_, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-    numeric = f"ipv6:[{where[0]}]:{port}" if family == socket.AF_INET6 else f"ipv4:{where[0]}:{port}"
-    return grpc.insecure_channel(numeric, [*_HEALTH_OPTIONS, ("grpc.default_authority", address)])
+        return False
+    reply = connection.exchange(b"")
+    connection.close()
+    return reply.outcome == Outcome.OK and reply.body == _YES

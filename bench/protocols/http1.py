@@ -1,6 +1,7 @@
-"""HTTP/1.1 as Triton's users need it: prepared bytes out, the answer into one reused buffer.
+"""HTTP/1.1: a request's bytes, which are built once, a connection, and what is in an answer.
 
-A head that is byte for byte the last good one is not parsed again.
+The answer is received into one buffer that is reused. A head that is byte for byte the last good one is not
+parsed again. `HttpDriver` is what the rest of the suite sees of this module.
 """
 
 from __future__ import annotations
@@ -8,14 +9,110 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, urlsplit
 
+from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
-from bench.protocols.gevent_socket import BrokenAnswer, DeadlinePassed, Reply, TlsWire, Wire, connect, reason
+from bench.core.target import Target
+from bench.protocols.answers import MalformedAnswer, Output
+from bench.protocols.connection import (
+    LOW_WATER_FROM,
+    LOW_WATER_MOST,
+    MAX_BODY_BYTES,
+    BrokenAnswer,
+    Bytes,
+    Connection,
+    Reply,
+    SocketConnection,
+    checked_headers,
+)
+from bench.protocols.payload import NOTHING_SHARED, Call, Shared, Tensor, placement
 
+if TYPE_CHECKING:
+    from bench.protocols.gevent_socket import PlainSocket, TlsSocket
+
+# Of an error that is not Triton's JSON, the beginning is kept.
 _ONE_ERROR_BYTES = 500
+
+Socket: TypeAlias = "PlainSocket | TlsSocket"
+
+
+def http_request(
+    tensors: Sequence[Tensor],
+    outputs: Sequence[str],
+    *,
+    host: str,
+    model: str,
+    version: str = "",
+    headers: Sequence[tuple[str, str]] = (),
+    path_prefix: str = "",
+    shared: Shared = NOTHING_SHARED,
+) -> bytes:
+    """A whole HTTP/1.1 inference request: head, JSON, and the tensors as binary data.
+
+    No `outputs`: all of them. Raises WrongUse for headers that would break or change the request.
+    Source: the binary-data and shared-memory extensions of the KServe v2 protocol.
+    """
+    parts = [tensor.data for tensor in tensors if tensor.name not in shared.inputs]
+    described = json.dumps(_http_json(tensors, outputs, shared), separators=(",", ":")).encode()
+    path = f"{path_prefix}/v2/models/{quote(model, safe='')}"
+    path += f"/versions/{quote(version, safe='')}/infer" if version else "/infer"
+    lines = [f"POST {path} HTTP/1.1"]
+    lines += [] if any(name.lower() == "host" for name, _ in headers) else [f"Host: {host}"]
+    # Without `identity`, a client library's or proxy's default lets Triton compress tensors.
+    lines += ["Accept-Encoding: identity", "Connection: keep-alive", "Content-Type: application/octet-stream"]
+    lines += [f"Inference-Header-Content-Length: {len(described)}"]
+    lines += [f"Content-Length: {len(described) + sum(map(len, parts))}"]
+    lines += [f"{name}: {value}" for name, value in checked_headers(headers)]
+    head = "\r\n".join([*lines, "", ""])
+    _refuse_control(path + host, "the address")
+    return b"".join([head.encode("latin-1"), described, *parts])
+
+
+def _refuse_control(text: str, what: str) -> None:
+    if any(c <= " " or c > "~" for c in text):
+        raise WrongUse([f"{what} {text!r} holds spaces or characters outside ASCII."])
+
+
+def _http_json(tensors: Sequence[Tensor], outputs: Sequence[str], shared: Shared) -> dict[str, Any]:
+    inputs = []
+    for tensor in tensors:
+        region = shared.inputs.get(tensor.name)
+        place = placement(region) if region else {"binary_data_size": len(tensor.data)}
+        inputs.append(
+            {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype, "parameters": place}
+        )
+    wanted = []
+    for name in outputs:
+        region = shared.outputs.get(name)
+        wanted.append({"name": name, "parameters": placement(region) if region else {"binary_data": True}})
+    if not wanted:
+        return {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    return {"inputs": inputs, "outputs": wanted}
+
+
+def parse_answer(body: memoryview, head_length: int) -> tuple[Output, ...]:
+    """Outputs of an HTTP answer. Raises MalformedAnswer. Source: Triton's binary-data extension."""
+    at = head_length or len(body)
+    try:
+        described = json.loads(bytes(body[:at]))["outputs"]
+        outputs = []
+        for entry in described:
+            if "data" in entry:
+                raise MalformedAnswer(f"output {entry['name']!r} came as JSON, not as binary data")
+            # No size: the tensor lies in shared memory.
+            end = at + int(entry.get("parameters", {}).get("binary_data_size", 0))
+            shape = tuple(int(axis) for axis in entry["shape"])
+            outputs.append(Output(str(entry["name"]), str(entry["datatype"]), shape, at, end))
+            at = end
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalformedAnswer(f"the answer's JSON is not what Triton sends ({error})") from None
+    if at != len(body):
+        raise MalformedAnswer(f"the answer has {len(body)} bytes, and its JSON tells of {at}")
+    return tuple(outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,93 +182,37 @@ def error_message(status: int, body: bytes) -> str:
 
 
 MAX_HEAD_BYTES = 64 << 10
-MAX_BODY_BYTES = 1 << 30
 _FIRST_BUFFER_BYTES = 64 << 10
 _LINE_BYTES = 4 << 10
-# Below this a second wait is unlikely; above the upper figure, copying while more arrives is faster.
-_LOW_WATER_FROM, _LOW_WATER_MOST = 64 << 10, 256 << 10
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}")
 _NO_HEAD = Head(0, None, False, False, 0)
 
 
-class HttpConnection:
-    """One user's keep-alive connection; connects again by itself after any failure.
-
-    An exchange that has to connect counts the connecting, since its user waits for it; `connect`
-    beforehand keeps that out of the first one.
-    """
+class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
+    """One user's keep-alive connection to an HTTP/1.1 server."""
 
     def __init__(self, url: str, *, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _tls_context() if parts.scheme == "https" else None
-        self._timeout_s = timeout_s
+        is_secure = parts.scheme == "https"
+        port = parts.port or (443 if is_secure else 80)
+        super().__init__(parts.hostname or "", port, timeout_s, _tls_context() if is_secure else None)
         self._max_body_bytes = max_body_bytes
-        self._wire: Wire | TlsWire | None = None
-        self._reply = Reply()
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._have = 0  # bytes of the buffer that are this exchange's
         self._known = b""  # the last good head, with its empty line, and what it said
         self._known_head = _NO_HEAD
 
-    def connect(self) -> str:
-        """Connect now. Returns why not, or ""."""
-        try:
-            self._connected()
-        except (OSError, DeadlinePassed) as error:
-            return reason(error) or "timed out"
-        return ""
-
-    def exchange(self, request: bytes | memoryview) -> Reply:
-        """Send the request, receive its answer. A failure is told by the reply, never raised."""
-        reply = self._reply
-        reply.error = ""
-        reply.sent_ns = time.monotonic_ns()
-        try:
-            wire = self._wire
-            if wire is None or wire.stale:
-                wire = self._connected()
-            wire.begin(reply.sent_ns)
-            self._converse(wire, request, reply)
-        except DeadlinePassed:
-            self._fail(Outcome.TIMEOUT, f"no answer within {self._timeout_s:g} s")
-        except (OSError, BrokenAnswer) as error:
-            self._fail(Outcome.CONNECTION, reason(error))
-        except BaseException:  # a kill in the middle of an exchange: the rest must not meet the next one
-            self.close()
-            raise
-        return reply
-
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    def _connected(self) -> Wire | TlsWire:
-        self.close()
-        self._wire = connect(self._host, self._port, self._timeout_s, self._tls)
-        return self._wire
-
-    def _fail(self, outcome: Outcome, error: str) -> None:
-        self._reply.done_ns = time.monotonic_ns()
-        self._reply.outcome = outcome
-        self._reply.error = error
-        self._reply.body = memoryview(b"")
-        self._reply.head_length = 0
-        self.close()
-
-    def _converse(self, wire: Wire | TlsWire, request: bytes | memoryview, reply: Reply) -> None:
-        whole = self._send(wire, request)
-        start, head = self._receive_head(wire)
+    def _converse(self, sock: Socket, request: Bytes, reply: Reply) -> None:
+        whole = self._send(sock, request)
+        start, head = self._receive_head(sock)
         if head.length is not None:
             end = start + head.length
-            self._fill_to(wire, end)
+            self._fill_to(sock, end)
         elif head.chunked:
-            end = self._receive_chunks(wire, start)
+            end = self._receive_chunks(sock, start)
         else:
-            end = self._receive_to_end(wire)
+            end = self._receive_to_end(sock)
         reply.done_ns = time.monotonic_ns()
         reply.body = self._view[start:end]
         reply.head_length = head.inference_header_length
@@ -182,7 +223,7 @@ class HttpConnection:
         if not (whole and head.keep_alive) or (head.length is not None and self._have > end):
             self.close()
 
-    def _send(self, wire: Wire | TlsWire, request: bytes | memoryview) -> bool:
+    def _send(self, sock: Socket, request: Bytes) -> bool:
         """False: the answer came, or the connection broke, before all was sent; what there is can be read."""
         sent = 0
         total = len(request)
@@ -190,19 +231,19 @@ class HttpConnection:
         rest = request
         while True:
             try:
-                sent += wire.send(rest)  # type: ignore[arg-type]  # bytes are as good as a view of them
+                sent += sock.send(rest)  # type: ignore[arg-type]  # bytes are as good as a view of them
                 if sent == total:
                     return True
             except BlockingIOError:
-                if wire.wait_for_room() and not self._only_informed(wire):
+                if sock.wait_for_room() and not self._only_informed(sock):
                     return False
             except (BrokenPipeError, ConnectionResetError):
                 return False
             rest = memoryview(request)[sent:]
 
-    def _only_informed(self, wire: Wire | TlsWire) -> bool:
+    def _only_informed(self, sock: Socket) -> bool:
         """While sending: whether all that came is 1xx, which leaves the answer to come."""
-        self._receive(wire)
+        self._receive(sock)
         while self._have:
             end = self._buffer.find(b"\r\n\r\n", 0, self._have)
             if end < 0 or parse_head(bytes(self._view[:end])).status >= 200:
@@ -210,12 +251,12 @@ class HttpConnection:
             self._drop(end + 4)
         return True
 
-    def _receive_head(self, wire: Wire | TlsWire) -> tuple[int, Head]:
+    def _receive_head(self, sock: Socket) -> tuple[int, Head]:
         """Where the body starts, and what the head says; informational answers are skipped."""
         searched = 0
         if not self._have:
-            wire.wait()
-            self._receive(wire)
+            sock.wait()
+            self._receive(sock)
         if self._known and self._buffer.startswith(self._known) and self._have >= len(self._known):
             return len(self._known), self._known_head
         while True:
@@ -230,7 +271,7 @@ class HttpConnection:
                 raise BrokenAnswer(f"a head of over {MAX_HEAD_BYTES >> 10} KiB")
             else:
                 searched = max(0, self._have - 3)
-                self._receive_more(wire)
+                self._receive_more(sock)
 
     def _learn(self, start: int, head: Head) -> tuple[int, Head]:
         if head.status == 200 and head.length is not None and head.keep_alive:
@@ -239,7 +280,7 @@ class HttpConnection:
             self._known, self._known_head = bytes(self._view[:start]), head
         return start, head
 
-    def _fill_to(self, wire: Wire | TlsWire, end: int) -> None:
+    def _fill_to(self, sock: Socket, end: int) -> None:
         """Receive until the buffer holds `end` bytes."""
         if self._have >= end:
             return
@@ -250,65 +291,65 @@ class HttpConnection:
         lowered = False
         while self._have < end:
             missing = end - self._have
-            if missing >= _LOW_WATER_FROM:
-                wire.low_water(min(missing, _LOW_WATER_MOST))
+            if missing >= LOW_WATER_FROM:
+                sock.low_water(min(missing, LOW_WATER_MOST))
                 lowered = True
             elif lowered:
-                wire.low_water(missing)
-            self._receive_more(wire)
+                sock.low_water(missing)
+            self._receive_more(sock)
         if lowered:
-            wire.low_water(1)
+            sock.low_water(1)
 
-    def _receive_chunks(self, wire: Wire | TlsWire, start: int) -> int:
+    def _receive_chunks(self, sock: Socket, start: int) -> int:
         """Decode in place; returns the end of the body. Source: RFC 9112, section 7.1."""
         read = end = start
         while True:
-            line, read = self._line(wire, read)
+            line, read = self._line(sock, read)
             size = line.split(b";", 1)[0].strip()
             if not _CHUNK_SIZE.fullmatch(size):
                 raise BrokenAnswer(f"a broken chunk: {size[:20]!r}")
             length = int(size, 16)
             if length == 0:
                 break
-            self._fill_to(wire, read + length + 2)
+            self._fill_to(sock, read + length + 2)
             if not self._buffer.startswith(b"\r\n", read + length):
                 raise BrokenAnswer("a chunk longer than it says")
             self._view[end : end + length] = self._view[read : read + length]
             end, read = end + length, read + length + 2
         while line:
-            line, read = self._line(wire, read)
+            line, read = self._line(sock, read)
         if self._have > read:
             raise BrokenAnswer("bytes after the answer")
         return end
 
-    def _line(self, wire: Wire | TlsWire, start: int) -> tuple[bytes, int]:
+    def _line(self, sock: Socket, start: int) -> tuple[bytes, int]:
         while (end := self._buffer.find(b"\r\n", start, self._have)) < 0:
             if self._have - start > _LINE_BYTES:
                 raise BrokenAnswer("a chunk header without an end")
-            self._receive_more(wire)
+            self._receive_more(sock)
         return bytes(self._view[start:end]), end + 2
 
-    def _receive_to_end(self, wire: Wire | TlsWire) -> int:
+    def _receive_to_end(self, sock: Socket) -> int:
         """A body without a length ends with its connection."""
         while True:
-            wire.wait()
-            if self._receive(wire, may_end=True) == 0:
+            sock.wait()
+            if self._receive(sock, may_end=True) == 0:
                 return self._have
 
-    def _receive_more(self, wire: Wire | TlsWire) -> None:
+    def _receive_more(self, sock: Socket) -> None:
         have = self._have
         while self._have == have:
-            wire.wait()
-            self._receive(wire)
+            sock.wait()
+            self._receive(sock)
 
-    def _receive(self, wire: Wire | TlsWire, may_end: bool = False) -> int:
+    def _receive(self, sock: Socket, may_end: bool = False) -> int:
         """How many bytes came; 0: the end, an error unless it `may_end`; -1: none are there."""
         if self._have == len(self._buffer):
             if self._have > self._max_body_bytes + MAX_HEAD_BYTES:
                 raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
             self._grow(2 * self._have, self._have)
         try:
-            count = wire.recv_into(self._view[self._have :])
+            count = sock.recv_into(self._view[self._have :])
         except BlockingIOError:
             return -1
         if not count and not may_end:
@@ -339,3 +380,35 @@ def _tls_context() -> Any:
     context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     return context
+
+
+class HttpDriver:
+    """Triton's HTTP endpoint, as a `registry.Driver`."""
+
+    takes_shared_memory = True
+    address_hint = "give the server's HTTP address with --url"
+
+    def service(self, target: Target) -> Target:
+        return target
+
+    def address(self, target: Target) -> str:
+        return target.http_url
+
+    def build(self, call: Call, target: Target, shared: Shared = NOTHING_SHARED) -> bytes:
+        parts = urlsplit(target.http_url)
+        return http_request(
+            call.tensors,
+            call.outputs,
+            host=parts.netloc,
+            path_prefix=parts.path,
+            model=call.model,
+            version=call.version,
+            headers=target.headers,
+            shared=shared,
+        )
+
+    def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
+        return parse_answer(body, head_length)
+
+    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:  # noqa: ARG002
+        return HttpConnection(target.http_url, timeout_s=timeout_s)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import hpack
 
-from bench.protocols.gevent_socket import BrokenAnswer
+from bench.protocols.connection import BrokenAnswer
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 HEADER_BYTES = 9
@@ -23,11 +23,12 @@ MOST_WINDOW = 2**31 - 1
 MOST_FRAME = 2**24 - 1
 
 
-# Plain numbers: looking members of an enumeration up costs microseconds a call.
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 3, 4, 5  # kinds
+# Plain numbers: looking up members of an enumeration would cost microseconds a call.
+# Kinds of frames, flags of frames, and names of settings.
+DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 3, 4, 5
 PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32  # flags
-HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5  # settings
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 1, 1, 4, 8, 32
+HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
 
 ERROR_NAMES = (
     *("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT"),
@@ -43,7 +44,7 @@ STATUS_NAMES = (
 )
 DEADLINE_EXCEEDED = 4
 
-# length and kind in the first word, then flags and stream
+# A frame's header: its length and kind in one word, then flags, then the number of the stream.
 _HEADER = struct.Struct(">IBI")
 unpack_header = _HEADER.unpack_from
 
@@ -143,11 +144,12 @@ def unpadded(flags: int, start: int, end: int, buffer: bytearray) -> tuple[int, 
 _FIRST_BUFFER_BYTES = 64 << 10
 _MAX_BLOCK_BYTES = 64 << 10
 _MOST_KNOWN_BLOCKS = 64
-_GRANT_BYTES = 1 << 29  # received before the connection's window is opened again
+# After so many bytes of data the connection's window is opened again.
+_GRANT_BYTES = 1 << 29
 _NO_BLOCK = Block(None, None, "")
 
 
-class Inbox:
+class FrameReceiver:
     """What has come on a connection, and what it says. Methods raise BrokenAnswer."""
 
     def __init__(self, max_body_bytes: int) -> None:

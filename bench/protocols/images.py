@@ -7,7 +7,9 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 32  # pixels of one colour: noise alone would make JPEG files of no natural size
+# Blocks of one colour have sides of so many pixels. Noise alone would make JPEG files far larger than a
+# camera's.
+_BLOCK = 32
 
 
 def images(seed: int, count: int, height: int, width: int) -> NDArray[np.float32]:

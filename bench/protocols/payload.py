@@ -1,4 +1,4 @@
-"""What a request carries: seeded tensors, and the bytes that take them to Triton, built once.
+"""What a request carries, whatever protocol takes it to Triton: seeded tensors, and where they lie.
 
 Every byte is fixed by (metadata, batch, seed, image size), so two processes send the same requests
 and a reference computed elsewhere belongs to them.
@@ -6,12 +6,10 @@ and a reference computed elsewhere belongs to them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -19,7 +17,8 @@ from bench.core.datatypes import DTYPES, IMAGE
 from bench.core.errors import WrongUse
 from bench.protocols.images import images, jpegs
 
-_FREE_AXIS = 16  # length of an axis the model leaves open
+# An axis whose length the model leaves open gets this length.
+_FREE_AXIS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,17 @@ class Shared:
     outputs: Mapping[str, Region] = field(default_factory=dict)
 
 
-_NOTHING_SHARED = Shared()
+NOTHING_SHARED = Shared()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An inference request before a protocol has put it into bytes."""
+
+    model: str
+    tensors: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()  # those that are wanted; (): all
+    version: str = ""
 
 
 def for_model(
@@ -135,124 +144,10 @@ def length_prefixed(items: Any) -> bytes:
     return b"".join(len(item).to_bytes(4, "little") + item for item in items)
 
 
-def http_request(
-    tensors: Sequence[Tensor],
-    outputs: Sequence[str],
-    *,
-    host: str,
-    model: str,
-    version: str = "",
-    headers: Sequence[tuple[str, str]] = (),
-    path_prefix: str = "",
-    shared: Shared = _NOTHING_SHARED,
-) -> bytes:
-    """A whole HTTP/1.1 inference request: head, JSON, and the tensors as binary data.
-
-    No `outputs`: all of them. Raises WrongUse for headers that would break or change the request.
-    Source: the binary-data and shared-memory extensions of the KServe v2 protocol.
-    """
-    parts = [tensor.data for tensor in tensors if tensor.name not in shared.inputs]
-    described = json.dumps(_http_json(tensors, outputs, shared), separators=(",", ":")).encode()
-    path = f"{path_prefix}/v2/models/{quote(model, safe='')}"
-    path += f"/versions/{quote(version, safe='')}/infer" if version else "/infer"
-    lines = [f"POST {path} HTTP/1.1"]
-    lines += [] if any(name.lower() == "host" for name, _ in headers) else [f"Host: {host}"]
-    # Without `identity`, a client library's or proxy's default lets Triton compress tensors.
-    lines += ["Accept-Encoding: identity", "Connection: keep-alive", "Content-Type: application/octet-stream"]
-    lines += [f"Inference-Header-Content-Length: {len(described)}"]
-    lines += [f"Content-Length: {len(described) + sum(map(len, parts))}"]
-    lines += [f"{name}: {value}" for name, value in checked_headers(headers)]
-    head = "\r\n".join([*lines, "", ""])
-    _refuse_control(path + host, "the address")
-    return b"".join([head.encode("latin-1"), described, *parts])
-
-
-_OURS = frozenset(
-    [
-        *("accept-encoding", "connection", "content-length", "content-type", "expect"),
-        *("inference-header-content-length", "te", "transfer-encoding", "upgrade"),
-    ]
-)
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
-
-
-def checked_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers, if they can be sent as they are. Values are never shown: they may be secret.
-
-    Raises WrongUse, all mistakes at once. Source of the grammar: RFC 9110, section 5.
-    """
-    mistakes = []
-    for name, value in headers:
-        if not name or not _TOKEN.issuperset(name.lower()):
-            mistakes.append(f"{name!r} is no header name: letters, digits and - only.")
-        elif name.lower() in _OURS:
-            mistakes.append(f"the header {name!r} is set by the suite: leave it out.")
-        elif any(not (c == "\t" or " " <= c <= "~" or "\xa0" <= c <= "\xff") for c in value):
-            mistakes.append(f"the value of the header {name!r} holds line breaks or control characters.")
-    if mistakes:
-        raise WrongUse(mistakes)
-    return [(name, value.strip(" \t")) for name, value in headers]
-
-
-def _refuse_control(text: str, what: str) -> None:
-    if any(c <= " " or c > "~" for c in text):
-        raise WrongUse([f"{what} {text!r} holds spaces or characters outside ASCII."])
-
-
-def _http_json(tensors: Sequence[Tensor], outputs: Sequence[str], shared: Shared) -> dict[str, Any]:
-    inputs = []
-    for tensor in tensors:
-        region = shared.inputs.get(tensor.name)
-        placed = _placed(region) if region else {"binary_data_size": len(tensor.data)}
-        inputs.append(
-            {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype, "parameters": placed}
-        )
-    wanted = []
-    for name in outputs:
-        region = shared.outputs.get(name)
-        wanted.append({"name": name, "parameters": _placed(region) if region else {"binary_data": True}})
-    if not wanted:
-        return {"inputs": inputs, "parameters": {"binary_data_output": True}}
-    return {"inputs": inputs, "outputs": wanted}
-
-
-def _placed(region: Region) -> dict[str, str | int]:
-    placed: dict[str, str | int] = {
+def placement(region: Region) -> dict[str, str | int]:
+    """The parameters, the same over each protocol, that say where in shared memory a tensor lies."""
+    parameters: dict[str, str | int] = {
         "shared_memory_region": region.name,
         "shared_memory_byte_size": region.byte_size,
     }
-    return placed | ({"shared_memory_offset": region.offset} if region.offset else {})
-
-
-def grpc_message(
-    tensors: Sequence[Tensor],
-    outputs: Sequence[str],
-    *,
-    model: str,
-    version: str = "",
-    shared: Shared = _NOTHING_SHARED,
-) -> bytes:
-    """A serialized `inference.ModelInferRequest`, tensors as raw contents. No `outputs`: all of them."""
-    from tritonclient.grpc import service_pb2  # grpc takes 0.3 s to import, and HTTP needs none of it
-
-    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
-    for tensor in tensors:
-        described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        if tensor.name in shared.inputs:
-            _place(described.parameters, shared.inputs[tensor.name])
-        else:
-            request.raw_input_contents.append(tensor.data)
-    for name in outputs:
-        wanted = request.outputs.add(name=name)
-        if name in shared.outputs:
-            _place(wanted.parameters, shared.outputs[name])
-    message: bytes = request.SerializeToString(deterministic=True)
-    return message
-
-
-def _place(parameters: Any, region: Region) -> None:
-    for name, value in _placed(region).items():
-        if isinstance(value, str):
-            parameters[name].string_param = value
-        else:
-            parameters[name].int64_param = value
+    return parameters | ({"shared_memory_offset": region.offset} if region.offset else {})

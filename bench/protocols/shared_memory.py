@@ -26,13 +26,15 @@ from bench.core.samples import Outcome
 from bench.core.scratch import is_held
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
+from bench.protocols.connection import checked_headers
 from bench.protocols.http1 import HttpConnection
-from bench.protocols.payload import Region, Shared, Tensor, checked_headers
+from bench.protocols.payload import Region, Shared, Tensor
 
 PREFIX = "triton_bench_"
 FOLDER = Path("/dev/shm")
 _CONTROL_TIMEOUT_S = 10.0
-_PAGE = 4096  # slots of two users share no page
+# Slots begin at multiples of a page, so that no two users write to the same one.
+_PAGE = 4096
 _serial = itertools.count()
 
 

@@ -1,7 +1,7 @@
-"""Who measured, and how busy the machine was meanwhile.
+"""How busy the machine was during a trial.
 
-`describe()` is written down once a run; a `Sampler` runs beside each trial and gives named series of
-(at_ns, value) on the trial's own clock. A sensor that is not there gives no series; zero is a reading.
+A `Sampler` runs beside each trial and gives named series of (at_ns, value) on the trial's own clock. A sensor
+that is not there gives no series; zero is a reading.
 
     cpu_pressure_some_percent  time some task waited for a CPU (Linux PSI)
     cpu_steal_percent          time the hypervisor ran somebody else
@@ -14,35 +14,20 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 Series = dict[str, tuple[tuple[int, float], ...]]
 Sensor = Callable[[], Mapping[str, float]]
 
 SAMPLE_EVERY_S = 0.25
-_CHILDREN_EVERY_S = 1.0  # a server has dozens of threads, each to be asked for its children
+# Children of a process are looked for this often: each of a server's dozens of threads has to be asked for
+# them.
+_CHILDREN_EVERY_S = 1.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def describe() -> dict[str, str]:
-    """The machine the load generator runs on, as strings for a report."""
-    memory = psutil.virtual_memory().total
-    return {
-        "cpu": _cpu_model(),
-        "cores": str(usable_cores()),
-        "memory_bytes": str(memory),
-        "os": _os_name(),
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-    }
 
 
 def usable_cores() -> int:
@@ -205,19 +190,3 @@ def _cgroup_quota_cores() -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
-    except OSError:
-        return platform.platform()

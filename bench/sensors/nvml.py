@@ -41,21 +41,6 @@ def count(nvml: Nvml = pynvml) -> int:
         return 0
 
 
-def describe(nvml: Nvml = pynvml) -> dict[str, str]:
-    """Name, memory and driver of each GPU, as strings for a report; empty without one."""
-    found: dict[str, str] = {}
-    for index in range(count(nvml)):
-        try:
-            gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory_mib = nvml.nvmlDeviceGetMemoryInfo(gpu).total >> 20
-            found[f"gpu{index}"] = f"{nvml.nvmlDeviceGetName(gpu)}, {memory_mib} MiB"
-        except nvml.NVMLError as error:
-            found[f"gpu{index}"] = f"does not answer: {error}"
-    if found:
-        found["gpu_driver"] = str(nvml.nvmlSystemGetDriverVersion())
-    return found
-
-
 def sensors(nvml: Nvml = pynvml) -> list[Sensor]:
     """Of every GPU that answers."""
     found: list[Sensor] = []

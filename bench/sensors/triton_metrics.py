@@ -17,8 +17,10 @@ from bench.core.target import Target
 from bench.sensors.host import Paced, Sensor
 
 EVERY_S = 0.5
-_TIMEOUT_S = 0.4  # other sensors wait meanwhile
-_MOST_FAILURES = 3  # in a row: then it is left alone for the rest of the trial
+# A slow page of metrics is given up soon, since the other sensors wait for it.
+_TIMEOUT_S = 0.4
+# After so many failures in a row the page is not asked for again in this trial.
+_MOST_FAILURES = 3
 # metric -> (our reading, times what)
 _READINGS = {
     "nv_gpu_utilization": ("utilisation_percent", 100.0),

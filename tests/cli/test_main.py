@@ -190,7 +190,7 @@ def test_a_sweep_whose_target_is_gone_says_where_the_rest_is(
     monkeypatch.setattr(sweep, "Sweep", Gone)
     folder = folder_of(tmp_path / "run", slo="")
     spec, target = SweepSpec(model="m", batches=(1,)), SimpleNamespace(serving=None, target=None)
-    asked: Any = (spec, target, folder, tmp_path, ConsoleProgress(), None, SimpleNamespace(measure=None))
+    asked: Any = (spec, target, folder, tmp_path, ConsoleProgress(), SimpleNamespace(measure=None))
     with pytest.raises(Unreachable):
         sweep._run(*asked, as_json=False)
     assert "--resume goes on" in capsys.readouterr().err

@@ -1,29 +1,12 @@
-"""From one address to three; what is none is refused with what is allowed; which of them a load takes."""
+"""From one address to three; what is none is refused with what is allowed."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.cell import Load, Protocol, Via
-from bench.core.errors import ToolError
-from bench.core.target import Target, header, normalise_url, target_of
-
-PODS = (
-    Target("http://10.0.0.1:8000", "10.0.0.1:8001", name="a"),
-    Target("http://10.0.0.2:8000", "10.0.0.2:8001", name="b"),
-)
-SERVICE = Target("http://m.example", "m.example:80", pods=PODS)
-GRPC = Target("http://g.example", "g.example:80", pods=PODS[1:], way="gRPC service's address")
-BOTH = Target("http://m.example", pods=PODS[:1], way="service address", over_grpc=GRPC)
-
-
-def load(**changes: Any) -> Load:
-    return Load(**{"protocol": Protocol.HTTP, "batch": 1, "concurrency": 4, **changes})
+from bench.core.target import header, normalise_url, target_of
 
 
 @pytest.mark.parametrize(
@@ -93,70 +76,3 @@ def test_a_wrong_header_is_refused_without_repeating_it(text: str) -> None:
 def test_headers_are_never_shown() -> None:
     target = target_of("host:1", None, None, [("Authorization", "secret")])
     assert "secret" not in repr(target)
-
-
-@pytest.mark.parametrize(
-    ("says", "target", "asked", "addresses"),
-    [
-        ("a plain server has one way", PODS[0], load(via=Via.POD), [PODS[0].http_url]),
-        ("a service is asked at its own address", SERVICE, load(), [SERVICE.http_url]),
-        ("through the platform too", SERVICE, load(via=Via.PLATFORM), [SERVICE.http_url]),
-        ("straight to every pod", SERVICE, load(via=Via.POD), [pod.http_url for pod in PODS]),
-        ("its gRPC address is its own", SERVICE, load(protocol=Protocol.GRPC), [SERVICE.http_url]),
-        (
-            "gRPC goes straight where the platform has one port only",
-            replace(SERVICE, grpc_address=None),
-            load(protocol=Protocol.GRPC),
-            [pod.http_url for pod in PODS],
-        ),
-        ("gRPC has a service of its own", BOTH, load(protocol=Protocol.GRPC), [GRPC.http_url]),
-        ("HTTP does not go there", BOTH, load(), [SERVICE.http_url]),
-        ("to its own pods", BOTH, load(protocol=Protocol.GRPC, via=Via.POD), [PODS[1].http_url]),
-        ("HTTP to all others", BOTH, load(via=Via.POD), [PODS[0].http_url]),
-        (
-            "a gRPC service that does not answer from here",
-            replace(BOTH, over_grpc=replace(GRPC, grpc_address=None)),
-            load(protocol=Protocol.GRPC),
-            [PODS[1].http_url],
-        ),
-        ("HTTP at a service that takes gRPC only", replace(BOTH, http_url=""), load(), [PODS[0].http_url]),
-    ],
-)
-def test_where_requests_go(says: str, target: Target, asked: Load, addresses: list[str]) -> None:
-    assert [way.http_url for way in target.routes(asked)] == addresses, says
-
-
-def test_the_way_is_told_in_words_and_as_an_address() -> None:
-    assert BOTH.route_record(load()) == {"way": "service address", "address": "http://m.example"}
-    over_grpc = load(protocol=Protocol.GRPC)
-    assert BOTH.route_record(over_grpc) == {"way": "gRPC service's address", "address": "g.example:80"}
-    assert PODS[0].route_record(load()) == {}, "a server that is no service has one way only"
-
-
-@pytest.mark.parametrize(
-    ("says", "target", "protocol", "vias", "expected"),
-    [
-        ("each has an address", BOTH, Protocol.GRPC, (Via.PLATFORM,), ""),
-        ("it may go to the pods", replace(SERVICE, grpc_address=None), Protocol.GRPC, (None,), ""),
-        (
-            "unless that is forbidden",
-            replace(SERVICE, grpc_address=None),
-            Protocol.GRPC,
-            (Via.PLATFORM,),
-            "A,B",
-        ),
-        ("HTTP just so", replace(BOTH, http_url=""), Protocol.HTTP, (Via.POD, Via.PLATFORM), "A,B"),
-        ("a server without a port to count from", Target("http://a"), Protocol.GRPC, (None,), "--grpc-url"),
-    ],
-)
-def test_a_protocol_without_a_way_is_a_mistake(
-    says: str, target: Target, protocol: Protocol, vias: tuple[Via | None, ...], expected: str
-) -> None:
-    said = target.missing_route(protocol, vias)
-    assert (expected in said) if expected else not said, says
-
-
-def test_an_engine_of_one_address_refuses_several_and_names_the_way_out() -> None:
-    assert SERVICE.only_route(load()) is SERVICE
-    with pytest.raises(ToolError, match="--engine locust"):
-        SERVICE.only_route(load(via=Via.POD))

@@ -13,7 +13,7 @@ from bench.core.cell import Cell, Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import ModelLoadFailed
 from bench.core.target import Target
 from bench.core.trial import Counters, Plan, Served
-from bench.loadgen.locust.connections import LaneMaker
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.engine import LocustEngine, orders_of
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton, start
@@ -38,7 +38,9 @@ def test_all_workers_users_together_take_turns_over_the_pods() -> None:
     pods = tuple(Target(f"http://10.0.0.{i}:8000", f"10.0.0.{i}:8001", name=str(i)) for i in (1, 2))
     service = Target("http://m.example", "m.example:80", pods=pods)
     orders = orders_of(plan, service, Served(metadata, {}), 3, Path())
-    seen = [LaneMaker(order)._address(user)[0] for order in orders for user in range(order.users)]
+    seen = [
+        ConnectionFactory(order)._target(user).http_url for order in orders for user in range(order.users)
+    ]
     assert sorted(seen) == [pods[0].http_url] * 4 + [pods[1].http_url] * 4
     assert all(type(order).from_json(order.to_json()) == order for order in orders)
 

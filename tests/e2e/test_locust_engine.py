@@ -23,8 +23,8 @@ from bench.core.findings import Verdict, verdict
 from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served
-from bench.loadgen.locust.connections import Order
 from bench.loadgen.locust.engine import LocustEngine, orders_of
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import CONTROL_TIMEOUT_S
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, parameters, rate_per_s, serve, undisturbed
@@ -56,7 +56,7 @@ def test_k_instances_of_50_ms_under_k_users_answer_k_per_50_ms(
     assert rate_per_s(trial) == truth
     assert (trial.samples.outcome == Outcome.OK).all()
     assert trial.samples.service_ns.min() >= DELAY_S * 1e9
-    assert trial.window.seconds == pytest.approx(2.0, abs=0.2)
+    assert trial.window.seconds >= 2.0
     assert trial.errors == {}
 
 
@@ -88,7 +88,8 @@ def test_counters_are_of_the_window(engine: LocustEngine, triton: EmbeddedTriton
     assert trial.counters is not None
     assert abs(trial.counters.success_count - done) <= 8
     assert trial.counters.inference_count == 8 * trial.counters.success_count
-    assert trial.counters.compute_infer_ns / trial.counters.success_count == pytest.approx(50e6, rel=0.1)
+    computed_ns = trial.counters.compute_infer_ns / trial.counters.success_count
+    assert 50e6 <= computed_ns <= 1.1 * trial.samples.service_ns.mean()
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
@@ -215,7 +216,7 @@ def test_users_are_shared_out_whole(users: int, workers: int, batch: int) -> Non
     assert sum(order.users for order in orders) == users
     assert max(order.users for order in orders) - min(order.users for order in orders) <= 1
     assert len({order.samples for order in orders}) == workers
-    assert all(Order.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)
+    assert all(WorkOrder.from_json(json.loads(json.dumps(order.to_json()))) == order for order in orders)
 
 
 @pytest.mark.parametrize("longest_s", [None, 60.0])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.cell import ServerConfiguration
+from bench.core.cell import Protocol, ServerConfiguration
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import serve
 
@@ -28,10 +28,11 @@ def delay(triton: EmbeddedTriton) -> list[str]:
     return ["-H", triton.target.http_url, "--grpc-host", triton.target.grpc_address or "", "--model", "delay"]
 
 
-def test_list_shows_both_users() -> None:
+def test_list_shows_a_user_of_each_protocol() -> None:
     listed = locust("--list")
     assert listed.returncode == 0
-    assert {"TritonHttpUser", "TritonGrpcUser"} <= set((listed.stdout + listed.stderr).split())
+    users = {f"Triton{protocol.capitalize()}User" for protocol in Protocol}
+    assert users <= set((listed.stdout + listed.stderr).split())
 
 
 def test_the_arguments_are_locusts_own() -> None:

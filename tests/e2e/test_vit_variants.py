@@ -23,7 +23,7 @@ from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import Host, refuse_variants
 from bench.protocols import images, payload
-from bench.protocols.answers import Bounds
+from bench.protocols.value_check import Bounds
 from bench.server import model_config, reference_process
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton

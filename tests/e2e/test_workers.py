@@ -29,8 +29,8 @@ from bench.core.findings import Verdict, verdict
 from bench.core.mistakes import Mistakes
 from bench.core.trial import Live, Plan, Trial
 from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.locust.local_workers import WorkerProcesses
-from bench.loadgen.locust.remote_workers import AttachedWorkers
+from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.remote_workers import RemoteWorkers
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, rate_per_s, serve, undisturbed
 
@@ -39,8 +39,8 @@ DELAY_S = 0.05
 
 
 @contextmanager
-def attached(count: int, log: Path, address: tuple[str, int] | None = None) -> Iterator[LocustEngine]:
-    with LocustEngine(log, partial(AttachedWorkers, count, address)) as engine:
+def remote(count: int, log: Path, address: tuple[str, int] | None = None) -> Iterator[LocustEngine]:
+    with LocustEngine(log, partial(RemoteWorkers, count, address)) as engine:
         yield engine
 
 
@@ -70,7 +70,7 @@ def elsewhere(port: int, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 def test_many_workers_give_the_result_of_one(count: int, triton: EmbeddedTriton, tmp_path: Path) -> None:
     """8 users of 4 instances of 50 ms: 80 answers a second, whoever asks."""
     truth = pytest.approx(4 / DELAY_S, rel=0.05)
-    with attached(count, tmp_path / "log") as engine:
+    with remote(count, tmp_path / "log") as engine:
         trial = undisturbed(
             lambda: measure(engine, triton, DELAY, closed(8), duration_s=1.5, workers=count),
             lambda trial: rate_per_s(trial) == truth,
@@ -90,7 +90,7 @@ def test_many_workers_give_the_result_of_one(count: int, triton: EmbeddedTriton,
 @pytest.mark.e2e
 def test_an_open_loop_over_workers_accounts_for_every_arrival(triton: EmbeddedTriton, tmp_path: Path) -> None:
     load = Load(protocol=Protocol.GRPC, batch=1, rate_per_s=60)
-    with attached(2, tmp_path / "log") as engine:
+    with remote(2, tmp_path / "log") as engine:
         trial = measure(engine, triton, DELAY, load, duration_s=1.0, workers=2)
         again = measure(engine, triton, DELAY, load, duration_s=1.0, workers=2)
     for one in (trial, again):
@@ -103,7 +103,7 @@ def test_an_open_loop_over_workers_accounts_for_every_arrival(triton: EmbeddedTr
 def test_a_worker_killed_in_a_trial_is_a_finding_and_is_replaced(
     triton: EmbeddedTriton, tmp_path: Path
 ) -> None:
-    with attached(2, tmp_path / "log") as engine:
+    with remote(2, tmp_path / "log") as engine:
         trial = kill_one_during(engine, triton, lambda: engine.pids[0])
         assert trial.generator.lost_workers == 1
         assert len(trial.samples) > 0
@@ -122,7 +122,7 @@ def test_workers_started_elsewhere_are_waited_for_and_end_with_the_sweep(
     monkeypatch.setattr("bench.loadgen.locust.remote_workers.REJOIN_TIMEOUT_S", 1.0)
     port = free_port()
     with elsewhere(port, 3) as processes:
-        with attached(3, tmp_path / "log", ("127.0.0.1", port)) as engine:
+        with remote(3, tmp_path / "log", ("127.0.0.1", port)) as engine:
             first = kill_one_during(engine, triton, lambda: processes[0].pid, workers=3)
             second = measure(engine, triton, DELAY, closed(4), duration_s=0.3, workers=3)
         codes = [process.wait(timeout=10) for process in processes]
@@ -145,7 +145,7 @@ def test_after_a_trial_that_broke_off_a_worker_elsewhere_starts_afresh(
     plan = Plan(
         cell=Cell(server=DELAY, load=closed(2)), repeat=0, seed=1, warmup_s=0.1, duration_s=5, workers=1
     )
-    with elsewhere(port, 1), attached(1, tmp_path / "log", ("127.0.0.1", port)) as engine:
+    with elsewhere(port, 1), remote(1, tmp_path / "log", ("127.0.0.1", port)) as engine:
         with pytest.raises(KeyboardInterrupt):
             engine.measure(plan, triton.target, serve(triton, DELAY), interrupt)
         after = measure(engine, triton, DELAY, closed(2), duration_s=0.5, workers=1)
@@ -158,19 +158,19 @@ def test_a_port_that_is_taken_is_an_error_with_a_next_step(tmp_path: Path) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ToolError, match="a port that is free"):
-            AttachedWorkers(1, ("127.0.0.1", taken.getsockname()[1]), tmp_path / "log")
+            RemoteWorkers(1, ("127.0.0.1", taken.getsockname()[1]), tmp_path / "log")
 
 
 def test_workers_that_never_come_are_an_error_that_says_how_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.loadgen.locust.remote_workers.START_TIMEOUT_S", 0.3)
-    crew = AttachedWorkers(2, ("127.0.0.1", free_port()), tmp_path / "log")
+    pool = RemoteWorkers(2, ("127.0.0.1", free_port()), tmp_path / "log")
     try:
         with pytest.raises(ToolError, match=r"0 of 2 Locust workers .* `bench worker --master"):
-            crew.ready(1)
+            pool.ready(1)
     finally:
-        crew.close()
+        pool.close()
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_workers_are_a_number_of_the_spec_that_every_plan_asks_for() -> None:
     spec = sweep_spec(given, flags)
     assert flags.mistakes == []
     assert (spec.workers, spec.processes) == (4, 0)
-    assert crew_of(given, spec, flags) is not WorkerProcesses
-    assert crew_of({**given, "workers": None}, spec, flags) is WorkerProcesses
+    assert crew_of(given, spec, flags) is not LocalWorkers
+    assert crew_of({**given, "workers": None}, spec, flags) is LocalWorkers
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
 from bench.protocols import http2 as h2
-from bench.protocols.gevent_socket import BrokenAnswer, Reply
+from bench.protocols.connection import BrokenAnswer, Reply
 from bench.protocols.grpc import GrpcConnection
 from bench.protocols.grpcio_client import GrpcioConnection
-from bench.protocols.http2 import Inbox
-from tests.support.http_peer import ScriptedWire, cut, free_port, peer, reset, self_signed
+from bench.protocols.http2 import FrameReceiver
+from tests.support.http_peer import ScriptedSocket, cut, free_port, peer, reset, self_signed
 
 HELLO = h2.settings([(h2.MAX_FRAME_SIZE, 1 << 14)])
 
@@ -65,7 +65,7 @@ def status_alone(*pairs: tuple[str, str], http: str = "200") -> bytes:
 
 def over_wire(sent: bytes, at: list[int] | None = None, takes: int = 1 << 30, **given: Any) -> Reply:
     connection = GrpcConnection("h:1", timeout_s=1, **given)
-    connection._wire = ScriptedWire(cut(HELLO + sent, at or []), takes)  # type: ignore[assignment]  # a stand-in
+    connection._socket = ScriptedSocket(cut(HELLO + sent, at or []), takes)  # type: ignore[assignment]  # a stand-in
     return connection.exchange(b"request")
 
 
@@ -164,7 +164,7 @@ def test_broken_answers_are_connection_failures(sent: bytes, told: str) -> None:
 @given(garbage=st.binary(max_size=300), at=st.lists(st.integers(0, 300), max_size=3))
 @settings(deadline=None)
 def test_garbage_breaks_an_answer_and_nothing_else(garbage: bytes, at: list[int]) -> None:
-    inbox = Inbox(1 << 20)
+    inbox = FrameReceiver(1 << 20)
     inbox.open_stream()
     try:
         for piece in cut(HELLO + garbage, at):
@@ -181,8 +181,8 @@ def test_an_answer_over_the_cap_is_refused() -> None:
 
 def test_pings_and_settings_are_acknowledged_between_frames() -> None:
     connection = GrpcConnection("h:1", timeout_s=1)
-    wire = ScriptedWire([HELLO + PING + answer(b"hello")])
-    connection._wire = wire  # type: ignore[assignment]  # a stand-in
+    wire = ScriptedSocket([HELLO + PING + answer(b"hello")])
+    connection._socket = wire  # type: ignore[assignment]  # a stand-in
     connection.exchange(b"request")
     acknowledged = h2.frame(h2.SETTINGS, h2.ACK, 0) + h2.frame(h2.PING, h2.ACK, 0, b"12345678")
     assert wire.sent.endswith(acknowledged)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.samples import Outcome
-from bench.protocols.gevent_socket import BrokenAnswer, Reply
+from bench.protocols.connection import BrokenAnswer, Reply
 from bench.protocols.http1 import HttpConnection, error_message, parse_head
-from tests.support.http_peer import ScriptedWire, cut, free_port, peer, reset, self_signed
+from tests.support.http_peer import ScriptedSocket, cut, free_port, peer, reset, self_signed
 
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"
 GOOD = b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: 3\r\nContent-Length: 5\r\n\r\nhello"
@@ -27,7 +27,7 @@ CHUNKED = (
 
 def over_wire(data: bytes, at: list[int] | None = None, **given: Any) -> Reply:
     connection = HttpConnection("http://h", timeout_s=1, **given)
-    connection._wire = ScriptedWire(cut(data, at or []))  # type: ignore[assignment]  # a stand-in
+    connection._socket = ScriptedSocket(cut(data, at or []))  # type: ignore[assignment]  # a stand-in
     return connection.exchange(REQUEST)
 
 

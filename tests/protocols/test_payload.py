@@ -15,17 +15,11 @@ from tritonclient.grpc import service_pb2
 
 from bench.core.datatypes import DTYPES
 from bench.core.errors import WrongUse
+from bench.protocols.connection import checked_headers
+from bench.protocols.grpc import grpc_message
+from bench.protocols.http1 import http_request
 from bench.protocols.images import images
-from bench.protocols.payload import (
-    Region,
-    Shared,
-    Tensor,
-    checked_headers,
-    for_model,
-    grpc_message,
-    http_request,
-    length_prefixed,
-)
+from bench.protocols.payload import Region, Shared, Tensor, for_model, length_prefixed
 
 SIDES = st.integers(1, 40)
 

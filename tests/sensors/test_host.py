@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from bench.sensors import environment, nvml
 from bench.sensors import host as machine
-from bench.sensors import nvml
 from bench.sensors.host import Paced, Sampler, host_sensors, process_sensor
 
 
 def test_the_machine_is_described_in_words() -> None:
-    said = machine.describe()
+    said = environment.machine()
     assert {"cpu", "cores", "memory_bytes", "os", "kernel", "architecture", "python"} <= set(said)
     assert all(isinstance(value, str) and value for value in said.values())
     assert int(said["cores"]) == machine.usable_cores() >= 1
@@ -83,7 +83,7 @@ def test_a_process_that_is_gone_gives_nothing() -> None:
 
 def test_a_machine_without_a_gpu_has_no_gpu_series() -> None:
     assert len(nvml.sensors()) == nvml.count()
-    assert bool(nvml.describe()) == bool(nvml.count())
+    assert bool(environment.gpus()) == bool(nvml.count())
 
 
 def test_each_sensor_is_read_at_its_own_pace() -> None:

@@ -18,8 +18,8 @@ from bench.analysis.checks.gpu import SILENT_NS
 from bench.core.run_folder import RunFolder
 from bench.core.target import Target
 from bench.core.trial import Trial
+from bench.sensors import environment, triton_metrics
 from bench.sensors import nvml as gpu
-from bench.sensors import triton_metrics
 from bench.sensors.host import Sampler
 from bench.server.log_diagnosis import known_cause
 from tests.support.synthetic import World, cell, trial
@@ -83,7 +83,7 @@ def test_what_changes_fast_is_read_more_often_than_the_rest() -> None:
 
 def test_no_driver_no_sensors() -> None:
     assert gpu.sensors(Nvml(cards=0)) == []
-    assert gpu.describe(Nvml(cards=0)) == {}
+    assert environment.gpus(Nvml(cards=0)) == {}
 
 
 def test_a_card_that_is_lost_in_between_ends_its_series() -> None:
@@ -92,7 +92,7 @@ def test_a_card_that_is_lost_in_between_ends_its_series() -> None:
     assert all(sensor() for sensor in sensors)
     nvml.lost = True
     assert not any(sensor() for sensor in sensors)
-    assert "does not answer" in gpu.describe(Nvml(nvmlDeviceGetHandleByIndex=_raise))["gpu0"]
+    assert "does not answer" in environment.gpus(Nvml(nvmlDeviceGetHandleByIndex=_raise))["gpu0"]
 
 
 def _raise(*_: object) -> None:

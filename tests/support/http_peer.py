@@ -76,8 +76,8 @@ def free_port() -> int:
     return port
 
 
-class ScriptedWire:
-    """Stands for a `gevent_socket.Wire`: receives the given pieces, and takes a few bytes at each send."""
+class ScriptedSocket:
+    """A `gevent_socket.PlainSocket` that receives the given pieces, and takes a few bytes at each send."""
 
     stale = False
 

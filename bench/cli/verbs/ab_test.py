@@ -45,7 +45,7 @@ from bench.experiments.ab_test.variants import (
 )
 from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Sweep
-from bench.loadgen.locust.engine import LocustEngine
+from bench.loadgen.engine import Engines, Setup
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from bench.report import comparison as comparing
 from bench.report import page
@@ -164,15 +164,16 @@ def _measure(
     tool: PerfAnalyzer | None,
 ) -> bool:
     """Whether somebody pressed Ctrl-C."""
-    locust = stack.enter_context(LocustEngine(log=path / "locust.log"))
+    names = [name for taker in takers for name in taker.spec.engines]
+    engine = stack.enter_context(Engines(names, Setup(scratch=scratch, log=path / "locust.log", tool=tool)))
     sweeps = [
         Sweep(
             spec=taker.spec,
             serving=taker.target.serving,
             target=taker.target.target,
             folder=folder,
-            engines=engines_of(locust, tool, scratch),
-            sensors=partial(sensors, taker.target, locust),
+            engines=engines_of(taker.spec, engine),
+            sensors=partial(sensors, taker.target, engine),
             refer=partial(
                 refer,
                 height=taker.spec.image_height,

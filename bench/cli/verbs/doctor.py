@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.core.errors import EXIT_FAILED, EXIT_OK, BenchError
+from bench.sensors import environment, nvml
 from bench.sensors import host as machine
-from bench.sensors import nvml
 
 _SHM = Path("/dev/shm")
 # The Python backend keeps 1 MiB a stub and grows with the tensors: a batch of 32 images is 19 MB each way.
@@ -134,7 +134,7 @@ def _perf_analyzer(explicit: Path | None) -> Line:
 
 
 def _gpu() -> Line:
-    found = nvml.describe()
+    found = environment.gpus()
     if not found:
         return Line("gpu", False, "no NVIDIA driver answers", "CPU figures only; the suite works without.")
     return Line("gpu", True, "; ".join(found.values()))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 from numpy.typing import NDArray
 
 from bench.core import datatypes
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_OK, TargetError, Unreachable
 from bench.core.parsing import image_size
+from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Served
 from bench.protocols import images, payload
-from bench.protocols.answer_parser import as_array, parse
-from bench.protocols.answers import Expected, wrong_frame
+from bench.protocols.answers import Expected, as_array, wrong_frame
+from bench.protocols.registry import DRIVERS
 
 Pixels = NDArray[np.float32]
 
@@ -52,15 +51,23 @@ def infer_once(
     target: Target, served: Served, protocol: Protocol, image: Pixels, timeout_s: float, *, as_json: bool
 ) -> int:
     """Raises Unreachable without a connection, TargetError with the server's message."""
-    tensors = _tensors(served, image)
-    outputs = [str(output["name"]) for output in served.metadata["outputs"]]
-    model = str(served.metadata["name"])
-    send = _over_http if protocol is Protocol.HTTP else _over_grpc
-    began = time.monotonic_ns()
-    body, head_length = send(target, model, tensors, outputs, timeout_s)
-    took_ns = time.monotonic_ns() - began
-    view = memoryview(body)
-    answers = parse(protocol, view, head_length)
+    driver = DRIVERS[protocol]
+    if not driver.address(target):
+        raise Unreachable(f"The server has no address for --protocol {protocol}: {driver.address_hint}.")
+    outputs = tuple(str(output["name"]) for output in served.metadata["outputs"])
+    call = payload.Call(str(served.metadata["name"]), _tensors(served, image), outputs)
+    connection = driver.connection(target, timeout_s)
+    reply = connection.exchange(driver.build(call, target))
+    connection.close()
+    if reply.outcome == Outcome.SERVER_ERROR:
+        raise TargetError(f"{call.model}: {reply.error}. Look at the server's log.")
+    if reply.outcome != Outcome.OK:
+        raise Unreachable(
+            f"{driver.address(target)} did not answer ({reply.error}): "
+            f"is the server up, and is this its address for --protocol {protocol}?"
+        )
+    view = reply.body
+    answers = driver.parse(view, reply.head_length)
     arrays = {a.name: as_array(a, view[a.start : a.end]) for a in answers if a.end > a.start}
     data = {a.name: view[a.start : a.end] for a in answers}
     wrong = wrong_frame(Expected.of_model(served.metadata, served.max_batch, 1), answers, data)
@@ -68,7 +75,7 @@ def infer_once(
         raise TargetError(
             f"The answer is wrong: {wrong}. Look at the model, and at numpy's version beside it."
         )
-    _print(arrays, took_ns, as_json=as_json)
+    _print(arrays, reply.done_ns - reply.sent_ns, as_json=as_json)
     return EXIT_OK
 
 
@@ -90,56 +97,6 @@ def _with_picture(tensor: payload.Tensor, image: Pixels, lead: tuple[int, ...]) 
         return payload.padded(tensor.name, [images.jpeg(image)], bool(lead))
     data = image.astype(datatypes.DTYPES[tensor.datatype]).tobytes()
     return payload.Tensor(tensor.name, tensor.datatype, (*lead, *image.shape), data)
-
-
-def _over_http(
-    target: Target, model: str, tensors: tuple[payload.Tensor, ...], outputs: list[str], timeout_s: float
-) -> tuple[bytes, int]:
-    request = payload.http_request(tensors, outputs, host="triton", model=model)
-    head, _, body = request.partition(b"\r\n\r\n")
-    lines = [line.split(": ", 1) for line in head.decode().split("\r\n")[1:]]
-    headers = {name: value for name, value in lines if name.lower() not in ("host", "content-length")}
-    try:
-        answer = requests.post(
-            f"{target.http_url}/v2/models/{model}/infer",
-            data=body,
-            headers={**headers, **dict(target.headers)},
-            timeout=timeout_s,
-        )
-    except requests.RequestException as error:
-        raise Unreachable(f"{target.http_url} did not answer ({type(error).__name__}): is it up?") from error
-    if not answer.ok:
-        raise TargetError(f"{model}: {answer.text.strip() or answer.reason}. Look at the server's log.")
-    return answer.content, int(answer.headers.get("Inference-Header-Content-Length", 0))
-
-
-def _over_grpc(
-    target: Target, model: str, tensors: tuple[payload.Tensor, ...], outputs: list[str], timeout_s: float
-) -> tuple[bytes, int]:
-    import grpc
-
-    message = payload.grpc_message(tensors, outputs, model=model)
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    if target.grpc_address is None:
-        raise Unreachable("No gRPC address is known: give --grpc-url host:port.")
-    secure = target.http_url.startswith("https")
-    make: Any = (
-        (lambda: grpc.secure_channel(target.grpc_address, grpc.ssl_channel_credentials(), options))
-        if secure
-        else (lambda: grpc.insecure_channel(target.grpc_address, options))
-    )
-    with make() as channel:
-        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        metadata = [(name.lower(), value) for name, value in target.headers]
-        try:
-            body: bytes = call(message, timeout=timeout_s, metadata=metadata)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise Unreachable(
-                    f"{target.grpc_address} does not answer gRPC: is --grpc-url right?"
-                ) from error
-            raise TargetError(f"{model}: {error.details()}. Look at the server's log.") from error
-    return body, 0
 
 
 def _print(arrays: dict[str, NDArray[Any]], took_ns: int, *, as_json: bool) -> None:

@@ -36,19 +36,17 @@ from bench.core.run_folder import RunFolder, RunRecord, refuse_foreign, without_
 from bench.core.slo import parse_slo
 from bench.core.spec import SweepSpec, describe
 from bench.core.target import Target
-from bench.core.trial import Plan, Served, Trial
 from bench.core.units import plural
 from bench.experiments.preconditions import Host, check_against, check_parameters, refuse_variants
 from bench.experiments.sensors import sensors
-from bench.experiments.sweep import Measure, OnLive, Sweep, utc_now
+from bench.experiments.sweep import Measure, Sweep, utc_now
 from bench.experiments.tune import answer
-from bench.loadgen.locust.engine import LocustEngine
-from bench.loadgen.perf_analyzer import engine as perf_analyzer
-from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
+from bench.loadgen.engine import Engines, Setup
+from bench.loadgen.perf_analyzer.install import find
+from bench.protocols.routes import missing_route
 from bench.report.publish import REPORTS, TALK, publish
 from bench.report.sections import search as searched
-from bench.sensors import environment, nvml
-from bench.sensors import host as machine
+from bench.sensors import environment
 from bench.server import model_config
 from bench.server.reference_answers import refer
 from bench.server.session import SHIPPED, Opened, models_of, repository_of
@@ -88,8 +86,9 @@ def sweep(given: Mapping[str, Any], command: Sequence[str]) -> int:
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, slo, planned=spec.cells())
         ceiling_verb.keep(bare, folder)
-        locust = stack.enter_context(LocustEngine(folder.path / "locust.log", crew))
-        return _run(spec, target, folder, Path(scratch), progress, tool, locust, as_json=given["as_json"])
+        setup = Setup(scratch=Path(scratch), log=folder.path / "locust.log", worker_pool=crew, tool=tool)
+        engine = stack.enter_context(Engines(spec.engines, setup))
+        return _run(spec, target, folder, Path(scratch), progress, engine, as_json=given["as_json"])
 
 
 def _run(
@@ -98,8 +97,7 @@ def _run(
     folder: RunFolder,
     scratch: Path,
     progress: ConsoleProgress,
-    tool: PerfAnalyzer | None,
-    locust: LocustEngine,
+    engine: Engines,
     *,
     as_json: bool,
 ) -> int:
@@ -108,8 +106,8 @@ def _run(
         serving=target.serving,
         target=target.target,
         folder=folder,
-        engines=engines_of(locust, tool, scratch),
-        sensors=lambda: sensors(target, locust),
+        engines=engines_of(spec, engine),
+        sensors=lambda: sensors(target, engine),
         refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
         progress=progress,
     )
@@ -128,17 +126,8 @@ def _run(
     return conclude(folder, as_json=as_json)
 
 
-def engines_of(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -> dict[Engine, Measure]:
-    engines: dict[Engine, Measure] = {Engine.LOCUST: locust.measure}
-    if tool is not None:
-        engines[Engine.PERF_ANALYZER] = partial(_measure_with, tool, scratch)
-    return engines
-
-
-def _measure_with(
-    tool: PerfAnalyzer, folder: Path, plan: Plan, target: Target, served: Served, on_live: OnLive
-) -> Trial:
-    return perf_analyzer.measure(plan, target, served, tool, folder=folder, on_live=on_live)
+def engines_of(spec: SweepSpec, engine: Engines) -> dict[Engine, Measure]:
+    return dict.fromkeys(spec.engines, engine.measure)
 
 
 def conclude(folder: RunFolder, *, as_json: bool) -> int:
@@ -187,7 +176,7 @@ def check_remote(target: Opened, spec: SweepSpec, flags: Mistakes) -> None:
     check_parameters(spec, served.parameters, flags, may_read_others=True)
     refuse_variants(spec, target.serving.base(), flags, None)
     for protocol in spec.protocols:
-        if missing := target.target.missing_route(protocol, spec.vias):
+        if missing := missing_route(target.target, protocol, spec.vias):
             flags.wrong("--protocol", protocol, missing)
     flags.check()
 
@@ -248,9 +237,9 @@ def new_folder(
         command=tuple(without_secrets(command)),
         seed=spec.seed,
         spec={**json.loads(json.dumps(asdict(spec))), **(also or {})},
-        machine={**machine.describe(), **nvml.describe()},
+        machine=environment.machine(),
         versions={
-            **environment.installed(),
+            **environment.versions(),
             "tritonserver": str(target.triton.server().get("version", "unknown")),
         },
         target=target.description,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bench.cluster.api import Cluster
 from bench.cluster.pods import Pod
@@ -17,9 +16,9 @@ from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Served
 from bench.protocols import payload
-from bench.protocols.answers import AnswerCheck
-from bench.protocols.grpc import GrpcConnection
-from bench.protocols.http1 import HttpConnection
+from bench.protocols.answers import AnswerCheck, Expected
+from bench.protocols.payload import Call
+from bench.protocols.registry import DRIVERS
 from bench.server.control import Triton
 from bench.server.model_config import read, served
 
@@ -64,15 +63,10 @@ def _verify_pod(target: Target, model: str, asked: dict[str, Any] | None) -> Non
 def ask_once(target: Target, protocol: Protocol, model: str, found: Served) -> str:
     """Send one inference request with seeded inputs. Returns what is wrong with the answer, or ""."""
     tensors = payload.for_model(found.metadata, found.max_batch, 1, seed=0)
-    connection: HttpConnection | GrpcConnection
-    if protocol is Protocol.HTTP:
-        connection = HttpConnection(target.http_url, timeout_s=_REQUEST_TIMEOUT_S)
-        request = payload.http_request(tensors, (), host=urlsplit(target.http_url).netloc, model=model)
-    else:
-        connection = GrpcConnection(target.grpc_address or "", timeout_s=_REQUEST_TIMEOUT_S)
-        request = payload.grpc_message(tensors, (), model=model)
-    check = AnswerCheck.for_model(found.metadata, found.max_batch, 1, protocol)
-    with closing(connection):
+    driver = DRIVERS[protocol]
+    request = driver.build(Call(model, tensors), target)
+    check = AnswerCheck(driver.parse, Expected.of_model(found.metadata, found.max_batch, 1))
+    with closing(driver.connection(target, _REQUEST_TIMEOUT_S)) as connection:
         reply = connection.exchange(request)
         return check.check(reply.body, reply.head_length) if reply.outcome == Outcome.OK else reply.error
 

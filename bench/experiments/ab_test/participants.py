@@ -26,8 +26,7 @@ from bench.experiments.ab_test.variants import (
 )
 from bench.experiments.preconditions import check_against
 from bench.report.publish import TALK
-from bench.sensors import host as machine
-from bench.sensors import nvml
+from bench.sensors import environment
 from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.serving import Serving
@@ -134,7 +133,7 @@ def _old(asked: Asked, takers: Sequence[Taker], before: dict[str, Mapping[str, A
             old = replace(new.target, serving=serving, weights=record.weights)
             return [Taker(Variant(BASE), spec, old)]
     TALK.print(f"{record.name} is not served again: judged against what was measured then.", soft_wrap=True)
-    here = {**machine.describe(), **nvml.describe()}
+    here = environment.machine()
     now_record = replace(
         record, name=new.variant.name, machine=here, weights=new.target.weights, planned=new.spec.cells()
     )

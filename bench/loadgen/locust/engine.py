@@ -29,43 +29,53 @@ from bench.core.samples import Samples, Window
 from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.local_workers import WorkerProcesses
-from bench.loadgen.locust.trial_timeline import TrialClock
-from bench.loadgen.locust.worker import Crew, Worker
+from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.trial_timeline import TrialTimeline
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_pool import Worker, WorkerPool
+from bench.loadgen.warmup import closing, opening
+from bench.protocols.routes import routes, service_for
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
 from bench.server.fleet import control_of
 
 PREPARE_TIMEOUT_S = 120.0
-_LEAD_NS = 30_000_000  # from "start" to the start: every worker has read the command by then
-# Users of an open loop: a cap on requests in flight, which delays and never drops.
+# The command to start, or to stop, names a moment that is this far ahead, so that every worker has read it by
+# then.
+_LEAD_NS = 30_000_000
+# An open loop has so many users, and fewer for large tensors. With all of them busy a request is sent late,
+# and never dropped.
 MAX_IN_FLIGHT = 256
 _MAX_IN_FLIGHT_BYTES = 2 << 30
-_MOST_UNCERTAIN = 0.001  # of the window: what a clock may be off before throughput shows it
+# A clock may be off by this share of the window; from there on throughput shows it.
+_MOST_UNCERTAIN = 0.001
 
 
 class LocustEngine:
     """Use as a context manager; `measure` gives one trial."""
 
-    def __init__(self, log: Path | None = None, crew: Callable[[Path], Crew] = WorkerProcesses) -> None:
+    def __init__(
+        self, log: Path | None = None, worker_pool: Callable[[Path], WorkerPool] = LocalWorkers
+    ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
-        self._log = log or Path(self._scratch.name) / "locust.log"
-        self._make_crew = crew
+        self._pool = worker_pool(log or Path(self._scratch.name) / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
 
     def __enter__(self) -> LocustEngine:
-        self._crew = self._make_crew(self._log)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._crew.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the workers that were started here."""
+        self._pool.close()
         self._scratch.cleanup()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Of the workers on this host."""
-        return self._crew.pids
+        return self._pool.pids
 
     def measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None] = lambda _: None
@@ -87,9 +97,10 @@ class LocustEngine:
     def _measure(
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
     ) -> Trial:
-        workers = self._crew.ready(count)
+        workers = self._pool.ready(count)
         orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
-        control = control_of(target.service_for(plan.cell.load.protocol))  # idle pods have nothing to count
+        # Only the service that takes this load's protocol has requests to count.
+        control = control_of(service_for(target, plan.cell.load.protocol))
         try:
             for worker, order in zip(workers, orders, strict=True):
                 worker.live = {}
@@ -99,7 +110,7 @@ class LocustEngine:
             trial = self._run(plan, control, workers, orders, served, on_live)
             return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
         except BaseException:
-            self._crew.discard()
+            self._pool.discard()
             raise
         finally:
             control.close()
@@ -109,23 +120,21 @@ class LocustEngine:
         plan: Plan,
         control: Triton,
         workers: Sequence[Worker],
-        orders: Sequence[Order],
+        orders: Sequence[WorkOrder],
         served: Served,
         on_live: Callable[[Live], None],
     ) -> Trial:
         start_ns = time.monotonic_ns() + _LEAD_NS
         for worker in workers:
             worker.say(start_at=start_ns)
-        clock = TrialClock(start_ns, workers, on_live)
-        users = 0 if plan.cell.load.is_open_loop else sum(order.users for order in orders)
-        clock.wait(plan.warmup_s, until=users)
+        timeline = TrialTimeline(start_ns, workers, on_live)
+        timeline.wait(opening(plan.cell.load, plan.warmup_s))
         opened = control.statistics(plan.cell.server.model)
         spent_opened = _spent(workers)
         opened_s = (opened.at_ns - start_ns) / 1e9
-        # A window without an answer for each user would say nothing of a model this slow.
-        clock.wait(opened_s + plan.duration_s, until=clock.requests + users if users else 0)
+        timeline.wait(closing(plan.cell.load, plan.duration_s, opened_s, timeline.requests))
         if plan.longest_s is not None:
-            clock.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
+            timeline.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
         closed = control.statistics(plan.cell.server.model)
         spent = np.maximum(_spent(workers) - spent_opened, 0.0)
         window = Window(opened.at_ns, closed.at_ns)
@@ -155,7 +164,7 @@ class LocustEngine:
             engine={"name": "locust", **_clocks(workers)},
         )
 
-    def _end(self, worker: Worker, order: Order, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
+    def _end(self, worker: Worker, order: WorkOrder, drain_s: float) -> tuple[dict[str, Any], Samples] | None:
         """A worker's own account and samples; None when it was lost on the way."""
         try:
             end = worker.expect("done", drain_s + order.timeout_s + 30.0)
@@ -165,18 +174,14 @@ class LocustEngine:
             return None
 
 
-def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[Order]:
+def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[WorkOrder]:
     """One order a worker: users and arrivals are shared out, everything else is the same."""
     load = plan.cell.load
     users = load.concurrency or in_flight_cap(plan)
-    # Its end is cut where the window really closed, which two slow calls for the counters put off.
+    # The tape lasts longer than the window, which closes late when the two calls for the counters are slow.
     tape_s = plan.warmup_s + (plan.longest_s or plan.duration_s) + 2 * CONTROL_TIMEOUT_S
-    addresses = tuple((route.http_url, route.grpc_address or "") for route in target.routes(load))
-    base = Order(
-        http_url=addresses[0][0],
-        grpc_address=addresses[0][1],
-        spread_over=addresses[1:],
-        headers=target.headers,
+    base = WorkOrder(
+        targets=tuple(_address_of(route, target.headers) for route in routes(target, load)),
         model=plan.cell.server.model,
         model_version=plan.model_version,
         metadata=served.metadata,
@@ -193,17 +198,18 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
         arrival=load.arrival,
         tape_s=tape_s,
         seed=plan.seed,
-        payload_seed=0,
-        users=0,
-        worker=0,
         workers=workers,
-        samples="",
     )
     shares = [len(range(i, users, workers)) for i in range(workers)]
     return [
         dataclasses.replace(base, users=share, worker=i, samples=str(folder / f"samples-{i}.npz"))
         for i, share in enumerate(shares)
     ]
+
+
+def _address_of(way: Target, headers: tuple[tuple[str, str], ...]) -> Target:
+    """What a worker needs of a target: its addresses."""
+    return dataclasses.replace(way, headers=headers, pid=None, pods=(), over_grpc=None)
 
 
 def in_flight_cap(plan: Plan) -> int:
@@ -217,7 +223,7 @@ def _spent(workers: Sequence[Worker]) -> NDArray[np.float64]:
     return np.array([(worker.cpu_s(), waited_s(worker.pid) if worker.pid else 0.0) for worker in workers])
 
 
-def _planned(orders: Sequence[Order], span_ns: int) -> int | None:
+def _planned(orders: Sequence[WorkOrder], span_ns: int) -> int | None:
     order = orders[0]
     if order.rate_per_s is None:
         return None

@@ -1,4 +1,7 @@
-"""Workers as processes of this host, driven over pipes; they share our clock and our files."""
+"""The parent's end of workers on this host, which are driven over pipes and share its clock and its files.
+
+`LocalWorkers` is the pool; each of its `LocalWorker` stands for one `worker_process`.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ import psutil
 
 from bench.core.samples import Samples
 from bench.loadgen.locust.clock_sync import ClockMap
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.worker import Inbox
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_pool import EventQueue
 
 START_TIMEOUT_S = 60.0
 
 
-class WorkerProcess:
+class LocalWorker:
     """One `bench.loadgen.locust.worker_process` and the thread that reads it."""
 
     clock: ClockMap | None = None
@@ -40,7 +43,7 @@ class WorkerProcess:
             )
         self.live: dict[str, Any] = {}
         self.greeted = False
-        self._inbox = Inbox(log, lambda: f"it ended with code {self._process.poll()}")
+        self._inbox = EventQueue(log, lambda: f"it ended with code {self._process.poll()}")
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
@@ -63,7 +66,7 @@ class WorkerProcess:
         """The next event of that kind. Raises ToolError when it does not come."""
         return self._inbox.expect(kind, timeout_s)
 
-    def samples(self, order: Order) -> Samples:
+    def samples(self, order: WorkOrder) -> Samples:
         """Raises OSError where it left none."""
         return Samples.load(Path(order.samples))
 
@@ -105,22 +108,22 @@ class WorkerProcess:
         self._inbox.put({"ended": {}})
 
 
-class WorkerProcesses:
-    """As many as were ever asked for at once; the first is started ahead of being asked."""
+class LocalWorkers:
+    """A pool of as many workers as were ever asked for at once. The first is started before anybody asks."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._workers = [WorkerProcess(log)]
+        self._workers = [LocalWorker(log)]
 
     @property
     def pids(self) -> tuple[int, ...]:
         return tuple(worker.pid for worker in self._workers if worker.alive)
 
-    def ready(self, count: int) -> list[WorkerProcess]:
+    def ready(self, count: int) -> list[LocalWorker]:
         """Raises ToolError when one does not start."""
         self._workers = [worker for worker in self._workers if worker.alive]
         while len(self._workers) < count:
-            self._workers.append(WorkerProcess(self._log))
+            self._workers.append(LocalWorker(self._log))
         for worker in self._workers[:count]:
             if not worker.greeted:
                 worker.expect("hello", START_TIMEOUT_S)

@@ -13,14 +13,15 @@ import gevent
 from locust import events, stats
 from locust.runners import MasterRunner, WorkerRunner
 
-from bench.core.cell import Protocol, SharedMemory
+from bench.core.cell import Protocol
 from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
 from bench.core.mistakes import Mistakes
 from bench.core.parsing import image_size, integers
 from bench.core.target import target_of
-from bench.loadgen.locust.connections import LaneMaker, Order
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
-from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser
+from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, user_class
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import Triton
 
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "register"]
@@ -36,7 +37,8 @@ def register() -> None:
     events.test_start.add_listener(_prepare)
     # Locust rounds to whole milliseconds below 100 ms; three digits cost it nothing.
     stats.bucket_response_time = lambda milliseconds: float(f"{milliseconds:.3g}")
-    for user in (TritonHttpUser, TritonGrpcUser):
+    for protocol in Protocol:
+        user = user_class(protocol)
         user.host = user.host or DEFAULT_HOST
 
 
@@ -46,10 +48,10 @@ def _add_arguments(parser: Any, **_: Any) -> None:
     group.add_argument("--batch", default="1", env_var="TRITON_BATCH", help="Images a request")
     group.add_argument(
         "--protocol",
-        choices=["http", "grpc", "both"],
+        choices=[*Protocol, "both"],
         default="both",
         env_var="TRITON_PROTOCOL",
-        help="Which users to run; both: half of each",
+        help="Which users to run; both: as many of each protocol",
     )
     group.add_argument(
         "--grpc-host",
@@ -83,8 +85,8 @@ def _prepare(environment: Any, **_: Any) -> None:
     """Before each test run: who runs, and what they send."""
     options = environment.parsed_options
     wanted = _wanted(options)
-    TritonHttpUser.weight = int(Protocol.HTTP in wanted)
-    TritonGrpcUser.weight = int(Protocol.GRPC in wanted)
+    for protocol in Protocol:
+        user_class(protocol).weight = int(protocol in wanted)
     if isinstance(environment.runner, MasterRunner) and not options.processes:
         return  # its workers call this too, and perhaps only they reach the target
     try:
@@ -108,17 +110,15 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
     limit = max(1, int(config.get("max_batch_size", 0)))
     if batch > limit:
         raise WrongUse([f"--batch {batch}: over the model's maximum; allowed: 1 to {limit}"])
-    makers = {
-        protocol: LaneMaker(
-            Order(
-                http_url=target.http_url,
-                grpc_address=target.grpc_address or "",
+    connections = {
+        protocol: ConnectionFactory(
+            WorkOrder(
+                targets=(target,),
+                protocol=protocol,
                 model=options.model,
                 metadata=metadata,
                 max_batch=int(config.get("max_batch_size", 0)),
-                protocol=protocol,
                 batch=batch,
-                shared_memory=SharedMemory.NONE,
                 image_height=height,
                 image_width=width,
             )
@@ -126,9 +126,7 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
         for protocol in wanted
     }
     name = f"{options.model} batch {batch}"
-    return Traffic(
-        lambda protocol: makers[protocol].connect(protocol), _open_session(), name, whole_trial=False
-    )
+    return Traffic(connections, _open_session(), name, whole_trial=False)
 
 
 def _open_session() -> Session:

@@ -1,8 +1,9 @@
 """Locust's master in a process of its own, driven over pipes like a worker, a JSON object a line.
 
-It stands between the parent, which is not monkey-patched and keeps the clock of a trial, and workers that
-share neither files nor clock with it: paths in an order become bytes on the wire and bytes become files
-again here, and each `prepared` and `done` is passed on with a fresh reading of that worker's clock.
+It stands between the parent (`remote_workers`), which is not monkey-patched and keeps the clock of a trial,
+and workers (`remote_worker_process`) that share neither files nor clock with it: paths in an order become
+bytes on the wire and bytes become files again here, and each `prepared` and `done` is passed on with a fresh
+reading of that worker's clock.
 
     in   {"to": id, "command": {...}}     one worker's command; {"to": id, "restart": true}
     out  {"listening": {"port": n}}
@@ -31,7 +32,8 @@ from locust.runners import STATE_MISSING
 
 from bench.loadgen.locust.remote_worker_process import pieces
 
-_EXCHANGES = 16  # of the clock; the quickest counts
+# A worker's clock is asked for so many times; the quickest answer counts.
+_EXCHANGES = 16
 _EXCHANGE_TIMEOUT_S = 1.0
 _LOOK_EVERY_S = 0.25
 

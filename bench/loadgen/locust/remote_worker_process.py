@@ -1,7 +1,8 @@
-"""A load-generating process that Locust's master drives over ZeroMQ, on this host or another one.
+"""A load-generating process that joins Locust's master over ZeroMQ, from this host or another one.
 
-The same trials as in `worker_process`; only the way differs. Commands and events are messages of
-Locust's own protocol (msgpack, beside its heartbeats), and files travel in pieces, since hosts share none:
+It runs the trials of `worker_process.TrialExecutor`; only the way of commands and events differs (the
+parent's end is `remote_workers`). Commands and events are messages of Locust's own protocol (msgpack, beside
+its heartbeats), and files travel in pieces, since hosts share none:
 
     bench          {"command": {...}} from the master, {"event": {...}} to it
     bench_file     {"digest", "data", "last"}     a reference, before the order that names it
@@ -33,12 +34,14 @@ from locust.env import Environment
 from bench.core.errors import EXIT_FAILED, EXIT_OK
 from bench.core.samples import COLUMNS, Samples
 from bench.core.scratch import claim
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.worker_process import Worker
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_process import TrialExecutor
 
 # Under ZeroMQ's and Locust's queues of 1000 messages whatever a trial holds, and no heartbeat waits long.
 PIECE_BYTES = 1 << 20
-_MASTER_SILENT_S = 10  # Locust's own 60 s would keep a cluster's CPUs that long
+# A worker ends when its master has been silent for this long. Locust's own 60 s would hold a cluster's CPUs
+# longer.
+_MASTER_SILENT_S = 10
 
 
 class MasterLink:
@@ -62,7 +65,7 @@ class MasterLink:
         # Through JSON, as over a pipe: tuples and enums become what the other end expects.
         self.runner.send_message("bench", {"event": json.loads(json.dumps(event))})
 
-    def deliver(self, _order: Order, samples: Samples) -> None:
+    def deliver(self, _order: WorkOrder, samples: Samples) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: getattr(samples, name) for name in COLUMNS})
         for piece in pieces(buffer.getvalue()):
@@ -115,7 +118,7 @@ def main() -> None:
     except ConnectionError:
         print(f"error: No Locust master answers at {host}:{port}.", file=sys.stderr)
         os._exit(EXIT_FAILED)
-    gevent.spawn(Worker(link.commands, link.say, link.deliver).serve)
+    gevent.spawn(TrialExecutor(link.commands, link.say, link.deliver).serve)
     try:
         link.runner.greenlet.join()  # until Locust's master says quit, or has been silent for too long
     finally:

@@ -1,4 +1,8 @@
-"""Workers attached to Locust's master over the network: processes of this host, or of any other."""
+"""The parent's end of workers that join Locust's master over the network, on this host or another one.
+
+`RemoteWorkers` is the pool. It starts the master (`master_process`), and each of its `RemoteWorker` stands
+for one `remote_worker_process` on the other side of the master.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,18 @@ from bench import __version__
 from bench.core.errors import ToolError
 from bench.core.samples import Samples
 from bench.loadgen.locust.clock_sync import ClockMap, Offset, from_json, offset_of
-from bench.loadgen.locust.connections import Order
-from bench.loadgen.locust.worker import Inbox
+from bench.loadgen.locust.work_order import WorkOrder
+from bench.loadgen.locust.worker_pool import EventQueue
 
-START_TIMEOUT_S = 300.0  # a cluster pulls an image first
-REJOIN_TIMEOUT_S = 15.0  # a lost worker that is not back by then is measured without
+# Workers on a cluster may have to pull an image before they can join.
+START_TIMEOUT_S = 300.0
+# A trial goes on without a lost worker that has not joined again by then.
+REJOIN_TIMEOUT_S = 15.0
 _LOCAL_TIMEOUT_S = 60.0
 _MOMENTS = ("start_at", "stop_at")
 
 
-class AttachedWorker:
+class RemoteWorker:
     """One `bench.loadgen.locust.remote_worker_process` on the other side of the master."""
 
     def __init__(
@@ -45,7 +51,7 @@ class AttachedWorker:
         self._before: dict[str, Any] = {}  # the live figures before the last ones
         self._tell, self._process = tell, process
         self._ended = False
-        self._inbox = Inbox(log, lambda: f"the one on {hello['host']} is gone")
+        self._inbox = EventQueue(log, lambda: f"the one on {hello['host']} is gone")
 
     @property
     def pid(self) -> int | None:
@@ -73,13 +79,13 @@ class AttachedWorker:
             self.live = body  # what it has cost so far; nothing has been asked yet
         return body
 
-    def samples(self, order: Order) -> Samples:
+    def samples(self, order: WorkOrder) -> Samples:
         """On our clock. Raises OSError or ValueError where they did not arrive whole."""
         recorded = Samples.load(Path(order.samples))
         return self.clock.samples(recorded) if self.clock else recorded
 
     def cpu_s(self) -> float:
-        """As it last told, with the time since at the pace of late."""
+        """What it last reported, and for the time since then the pace between its last two reports."""
         now, before = self.live, self._before
         if "cpu_s" not in now:
             return 0.0
@@ -118,7 +124,7 @@ class AttachedWorker:
         self.clock = ClockMap(self.clock.before, offset) if self.clock else ClockMap(offset)
 
 
-class AttachedWorkers:
+class RemoteWorkers:
     """Locust's master, as a process, and the workers that came to it.
 
     `address` None: `count` workers are started here. Otherwise the master listens there and waits for
@@ -128,7 +134,7 @@ class AttachedWorkers:
     def __init__(self, count: int, address: tuple[str, int] | None, log: Path) -> None:
         self._count, self._log, self._is_local = count, log, address is None
         host, port = address or ("127.0.0.1", 0)
-        self._workers: dict[str, AttachedWorker] = {}
+        self._workers: dict[str, RemoteWorker] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._joined = threading.Condition()
         self._has_met_all = False
@@ -142,7 +148,7 @@ class AttachedWorkers:
     def pids(self) -> tuple[int, ...]:
         return tuple(pid for pid, process in self._processes.items() if process.poll() is None)
 
-    def ready(self, count: int) -> list[AttachedWorker]:
+    def ready(self, count: int) -> list[RemoteWorker]:
         """`count` workers, or fewer when lost ones do not come back in time.
 
         Raises ToolError when too few ever came, none is left, or one runs another version.
@@ -186,7 +192,7 @@ class AttachedWorkers:
         if self._master.stdout is not None:
             self._master.stdout.close()
 
-    def _alive(self) -> list[AttachedWorker]:
+    def _alive(self) -> list[RemoteWorker]:
         return [worker for worker in self._workers.values() if worker.alive]
 
     def _fill(self) -> None:
@@ -246,13 +252,13 @@ class AttachedWorkers:
 
     def _join(self, name: str, hello: dict[str, Any]) -> None:
         process = self._processes.get(hello["pid"]) if self._is_local else None
-        worker = AttachedWorker(name, hello, self._tell, process, self._log)
+        worker = RemoteWorker(name, hello, self._tell, process, self._log)
         with self._joined:
             self._workers = {**self._workers, name: worker}
             self._joined.notify_all()
 
 
-def _refuse_others(workers: list[AttachedWorker]) -> None:
+def _refuse_others(workers: list[RemoteWorker]) -> None:
     for worker in workers:
         if worker.hello["bench"] != __version__:
             raise ToolError(

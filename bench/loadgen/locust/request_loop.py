@@ -16,9 +16,9 @@ import numpy as np
 from gevent.event import Event
 
 from bench.core.samples import Outcome, Samples
-from bench.loadgen.locust.connections import Lane
+from bench.loadgen.locust.connections import UserConnection
 from bench.loadgen.pacing import Alarm, Tape
-from bench.protocols.gevent_socket import Reply
+from bench.protocols.connection import Reply
 
 # Each different message is kept once; a server that puts a serial number in its errors ends here.
 _MOST_MESSAGES = 100
@@ -67,27 +67,27 @@ class Session:
     last_error: str = ""
     _answers: int = 0
 
-    def run(self, lane: Lane) -> None:
+    def run(self, connection: UserConnection) -> None:
         """All requests of one user. Ends by itself; a kill while a request is under way is recorded."""
         self.gate.wait()
         if self.tape is None:
-            self._closed_loop(lane)
+            self._closed_loop(connection)
         else:
-            self._open_loop(lane, self.tape)
+            self._open_loop(connection, self.tape)
 
-    def request(self, lane: Lane, intended_ns: int | None) -> Reply:
+    def request(self, connection: UserConnection, intended_ns: int | None) -> Reply:
         """One request. `intended_ns` None: it is intended when it is sent (closed loop)."""
         started_ns = time.monotonic_ns()
         self.in_flight += 1
         try:
-            reply = lane.exchange()
+            reply = connection.exchange()
         except BaseException:  # killed in flight: planned, sent, unanswered
             due_ns = started_ns if intended_ns is None else intended_ns
             self.recorder.add(due_ns, started_ns, time.monotonic_ns(), Outcome.UNFINISHED)
             raise
         finally:
             self.in_flight -= 1
-        outcome = reply.outcome or self._judge(lane, reply)
+        outcome = reply.outcome or self._judge(connection, reply)
         sent_ns = reply.sent_ns
         self.recorder.add(sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, outcome)
         if reply.outcome:
@@ -104,18 +104,18 @@ class Session:
         self.last_error = message
         self.recorder.fail(message)
 
-    def _closed_loop(self, lane: Lane) -> None:
+    def _closed_loop(self, connection: UserConnection) -> None:
         while self.end_ns is None or time.monotonic_ns() < self.end_ns:
-            self.request(lane, None)
+            self.request(connection, None)
 
-    def _open_loop(self, lane: Lane, tape: Tape) -> None:
+    def _open_loop(self, connection: UserConnection, tape: Tape) -> None:
         alarm = Alarm()
         try:
             for due_ns in self._arrivals(tape):
                 alarm.wait_until(due_ns)
                 if self.end_ns is not None and due_ns >= self.end_ns:
                     return
-                self.request(lane, due_ns)
+                self.request(connection, due_ns)
         finally:
             alarm.close()
 
@@ -123,15 +123,15 @@ class Session:
         while (due_ns := tape.take()) is not None:
             yield due_ns
 
-    def _judge(self, lane: Lane, reply: Reply) -> int:
-        wrong = lane.wrong(reply)
+    def _judge(self, connection: UserConnection, reply: Reply) -> int:
+        wrong = connection.wrong(reply)
         self._answers += 1
         due = self.check_every and (
             self._answers <= self.first_checks or self._answers % self.check_every == 0
         )
         if not wrong and due:
             self.values_checked += 1
-            wrong = lane.wrong_values(reply)
+            wrong = connection.wrong_values(reply)
         if not wrong:
             return Outcome.OK
         self._fail(wrong)

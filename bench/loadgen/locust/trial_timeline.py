@@ -10,13 +10,11 @@ import numpy as np
 from bench.analysis.distributions import student_t_quantile
 from bench.analysis.stats import samples_needed
 from bench.core.trial import Live
-from bench.loadgen.locust.worker import Worker
-
-# A closed loop's window opens, and closes, once every user has had an answer, or after this long anyway.
-_SLOWEST_S = 60.0
+from bench.loadgen.locust.worker_pool import Worker
+from bench.loadgen.warmup import Milestone
 
 
-class TrialClock:
+class TrialTimeline:
     """Waits on the trial's time line, showing it as it goes by."""
 
     def __init__(self, start_ns: int, workers: Sequence[Worker], on_live: Callable[[Live], None]) -> None:
@@ -29,18 +27,18 @@ class TrialClock:
         """Ended so far, as the workers last told."""
         return sum(worker.live.get("requests", 0) for worker in self._workers)
 
-    def wait(self, at_s: float, until: int = 0) -> None:
-        """Until `at_s` after the start and that many requests have ended (or a limit)."""
+    def wait(self, milestone: Milestone) -> None:
+        """Return when the milestone is reached or overdue, or when every worker is lost."""
         while True:
             seconds = (time.monotonic_ns() - self._start_ns) / 1e9
             requests = self.requests
-            enough = requests >= until or seconds > at_s + _SLOWEST_S
-            if seconds >= at_s and enough:
+            if milestone.is_reached(seconds, requests) or milestone.is_overdue(seconds):
                 return
             if not any(worker.alive for worker in self._workers):
-                return  # every worker is lost: the end of the trial says so
+                return  # The end of the trial says so.
             self._show(seconds, requests)
-            time.sleep(max(0.0, min(0.25, at_s - seconds) if seconds < at_s else 0.05))
+            left_s = milestone.at_s - seconds
+            time.sleep(min(0.25, left_s) if left_s > 0 else 0.05)
 
     def wait_until_tight(self, from_s: float, at_most_s: float, percent: float) -> None:
         """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
@@ -51,7 +49,7 @@ class TrialClock:
             marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
             if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent) and is_tight(marks):
                 return
-            self.wait(min(seconds + 0.5, at_most_s))
+            self.wait(Milestone(min(seconds + 0.5, at_most_s)))
 
     def _show(self, seconds: float, requests: int) -> None:
         now_ns = time.monotonic_ns()

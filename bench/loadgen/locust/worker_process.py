@@ -1,8 +1,8 @@
-"""One load-generating process: Locust with its own monkey patching, driven over pipes.
+"""A load-generating process on this host: Locust with its own monkey patching, driven over pipes.
 
-It reads commands and writes events, a JSON object a line (`bench.loadgen.locust.engine` is the other end):
+It reads commands and writes events, a JSON object a line (the parent's end is `local_workers`):
 
-    {"prepare": {...Order...}}    -> {"prepared": {...}}   payload built, users spawned and connected
+    {"prepare": {...WorkOrder...}} -> {"prepared": {...}}   payload built, users spawned and connected
     {"start_at": ns}                                        all workers of a trial open at one instant
                                   -> {"live": {...}}       a few times a second
     {"stop_at": ns}                                         no request intended from here on
@@ -35,12 +35,12 @@ from gevent.queue import Queue
 from locust.env import Environment
 
 from bench import __version__
-from bench.core.cell import Arrival
 from bench.core.samples import Outcome, Samples
 from bench.loadgen.arrivals import share, tape_ns
-from bench.loadgen.locust.connections import LaneMaker, Order
+from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, user_class
+from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.pacing import Alarm, Tape
 
 _LIVE_EVERY_S = 0.25
@@ -48,11 +48,11 @@ _CONNECT_TIMEOUT_S = 60.0
 
 
 Say = Callable[..., None]
-Deliver = Callable[[Order, Samples], None]
+Deliver = Callable[[WorkOrder, Samples], None]
 
 
-class Worker:
-    """The process's one trial at a time. `say` sends an event, `deliver` a trial's samples before `done`."""
+class TrialExecutor:
+    """Runs one trial after another. `say` sends an event, `deliver` a trial's samples before `done`."""
 
     def __init__(self, commands: Queue[dict[str, Any]], say: Say, deliver: Deliver) -> None:
         self._commands = commands
@@ -73,17 +73,17 @@ class Worker:
         while True:
             command = self._commands.get()
             try:
-                self._trial(Order.from_json(command["prepare"]))
+                self._trial(WorkOrder.from_json(command["prepare"]))
             except Exception as error:  # the border of the process: the other end raises it
                 self.say(
                     error={"message": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
                 )
 
-    def _trial(self, order: Order) -> None:
-        maker = LaneMaker(order)
-        session = Session(check_every=order.check_every if maker.has_reference else 0)
+    def _trial(self, order: WorkOrder) -> None:
+        connections = ConnectionFactory(order)
+        session = Session(check_every=order.check_every if connections.has_reference else 0)
         environment = Environment(user_classes=[user_class(order.protocol)])
-        environment.triton = Traffic(maker.connect, session, order.model, whole_trial=True)
+        environment.triton = Traffic({order.protocol: connections}, session, order.model, whole_trial=True)
         runner = environment.create_local_runner()
         try:
             self._spawn(runner, order.users)
@@ -93,7 +93,7 @@ class Worker:
             self.say(
                 prepared={
                     "users": order.users,
-                    "request_bytes": maker.request_bytes,
+                    "request_bytes": connections.request_bytes,
                     **self._cost(),
                 }
             )
@@ -102,7 +102,7 @@ class Worker:
             gc.enable()
             gc.unfreeze()
             runner.quit()
-            maker.close()
+            connections.close()
 
     def _spawn(self, runner: Any, users: int) -> None:
         complete = Event()
@@ -111,7 +111,7 @@ class Worker:
         if not complete.wait(_CONNECT_TIMEOUT_S):
             raise TimeoutError(f"{users} users did not start within {_CONNECT_TIMEOUT_S:g} s")
 
-    def _measure(self, runner: Any, session: Session, order: Order) -> None:
+    def _measure(self, runner: Any, session: Session, order: WorkOrder) -> None:
         start_ns = self._commands.get()["start_at"]
         session.tape = _tape(order, start_ns)
         alarm = Alarm()
@@ -129,7 +129,7 @@ class Worker:
         self._finish(session, order, drained, time.process_time() - cpu_start)
 
     def _drain(self, session: Session, drain_s: float) -> bool:
-        """Until every request due before the end is answered, or the time for that is over."""
+        """Wait until every request due before the end is answered, or the time for that is over."""
         assert session.end_ns is not None
         alarm = Alarm()
         alarm.wait_until(session.end_ns)
@@ -150,7 +150,7 @@ class Worker:
         while session.in_flight and time.monotonic_ns() < last_ns:
             gevent.sleep(0.01)
 
-    def _finish(self, session: Session, order: Order, drained: bool, cpu_s: float) -> None:
+    def _finish(self, session: Session, order: WorkOrder, drained: bool, cpu_s: float) -> None:
         recorder = session.recorder
         if session.tape is not None and session.end_ns is not None:
             now_ns = time.monotonic_ns()
@@ -191,10 +191,10 @@ class Worker:
         return {"at_ns": time.monotonic_ns(), "cpu_s": time.process_time(), "rss_bytes": rss_bytes}
 
 
-def _tape(order: Order, start_ns: int) -> Tape | None:
+def _tape(order: WorkOrder, start_ns: int) -> Tape | None:
     if order.rate_per_s is None:
         return None
-    offsets = tape_ns(Arrival(order.arrival), order.rate_per_s, order.tape_s, order.seed)
+    offsets = tape_ns(order.arrival, order.rate_per_s, order.tape_s, order.seed)
     return Tape(share(offsets, order.worker, order.workers).tolist(), start_ns)
 
 
@@ -209,10 +209,10 @@ def main() -> None:
         out.write(json.dumps(event) + "\n")
         out.flush()
 
-    def deliver(order: Order, samples: Samples) -> None:
+    def deliver(order: WorkOrder, samples: Samples) -> None:
         samples.save(Path(order.samples))
 
-    gevent.spawn(Worker(commands, say, deliver).serve)
+    gevent.spawn(TrialExecutor(commands, say, deliver).serve)
     for line in FileObject(sys.stdin.fileno(), "r", closefd=False):
         commands.put(json.loads(line))
     os._exit(0)  # the other end is gone: nothing left is worth a clean exit

@@ -14,21 +14,29 @@ from typing import Any
 import numpy as np
 
 from bench.core.cell import Protocol, SharedMemory
-from bench.core.errors import TargetError
+from bench.core.errors import TargetError, WrongUse
 from bench.core.samples import Int64
 from bench.core.target import Target
 from bench.core.trial import Plan, Served
 from bench.loadgen.arrivals import tape_ns
 from bench.protocols import payload
 from bench.protocols.answers import Expected
+from bench.protocols.registry import DRIVERS
+from bench.protocols.routes import only_route
+from bench.protocols.shared_memory import output_bytes
 from bench.server.reference_answers import PAYLOAD_SEED
 
-WINDOWS = 3  # perf_analyzer is content with no fewer, and with a tolerance this large asks for no more
-_SLEEP_FACTOR = 1.2  # its windows are this much longer than --measurement-interval
-_NEVER_UNSTABLE = "1000000"  # percent: it gives no numbers at all where it calls them unstable
-# Of an open loop. More are late less often, but each keeps the tensors of a request and of an answer.
+# perf_analyzer wants at least three windows. With the tolerance below it asks for no more.
+WINDOWS = 3
+# Its windows are this much longer than what --measurement-interval says.
+_SLEEP_FACTOR = 1.2
+# It gives no numbers at all where it calls them unstable, so it is told to accept differences of this many
+# percent.
+_NEVER_UNSTABLE = "1000000"
+# An open loop has so many threads, and fewer for requests of `_LARGE_BYTES` or more. With more threads
+# requests are late less often, but each thread keeps the tensors of a request and of an answer.
 _THREADS, _THREADS_OF_LARGE, _LARGE_BYTES = 16, 4, 2 << 20
-# Every input item has a shared-memory region of a whole batch.
+# Each input item gets a shared-memory region for a whole batch. All of them together take no more than this.
 _MOST_REGION_BYTES = 64 << 20
 
 
@@ -63,11 +71,15 @@ def command(
     Raises TargetError without a gRPC address, WrongUse for outputs whose size is not fixed.
     """
     load = plan.cell.load
-    target = target.only_route(load)
+    target = only_route(target, load)
+    dialect = _DIALECTS.get(load.protocol)
+    if dialect is None:
+        known = ", ".join(_DIALECTS)
+        raise WrongUse([f"--engine perf_analyzer: not with --protocol {load.protocol}; allowed: {known}"])
     words = [str(binary), "-m", plan.cell.server.model]
     words += ["-x", plan.model_version] if plan.model_version else []
     words += ["-i", load.protocol.value, "-u", _address(target, load.protocol)]
-    words += _tls(target, load.protocol) + _headers(target, load.protocol)
+    words += _tls(target, dialect) + _headers(target, dialect)
     words += ["-b", str(load.batch), "--input-data", str(files.inputs)]
     words += _level(plan, files, request_bytes)
     words += _shared_memory(plan, served)
@@ -77,29 +89,40 @@ def command(
     return words
 
 
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """The options that perf_analyzer has for one protocol only."""
+
+    use_tls: tuple[str, ...]  # with a TLS address; (): the scheme of the address says so
+    certificates: str  # the option that takes a file of authorities to trust
+    lower_case_headers: bool = False  # it aborts at others
+
+
+_DIALECTS = {
+    Protocol.HTTP: _Dialect((), "--ssl-https-ca-certificates-file"),
+    Protocol.GRPC: _Dialect(("--ssl-grpc-use-ssl",), "--ssl-grpc-root-certifications-file", True),
+}
+
+
 def _address(target: Target, protocol: Protocol) -> str:
-    if protocol is Protocol.HTTP:
-        return target.http_url.removeprefix("http://")
-    if target.grpc_address is None:
-        raise TargetError("gRPC needs the server's gRPC address: name it with --grpc-url host:port.")
-    return target.grpc_address
+    driver = DRIVERS[protocol]
+    address = driver.address(target)
+    if not address:
+        raise TargetError(f"The server has no address for --protocol {protocol}: {driver.address_hint}.")
+    return address.removeprefix("http://")
 
 
-def _tls(target: Target, protocol: Protocol) -> list[str]:
+def _tls(target: Target, dialect: _Dialect) -> list[str]:
     if not target.http_url.startswith("https://"):
         return []
-    certificates = ssl.get_default_verify_paths().cafile
-    if protocol is Protocol.HTTP:
-        return ["--ssl-https-ca-certificates-file", certificates] if certificates else []
-    roots = ["--ssl-grpc-root-certifications-file", certificates] if certificates else []
-    return ["--ssl-grpc-use-ssl", *roots]
+    authorities = ssl.get_default_verify_paths().cafile
+    return [*dialect.use_tls, *([dialect.certificates, authorities] if authorities else [])]
 
 
-def _headers(target: Target, protocol: Protocol) -> list[str]:
-    """gRPC's names are lower case: perf_analyzer aborts at others."""
+def _headers(target: Target, dialect: _Dialect) -> list[str]:
     words = []
     for name, value in target.headers:
-        words += ["-H", f"{name.lower() if protocol is Protocol.GRPC else name}: {value}"]
+        words += ["-H", f"{name.lower() if dialect.lower_case_headers else name}: {value}"]
     return words
 
 
@@ -116,8 +139,6 @@ def _shared_memory(plan: Plan, served: Served) -> list[str]:
     load = plan.cell.load
     if load.shared_memory is SharedMemory.NONE:
         return []
-    from bench.protocols.shared_memory import output_bytes  # brings gevent, which nothing else here needs
-
     sizes = output_bytes(Expected.of_model(served.metadata, served.max_batch, load.batch))
     largest = str(max(sizes.values()))  # one option for all outputs
     return ["--shared-memory", load.shared_memory.value, "--output-shared-memory-size", largest]

@@ -11,8 +11,9 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.core.errors import ToolError, Unreachable
@@ -29,22 +30,29 @@ from bench.loadgen.perf_analyzer.command import (
     write_inputs,
     write_intervals,
 )
-from bench.loadgen.perf_analyzer.failures import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, explain
-from bench.loadgen.perf_analyzer.findings import Facts, findings
+from bench.loadgen.perf_analyzer.findings import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, Facts, explain, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
-from bench.loadgen.perf_analyzer.process import Process, memory_limit_bytes
+from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
+from bench.loadgen.warmup import opening
+from bench.protocols.routes import service_for
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of
 
 OnLive = Callable[[Live], None]
 
-_START_S = 0.5  # it reads its input, asks for the model's metadata, starts its threads
-_TAIL_S = 0.5  # closed loop: only so that the window ends before the load does
+# perf_analyzer needs this long to read its input, ask for the model's metadata and start its threads.
+_START_S = 0.5
+# The load of a closed loop goes on this long after the window, so that the window ends before the load does.
+_TAIL_S = 0.5
+# The load of an open loop goes on for as long as late answers are waited for, but no longer than this.
 _MOST_TAIL_S = 5.0
 _POLL_NS = 50_000_000
 _LIVE_EVERY_NS = 1_000_000_000
-_END_S = 30.0  # after the load: answers in flight, the report, the export
-_STRETCHES = (1, 4, 16)  # when a window saw no answer, all of it again, that much longer
+# After its load perf_analyzer waits for answers in flight and writes its files; it is killed after this time.
+_END_S = 30.0
+# When a window saw no answer, the trial is measured again, with all its times multiplied by the next of
+# these.
+_STRETCHES = (1, 4, 16)
 _CHUNK = 4 << 20
 
 
@@ -67,40 +75,42 @@ class Timing:
         return _START_S + self.warmup_s + self.duration_s + self.tail_s
 
 
-def engine(tool: PerfAnalyzer, folder: Path) -> Callable[[Plan, Target, Served, OnLive], Trial]:
-    """`measure` with this binary and scratch folder: what a sweep calls an engine."""
-
-    def measured(plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
-        return measure(plan, target, served, tool, folder=folder, on_live=on_live)
-
-    return measured
-
-
 class _TooShort(Exception):
     """A window without an answer: perf_analyzer gives no numbers then."""
 
 
-def measure(
-    plan: Plan,
-    target: Target,
-    served: Served,
-    tool: PerfAnalyzer,
-    *,
-    folder: Path,
-    on_live: OnLive = lambda _: None,
-) -> Trial:
-    """One trial of `plan.cell`; scratch files go below `folder` and are removed.
+class PerfAnalyzerEngine:
+    """perf_analyzer as a `loadgen.engine.Engine`: one process a trial.
 
-    Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
+    `tool`: the binary. `folder`: scratch files go below it, and are removed after each trial.
     """
-    for stretch in _STRETCHES:
-        with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=folder) as scratch:
-            attempt = _Attempt(plan, target, served, tool, Files(Path(scratch)), stretch, on_live)
-            try:
-                return attempt.run()
-            except _TooShort:
-                continue
-    raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
+
+    def __init__(self, tool: PerfAnalyzer, folder: Path) -> None:
+        self._tool, self._folder = tool, folder
+        self._pids: set[int] = set()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process that runs now, if there is one."""
+        return tuple(self._pids)
+
+    def close(self) -> None:
+        """Nothing is left of a trial that has ended."""
+
+    def measure(self, plan: Plan, target: Target, served: Served, on_live: OnLive = lambda _: None) -> Trial:
+        """One trial of `plan.cell`.
+
+        Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
+        """
+        for stretch in _STRETCHES:
+            with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=self._folder) as scratch:
+                files = Files(Path(scratch))
+                attempt = _Attempt(plan, target, served, self._tool, files, stretch, on_live, self._pids)
+                try:
+                    return attempt.run()
+                except _TooShort:
+                    continue
+        raise explain(EXIT_EMPTY_WINDOW, "No valid requests recorded")
 
 
 class _Attempt:
@@ -115,7 +125,9 @@ class _Attempt:
         files: Files,
         stretch: int,
         on_live: OnLive,
+        pids: set[int],
     ) -> None:
+        self._pids = pids
         self._plan, self._target, self._tool, self._files = plan, target, tool, files
         self._timing = Timing.of(plan, stretch)
         self._stretch = stretch
@@ -126,14 +138,14 @@ class _Attempt:
         self._due_ns = tape(plan, self._timing.span_s + 5) if plan.cell.load.is_open_loop else None
         if self._due_ns is not None:
             write_intervals(self._due_ns, files)
-        self._control = control_of(target.service_for(plan.cell.load.protocol))
+        self._control = control_of(service_for(target, plan.cell.load.protocol))
 
     def run(self) -> Trial:
         """Raises _TooShort when the window was too short for this server."""
         try:
             before = self._statistics()
             offset_ns = _epoch_offset_ns()
-            with self._process() as process:
+            with self._process() as process, self._counted(process.pid):
                 opened = self._open(process, before)
                 cpu_s = process.cpu_s()
                 closed = self._close(process, before, opened)
@@ -144,24 +156,38 @@ class _Attempt:
         finally:
             self._control.close()
 
-    def _process(self) -> Process:
-        return Process(self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes)
+    def _process(self) -> PerfAnalyzerProcess:
+        return PerfAnalyzerProcess(
+            self._words, self._tool.environment, self._files.folder, self._memory_limit_bytes
+        )
 
-    def _open(self, process: Process, before: Snapshot) -> Snapshot:
-        """The window opens after the warm-up, once every user has had an answer."""
-        open_ns = process.started_ns + int((_START_S + self._timing.warmup_s) * 1e9)
+    @contextmanager
+    def _counted(self, pid: int) -> Iterator[None]:
+        """Among the engine's processes as long as it runs."""
+        self._pids.add(pid)
+        try:
+            yield
+        finally:
+            self._pids.discard(pid)
+
+    def _open(self, process: PerfAnalyzerProcess, before: Snapshot) -> Snapshot:
+        """Wait for the end of the warm-up. Raises _TooShort when it leaves no time for a window."""
+        begins = opening(self._plan.cell.load, _START_S + self._timing.warmup_s)
+        # perf_analyzer gives no numbers without an answer, so an open loop too waits for the first one.
+        begins = replace(begins, ended=max(1, begins.ended))
+        open_ns = process.started_ns + int(begins.at_s * 1e9)
         late_ns = self._close_ns(process) - int(self._timing.duration_s / 2 * 1e9)
-        users = self._plan.cell.load.concurrency or 1
         while True:
             if process.wait(max(open_ns, time.monotonic_ns() + _POLL_NS)):
                 raise self._failure(process, before)
             now = self._statistics()
-            if (now - before).success_count >= users:
+            elapsed_s = (now.at_ns - process.started_ns) / 1e9
+            if begins.is_reached(elapsed_s, (now - before).success_count):
                 return now
             if now.at_ns > late_ns:
                 raise _TooShort
 
-    def _close(self, process: Process, before: Snapshot, opened: Snapshot) -> Snapshot:
+    def _close(self, process: PerfAnalyzerProcess, before: Snapshot, opened: Snapshot) -> Snapshot:
         close_ns = min(self._close_ns(process), opened.at_ns + int(self._timing.duration_s * 1e9))
         latest = opened
         while not process.wait(min(close_ns, time.monotonic_ns() + _LIVE_EVERY_NS)):
@@ -172,10 +198,10 @@ class _Attempt:
             latest = now
         raise self._failure(process, before)
 
-    def _close_ns(self, process: Process) -> int:
+    def _close_ns(self, process: PerfAnalyzerProcess) -> int:
         return process.started_ns + int((self._timing.span_s - self._timing.tail_s) * 1e9)
 
-    def _show(self, process: Process, before: Snapshot, latest: Snapshot, now: Snapshot) -> None:
+    def _show(self, process: PerfAnalyzerProcess, before: Snapshot, latest: Snapshot, now: Snapshot) -> None:
         self._on_live(
             Live(
                 seconds=(now.at_ns - process.started_ns) / 1e9,
@@ -185,7 +211,7 @@ class _Attempt:
             )
         )
 
-    def _end(self, process: Process) -> None:
+    def _end(self, process: PerfAnalyzerProcess) -> None:
         until_ns = process.started_ns + int((self._timing.span_s + _END_S) * 1e9)
         if not process.wait(until_ns):
             raise ToolError(
@@ -193,13 +219,13 @@ class _Attempt:
                 "its export. Take a smaller load, or raise what the server can do."
             )
 
-    def _level(self, process: Process, before: Snapshot) -> export.Level:
+    def _level(self, process: PerfAnalyzerProcess, before: Snapshot) -> export.Level:
         if process.code not in (0, EXIT_UNSTABLE) or not self._files.export.exists():
             raise self._failure(process, before)
         with self._files.export.open("rb") as file:
             return export.read_export(iter(lambda: file.read(_CHUNK), b""))[-1]
 
-    def _failure(self, process: Process, before: Snapshot) -> Exception:
+    def _failure(self, process: PerfAnalyzerProcess, before: Snapshot) -> Exception:
         """Why it ended without numbers."""
         code = process.code or 0
         if code == EXIT_EMPTY_WINDOW:
@@ -224,7 +250,7 @@ class _Attempt:
 
     def _trial(
         self,
-        process: Process,
+        process: PerfAnalyzerProcess,
         level: export.Level,
         opened: Snapshot,
         closed: Snapshot,

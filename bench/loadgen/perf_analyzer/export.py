@@ -19,7 +19,8 @@ from bench.core.errors import ToolError
 from bench.core.samples import Outcome, Samples
 
 PERCENTILES = (50, 90, 95, 99)
-_STABLE_WINDOWS = 3  # perf_analyzer judges, merges and reports the last three (inference_profiler.cc)
+# perf_analyzer judges, merges and reports its last three windows (inference_profiler.cc).
+_STABLE_WINDOWS = 3
 
 _TOKEN = re.compile(
     rb'"mode":"(?P<mode>\w+)","value":(?P<value>[^,}]+)'
@@ -160,12 +161,6 @@ def read_csv(text: str) -> tuple[dict[str, str], ...]:
 
 def _level_of(row: Mapping[str, str]) -> float:
     return float(row.get("Concurrency") or row.get("Request Rate") or 0)
-
-
-def gpu_values(cell: str) -> dict[str, float]:
-    """`GPU-uuid:0.53;GPU-uuid2:0.4;` -> by uuid."""
-    pairs = (part.rpartition(":") for part in cell.split(";") if part.strip())
-    return {uuid.strip(): float(value) for uuid, _, value in pairs}
 
 
 def disagreement(row: Mapping[str, str], recomputed: Figures) -> str:

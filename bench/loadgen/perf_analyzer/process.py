@@ -16,13 +16,16 @@ import psutil
 from bench.core.errors import ToolError
 from bench.core.trial import Plan
 
-_GRACE_S = 3.0  # from SIGINT (it answers the requests in flight) to SIGKILL
-_MOST_KEPT = 20_000  # characters of stdout and of stderr that stay with a trial
+# After SIGINT perf_analyzer waits for the requests in flight. After this time it gets SIGKILL.
+_GRACE_S = 3.0
+# A trial keeps so many characters of stdout, and as many of stderr.
+_MOST_KEPT = 20_000
 _LEAST_MEMORY = 1 << 30
-_COPIES = 16  # of a request's tensors, in flight: input, message, answer, and the allocator's slack
+# A request in flight takes up to so many copies of its tensors: input, message, answer, and unused memory
+# between.
+_COPIES = 16
 _OPEN_LOOP_IN_FLIGHT = 32
 _MOST_FILE_BYTES = 2 << 30
-RUNNING: set[int] = set()  # pids of those that run now: for whoever measures what clients cost
 _PROXIES = re.compile(r"(https?|all|grpc|no)_proxy", re.I)
 
 
@@ -33,7 +36,7 @@ def memory_limit_bytes(plan: Plan, request_bytes: int) -> int:
     return min(wanted, psutil.virtual_memory().available // 2)
 
 
-class Process:
+class PerfAnalyzerProcess:
     """Use as a context manager: whatever happens, nothing of it is left running."""
 
     def __init__(
@@ -55,12 +58,10 @@ class Process:
             )
         self._limit_files()
 
-    def __enter__(self) -> Process:
-        RUNNING.add(self.pid)
+    def __enter__(self) -> PerfAnalyzerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        RUNNING.discard(self.pid)
         self.stop()
 
     @property

@@ -22,8 +22,8 @@ class Answer:
 
 
 @dataclass
-class ScriptedLane:
-    """A lane whose every request takes the time, and ends the way, its script says."""
+class ScriptedConnection:
+    """A connection whose every request takes the time, and ends the way, its script says."""
 
     outcomes: list[int] = field(default_factory=lambda: [Outcome.OK])
     takes_s: float = 0.001
@@ -44,15 +44,12 @@ class ScriptedLane:
     def wrong_values(self, _reply: Answer) -> str:
         return self.wrong_value
 
-    def answer_bytes(self, _reply: Answer) -> int:
-        return 0
-
     def close(self) -> None: ...
 
 
-def run_users(session: Session, lanes: list[ScriptedLane], seconds: float) -> None:
+def run_users(session: Session, connections: list[ScriptedConnection], seconds: float) -> None:
     gevent.sleep(0)  # the loop counts timers from when it last ran, which may be tests ago
-    users = [gevent.spawn(session.run, lane) for lane in lanes]
+    users = [gevent.spawn(session.run, connection) for connection in connections]
     session.gate.set()
     if session.tape is None:
         session.end_ns = time.monotonic_ns() + int(seconds * 1e9)
@@ -61,10 +58,10 @@ def run_users(session: Session, lanes: list[ScriptedLane], seconds: float) -> No
 
 def test_a_closed_loop_stops_at_its_end_and_finishes_what_is_under_way() -> None:
     session = Session()
-    lanes = [ScriptedLane(takes_s=0.01) for _ in range(3)]
-    run_users(session, lanes, 0.05)
+    connections = [ScriptedConnection(takes_s=0.01) for _ in range(3)]
+    run_users(session, connections, 0.05)
     samples = session.recorder.samples()
-    assert len(samples) == sum(lane.exchanges for lane in lanes) > 0
+    assert len(samples) == sum(connection.exchanges for connection in connections) > 0
     assert session.end_ns is not None
     assert (samples.sent_ns < session.end_ns).all()
     assert (samples.intended_ns == samples.sent_ns).all()
@@ -75,7 +72,7 @@ def test_an_open_loop_sends_every_arrival_once_however_late() -> None:
     start_ns = time.monotonic_ns()
     due = [i * 1_000_000 for i in range(40)]
     session = Session(tape=Tape(due, start_ns))
-    run_users(session, [ScriptedLane(takes_s=0.005), ScriptedLane(takes_s=0.005)], 1.0)
+    run_users(session, [ScriptedConnection(takes_s=0.005), ScriptedConnection(takes_s=0.005)], 1.0)
     samples = session.recorder.samples()
     assert (
         samples.intended_ns - start_ns
@@ -93,7 +90,7 @@ def test_arrivals_nobody_took_are_told_apart_from_those_beyond_the_end() -> None
 
 def test_a_request_killed_in_flight_is_recorded_as_unfinished() -> None:
     session = Session()
-    user = gevent.spawn(session.run, ScriptedLane(takes_s=10))
+    user = gevent.spawn(session.run, ScriptedConnection(takes_s=10))
     session.gate.set()
     gevent.sleep(0.01)
     user.kill()
@@ -102,17 +99,19 @@ def test_a_request_killed_in_flight_is_recorded_as_unfinished() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "outcome", "message"),
+    ("connection", "outcome", "message"),
     [
-        (ScriptedLane(outcomes=[Outcome.SERVER_ERROR]), Outcome.SERVER_ERROR, "refused"),
-        (ScriptedLane(outcomes=[Outcome.TIMEOUT]), Outcome.TIMEOUT, "refused"),
-        (ScriptedLane(wrong_frame="zero bytes"), Outcome.WRONG_ANSWER, "zero bytes"),
-        (ScriptedLane(wrong_value="off by 1"), Outcome.WRONG_ANSWER, "off by 1"),
+        (ScriptedConnection(outcomes=[Outcome.SERVER_ERROR]), Outcome.SERVER_ERROR, "refused"),
+        (ScriptedConnection(outcomes=[Outcome.TIMEOUT]), Outcome.TIMEOUT, "refused"),
+        (ScriptedConnection(wrong_frame="zero bytes"), Outcome.WRONG_ANSWER, "zero bytes"),
+        (ScriptedConnection(wrong_value="off by 1"), Outcome.WRONG_ANSWER, "off by 1"),
     ],
 )
-def test_a_failure_is_data_and_carries_its_message(lane: ScriptedLane, outcome: int, message: str) -> None:
+def test_a_failure_is_data_and_carries_its_message(
+    connection: ScriptedConnection, outcome: int, message: str
+) -> None:
     session = Session(check_every=1)
-    session.request(lane, None)
+    session.request(connection, None)
     assert session.recorder.outcome[0] == outcome
     assert session.recorder.errors == {message: 1}
 
@@ -125,9 +124,9 @@ def test_values_are_compared_on_the_first_three_answers_and_then_on_one_in_so_ma
     every: int, answers: int, checked: int
 ) -> None:
     session = Session(check_every=every)
-    lane = ScriptedLane(takes_s=0)
+    connection = ScriptedConnection(takes_s=0)
     for _ in range(answers):
-        session.request(lane, None)
+        session.request(connection, None)
     assert session.values_checked == checked
 
 

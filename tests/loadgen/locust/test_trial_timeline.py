@@ -9,8 +9,9 @@ import pytest
 
 from bench.analysis.stats import samples_needed
 from bench.loadgen.locust import trial_timeline
-from bench.loadgen.locust.trial_timeline import TrialClock
-from bench.loadgen.locust.worker import Worker
+from bench.loadgen.locust.trial_timeline import TrialTimeline
+from bench.loadgen.locust.worker_pool import Worker
+from bench.loadgen.warmup import Milestone
 
 RATE_PER_S = 100.0
 
@@ -39,8 +40,8 @@ def test_a_window_grows_until_the_percentile_asked_has_its_samples(
 ) -> None:
     time = VirtualTime()
     monkeypatch.setattr(trial_timeline, "time", time)
-    clock = TrialClock(0, [cast(Worker, time)], lambda _: None)
-    clock.wait(2.0)
-    clock.wait_until_tight(2.0, 2.0 + at_most_s, percent)
+    timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
+    timeline.wait(Milestone(2.0))
+    timeline.wait_until_tight(2.0, 2.0 + at_most_s, percent)
     seconds, wanted_s = time.now_ns / 1e9 - 2.0, samples_needed(percent) / RATE_PER_S
     assert min(wanted_s, at_most_s) <= seconds <= min(wanted_s + 1.5, at_most_s + 0.5)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import BenchError, TargetError, ToolError, Unreachable
 from bench.loadgen.perf_analyzer import export as export
-from bench.loadgen.perf_analyzer.failures import (
+from bench.loadgen.perf_analyzer.findings import (
     EXIT_EMPTY_WINDOW,
     EXIT_UNSTABLE,
     client_overhead_percent,
@@ -198,11 +198,6 @@ def test_the_client_server_split_is_found_by_column_name(name: str) -> None:
         assert int(row[column]) >= 0
     assert ("Avg GPU Utilization" in row) == ("metrics" in name)
     assert ("p75 latency" in row) == ("percentile" in name)
-
-
-def test_gpu_cells_hold_a_value_each_device() -> None:
-    assert export.gpu_values("GPU-a:0.53;GPU-b:0.4;") == {"GPU-a": 0.53, "GPU-b": 0.4}
-    assert export.gpu_values("") == {}
 
 
 def test_a_csv_that_says_otherwise_is_told() -> None:

@@ -1,4 +1,11 @@
-"""A load-generating process as the engine sees it, wherever it runs, and the crew that all of them make."""
+"""Workers as the Locust engine sees them, wherever they run: one of them, and the pool that they make.
+
+A worker is a load-generating process. There are two kinds, each with the process itself and the parent's end
+of it:
+
+    on this host, over pipes              worker_process          local_workers
+    anywhere, over Locust's own master    remote_worker_process   remote_workers (with master_process between)
+"""
 
 from __future__ import annotations
 
@@ -10,13 +17,13 @@ from typing import Any, Protocol
 from bench.core.errors import ToolError
 from bench.core.samples import Samples
 from bench.loadgen.locust.clock_sync import ClockMap
-from bench.loadgen.locust.connections import Order
+from bench.loadgen.locust.work_order import WorkOrder
 
 
 class Worker(Protocol):
-    """Takes commands and gives events, as listed in `worker_process`. Moments are of our clock."""
+    """Takes commands and gives events, as listed in `worker_process`. Moments are of the engine's clock."""
 
-    live: dict[str, Any]  # what it last told of a trial under way
+    live: dict[str, Any]  # its last figures of a trial under way
 
     @property
     def pid(self) -> int | None: ...  # on this host; None: on another one
@@ -28,13 +35,13 @@ class Worker(Protocol):
     def alive(self) -> bool: ...
     def say(self, **command: Any) -> None: ...
     def expect(self, kind: str, timeout_s: float) -> dict[str, Any]: ...
-    def samples(self, order: Order) -> Samples: ...
+    def samples(self, order: WorkOrder) -> Samples: ...
     def cpu_s(self) -> float: ...
     def rss_bytes(self) -> int: ...
     def kill(self) -> None: ...
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers for one trial after another."""
 
     def ready(self, count: int) -> list[Any]: ...  # of Worker; fewer where no more can be had
@@ -44,8 +51,8 @@ class Crew(Protocol):
     def pids(self) -> tuple[int, ...]: ...  # on this host
 
 
-class Inbox:
-    """Events of one worker, in order."""
+class EventQueue:
+    """The events of one worker, in order."""
 
     def __init__(self, log: Path, why_ended: Callable[[], str]) -> None:
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()

@@ -16,7 +16,7 @@ import numpy as np
 from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.samples import Window
-from bench.core.spec import SweepSpec, Turn
+from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.sweep import OnLive, Sweep, utc_now
@@ -79,10 +79,10 @@ class Meter:
     def configuring(self, server: ServerConfiguration) -> None:
         pass  # a model's load is the server's time
 
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None:  # noqa: ARG002  # a sweep's names
+    def measuring(self, planned: PlannedTrial, done: int, total: int, seconds_left: float) -> None:  # noqa: ARG002  # a sweep's names
         self._began = time.monotonic()
 
-    def live(self, turn: Turn, live: Live) -> None:
+    def live(self, planned: PlannedTrial, live: Live) -> None:
         pass
 
     def measured(self, trial: Trial) -> None:

@@ -35,7 +35,7 @@ class Seen:
     budget: float
 
 
-class Edge:
+class CapacityEstimate:
     """What is known of it: a distribution over the rates between `low` and `high`, even at first."""
 
     def __init__(self, low_per_s: float, high_per_s: float) -> None:

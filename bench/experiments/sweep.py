@@ -24,7 +24,7 @@ from bench.core.errors import (
 )
 from bench.core.run_folder import Crash, RunFolder
 from bench.core.slo import parse_slo
-from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, SweepSpec, Turn
+from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.progress import Progress
@@ -48,7 +48,7 @@ class Sweep:
     sensors: Callable[[], list[Sensor]]
     refer: Callable[[Served], Served]  # adds the reference answers, where they can be had
     progress: Progress
-    _tried: set[Turn] = field(default_factory=set)  # and failed
+    _tried: set[PlannedTrial] = field(default_factory=set)  # and failed
     _crashes: Counter[str] = field(default_factory=Counter)  # by configuration
 
     def run(self) -> None:
@@ -114,7 +114,7 @@ class Sweep:
     def fail_to_load(self, server: ServerConfiguration, error: ModelLoadFailed) -> None:
         self._fail(tuple(c for c in self.spec.cells() if c.server == server), str(error))
 
-    def measure_round(self, turns: tuple[Turn, ...], served: Served) -> None:
+    def measure_round(self, turns: tuple[PlannedTrial, ...], served: Served) -> None:
         for turn in turns:
             if not self._is_over(turn):
                 self._measure(turn, served)
@@ -122,7 +122,7 @@ class Sweep:
     def finish(self) -> None:
         self.folder.write_record(replace(self.folder.record, finished_at=utc_now()))
 
-    def _measure(self, turn: Turn, served: Served) -> None:
+    def _measure(self, turn: PlannedTrial, served: Served) -> None:
         done, total = self._count()
         self.progress.measuring(turn, done, total, (total - done) * self.spec.trial_s())
         try:
@@ -139,7 +139,7 @@ class Sweep:
         self.folder.write_trial(trial)
         self.progress.measured(trial)
 
-    def trial(self, turn: Turn, plan: Plan, served: Served) -> Trial:
+    def trial(self, turn: PlannedTrial, plan: Plan, served: Served) -> Trial:
         """One trial, with the machine's series beside it. Raises ServerDied as `raise_if_dead`."""
         target = served.target or self.target
         try:
@@ -169,7 +169,7 @@ class Sweep:
             self.folder.write_record(replace(record, crashes=(*record.crashes, Crash(key, why))))
             raise ServerDied(why)
 
-    def plan(self, turn: Turn) -> Plan:
+    def plan(self, turn: PlannedTrial) -> Plan:
         spec = self.spec
         return Plan(
             cell=turn.cell,
@@ -186,14 +186,14 @@ class Sweep:
             workers=spec.workers or spec.processes,
         )
 
-    def _is_done(self, turn: Turn) -> bool:
+    def _is_done(self, turn: PlannedTrial) -> bool:
         return self.folder.has_trial(turn.cell.key, turn.repeat)
 
-    def _is_over(self, turn: Turn) -> bool:
+    def _is_over(self, turn: PlannedTrial) -> bool:
         return turn in self._tried or self._is_done(turn)
 
     def _count(self) -> tuple[int, int]:
-        turns = self.spec.turns()
+        turns = self.spec.trials()
         return sum(map(self._is_done, turns)), len(turns)
 
     def _fail(self, cells: tuple[Cell, ...], reason: str) -> None:

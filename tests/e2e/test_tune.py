@@ -16,8 +16,8 @@ from bench.core.cell import Arrival
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
-from bench.experiments.tune.algorithm import Point, Tuned
 from bench.experiments.tune.answer import said, sentences
+from bench.experiments.tune.history import Point, Tuned
 from bench.experiments.tune.space import cell_of, instances_for, space_of, with_defaults
 from bench.report.sections.tuning import tuned_html
 from bench.server import model_config

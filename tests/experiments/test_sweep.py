@@ -15,7 +15,7 @@ from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
 from bench.core.errors import ModelLoadFailed, ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.samples import Outcome, Samples, Window
-from bench.core.spec import SweepSpec, Turn
+from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.experiments.sweep import Sweep
@@ -91,11 +91,11 @@ class Watcher:
     def configuring(self, server: ServerConfiguration) -> None:
         self.said.append(("configuring", server))
 
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None:
-        self.said.append(("measuring", (turn, done, total, seconds_left)))
+    def measuring(self, planned: PlannedTrial, done: int, total: int, seconds_left: float) -> None:
+        self.said.append(("measuring", (planned, done, total, seconds_left)))
 
-    def live(self, turn: Turn, live: Live) -> None:
-        self.said.append(("live", (turn, live)))
+    def live(self, planned: PlannedTrial, live: Live) -> None:
+        self.said.append(("live", (planned, live)))
 
     def measured(self, trial: Trial) -> None:
         self.said.append(("measured", trial))
@@ -150,7 +150,7 @@ def again(lab: Lab, **changes: Any) -> Lab:
 
 def test_everything_is_measured_in_the_order_of_the_rounds_each_configuration_loaded_once(lab: Lab) -> None:
     lab.run()
-    assert lab.order == [(turn.cell.key, turn.repeat) for turn in SPEC.turns()]
+    assert lab.order == [(planned.cell.key, planned.repeat) for planned in SPEC.trials()]
     assert lab.serving.loaded == list(SPEC.configurations())
     servers = [plan.cell.server for plan in lab.engine.measured]
     assert sum(a != b for a, b in itertools.pairwise(servers)) == len(SPEC.configurations()) - 1
@@ -211,7 +211,7 @@ def test_a_sweep_that_was_interrupted_goes_on_where_it_was(lab: Lab, after: int)
     assert not lab.folder.record.finished_at
     rest = again(lab)
     rest.run()
-    everything = [(turn.cell.key, turn.repeat) for turn in SPEC.turns()]
+    everything = [(planned.cell.key, planned.repeat) for planned in SPEC.trials()]
     assert lab.order[:after] + rest.order == everything
     assert len(list(lab.folder.trials())) == len(everything)
 
@@ -284,7 +284,7 @@ def test_a_target_that_dies_while_loading_ends_the_sweep(lab: Lab, monkeypatch: 
 
 def test_whoever_watches_is_told_what_begins_how_far_it_is_and_what_came_out(lab: Lab) -> None:
     lab.run()
-    total = len(SPEC.turns())
+    total = len(SPEC.trials())
     measuring = lab.progress.all("measuring")
     assert [done for _, done, _, _ in measuring] == list(range(total))
     assert {count for _, _, count, _ in measuring} == {total}
@@ -315,7 +315,7 @@ def test_a_server_of_ours_that_dies_fails_the_trial_and_everything_else_is_measu
     assert record.failed == {victim.key: "tritonserver crashed (SIGSEGV)."}
     assert [crash.key for crash in record.crashes] == [victim.key]
     measured = {(trial.cell.key, trial.plan.repeat) for trial in lab.folder.trials()}
-    everything = {(turn.cell.key, turn.repeat) for turn in SPEC.turns()}
+    everything = {(planned.cell.key, planned.repeat) for planned in SPEC.trials()}
     (lost,) = everything - measured
     assert lost[0] == victim.key
     assert lab.serving.loaded.count(victim.server) == 2  # again, on the new server
@@ -325,7 +325,7 @@ def test_a_server_of_ours_that_dies_fails_the_trial_and_everything_else_is_measu
 
 def test_a_server_that_dies_in_the_trial_s_drain_fails_that_trial(lab: Lab) -> None:
     """The engine has its figures by then, and raises nothing."""
-    first = SPEC.turns()[0]
+    first = SPEC.trials()[0]
 
     def die(_: Plan) -> Exception | None:
         lab.serving.triton.died = "killed" if len(lab.engine.measured) == 1 else ""
@@ -334,7 +334,7 @@ def test_a_server_that_dies_in_the_trial_s_drain_fails_that_trial(lab: Lab) -> N
     lab.engine.fails = die
     lab.run()
     assert lab.folder.record.failed == {first.cell.key: "killed"}
-    assert len(list(lab.folder.trials())) == len(SPEC.turns()) - 1
+    assert len(list(lab.folder.trials())) == len(SPEC.trials()) - 1
 
 
 def test_a_configuration_the_server_dies_of_twice_is_given_up_and_the_next_is_measured(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from bench.analysis.recommendation import Holds
 from bench.analysis.stats import estimate_under, nearest_rank, percentile
 from bench.core.samples import Int64, Samples, Window
 from bench.core.slo import Slo, parse_slo
-from bench.experiments.tune.algorithm import Point, Reading, Space
+from bench.experiments.tune.history import Point, Reading, Space
 from bench.loadgen.arrivals import poisson
 from tests.support.batching import BatchingServer, closed_loop, open_loop
 from tests.support.simulation import SECOND

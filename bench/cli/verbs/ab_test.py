@@ -109,8 +109,8 @@ def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
     for variant, spec in specs.items():
         for cell in spec.cells():
             print(f"{variant.name}: {describe(cell)}")
-    trials = sum(len(spec.turns()) for spec in specs.values())
-    minutes = sum(len(spec.turns()) * spec.trial_s() for spec in specs.values()) / 60
+    trials = sum(len(spec.trials()) for spec in specs.values())
+    minutes = sum(len(spec.trials()) * spec.trial_s() for spec in specs.values()) / 60
     print(f"{trials} trials, about {minutes:.1f} min, and a model load a turn")
     return EXIT_OK
 

@@ -197,7 +197,7 @@ def _dry_run(spec: SweepSpec, place: Target | Place | None) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
-    loads, trials = len(spec.configurations()), len(spec.turns())
+    loads, trials = len(spec.configurations()), len(spec.trials())
     minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min")

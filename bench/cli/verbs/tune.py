@@ -30,8 +30,8 @@ from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s
 from bench.experiments.tune import answer
-from bench.experiments.tune.algorithm import MOST_REPEATS, Tuned, default_budget, tune
-from bench.experiments.tune.history import QUEUE_DELAY, Value
+from bench.experiments.tune.algorithm import MOST_REPEATS, default_budget, tune
+from bench.experiments.tune.history import QUEUE_DELAY, Tuned, Value
 from bench.experiments.tune.runner import Probing
 from bench.experiments.tune.space import ELSEWHERE, USERS, check, instances_for, space_of, with_defaults
 from bench.loadgen.locust.engine import LocustEngine

@@ -12,11 +12,11 @@ from itertools import zip_longest
 
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import ModelLoadFailed, ServerDied
-from bench.core.spec import Turn
+from bench.core.spec import PlannedTrial
 from bench.core.trial import Reference, Served
 from bench.experiments.sweep import Sweep
 
-Round = tuple[Sweep, ServerConfiguration, tuple[Turn, ...]]
+Round = tuple[Sweep, ServerConfiguration, tuple[PlannedTrial, ...]]
 
 
 def plan(sweeps: Sequence[Sweep]) -> list[Round]:
@@ -57,7 +57,9 @@ class Turns:
         for sweep in self.sweeps:
             sweep.finish()
 
-    def _measure_round(self, sweep: Sweep, server: ServerConfiguration, turns: tuple[Turn, ...]) -> None:
+    def _measure_round(
+        self, sweep: Sweep, server: ServerConfiguration, turns: tuple[PlannedTrial, ...]
+    ) -> None:
         try:
             served = self._configured(sweep, server)
         except ModelLoadFailed as error:

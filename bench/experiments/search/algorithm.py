@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bench.analysis.capacity_estimate import Edge, Seen
+from bench.analysis.capacity_estimate import CapacityEstimate, Seen
 from bench.analysis.slo import Holding
 from bench.analysis.stats import samples_needed
 from bench.core.slo import Slo
@@ -103,9 +103,9 @@ class _Log:
 
     measure: Measure
     probes: list[Probe] = field(default_factory=list)
-    edge: Edge | None = None
+    edge: CapacityEstimate | None = None
 
-    def watch(self, edge: Edge) -> Edge:
+    def watch(self, edge: CapacityEstimate) -> CapacityEstimate:
         """From here on every probe adds to what is known of the edge, as those before do."""
         self.edge = edge
         for probe in self.probes:
@@ -170,9 +170,9 @@ def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
     return held, missed
 
 
-def _refine(log: _Log, low: float, high: float) -> Edge:
+def _refine(log: _Log, low: float, high: float) -> CapacityEstimate:
     """Look where the edge may be until it is known well enough."""
-    edge = log.watch(Edge(low, high))
+    edge = log.watch(CapacityEstimate(low, high))
     for turn in range(MOST_REFINED):
         if log.is_full or (turn >= LEAST_REFINED and edge.error <= TIGHT):
             break
@@ -180,7 +180,7 @@ def _refine(log: _Log, low: float, high: float) -> Edge:
     return edge
 
 
-def _confirm(log: _Log, edge: Edge) -> float | None:
+def _confirm(log: _Log, edge: CapacityEstimate) -> float | None:
     """The highest rate from here down that is safe by all probes, and holds when it is looked at."""
     rate = edge.quantile(SAFE)
     while not log.is_full:

@@ -16,7 +16,7 @@ from bench.core.findings import Severity
 from bench.core.run_folder import RunFolder
 from bench.core.samples import Outcome
 from bench.core.slo import Slo
-from bench.core.spec import SweepSpec, Turn, settings
+from bench.core.spec import PlannedTrial, SweepSpec, settings
 from bench.core.trial import Served, Trial
 from bench.experiments.search import algorithm as search
 from bench.experiments.search.algorithm import Capacity, Effort, Probe
@@ -84,7 +84,7 @@ class Hunt:
 
     def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
         repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))
-        turn = Turn(cell, repeat)
+        turn = PlannedTrial(cell, repeat)
         plan = replace(self._sweep().plan(turn), duration_s=duration_s)
         trial = self._sweep().trial(turn, plan, served)
         self.folder.write_trial(trial)

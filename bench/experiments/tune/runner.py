@@ -16,7 +16,7 @@ from bench.core.cell import Cell, Engine, ServerConfiguration
 from bench.core.errors import ModelLoadFailed, ServerDied, TargetError, ToolError
 from bench.core.run_folder import RunFolder
 from bench.core.slo import Slo
-from bench.core.spec import SweepSpec, Turn
+from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.trial import Served, Trial
 from bench.experiments.sensors import sensors
 from bench.experiments.sweep import MOST_CRASHES, Sweep
@@ -107,7 +107,7 @@ class Probing:
         self._before = {(trial.cell.key, trial.plan.repeat): trial for trial in self.folder.trials()}
 
     def _trial(self, cell: Cell, times: int) -> Trial:
-        sweep, turn = self.sweep(), Turn(cell, len(self.trials.get(cell.key, ())))
+        sweep, turn = self.sweep(), PlannedTrial(cell, len(self.trials.get(cell.key, ())))
         before = self._before.pop((cell.key, turn.repeat), None)
         if before is not None:
             return before

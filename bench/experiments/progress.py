@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol as Interface
 
 from bench.core.cell import Cell, ServerConfiguration
 from bench.core.spec import PlannedTrial
 from bench.core.trial import Live, Trial
+
+Say = Callable[[str], None]  # prints one line for the person who watches
 
 
 class Progress(Interface):

@@ -137,7 +137,7 @@ def test_untried_configurations_and_the_ends_of_axes_are_told() -> None:
     found = tune(SPACE, product, bound_s=1.0)
     assert found.best is not None
     assert found.best.configuration == (4, 32)
-    assert found.edges[:2] == ("instances", "max batch")
+    assert found.at_limit[:2] == ("instances", "max batch")
     tried = {step.point.configuration for step in found.steps}
     assert tried.isdisjoint(found.untried)
     assert len(tried) + len(found.untried) == 9

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,33 +32,40 @@ from bench.core.errors import (
     WrongUse,
 )
 from bench.core.mistakes import Mistakes
-from bench.core.run_folder import RunFolder, RunRecord, refuse_foreign, without_secrets
+from bench.core.run_folder import (
+    SEARCH_FILE,
+    TUNE_DEPLOY_FILES,
+    TUNE_FILE,
+    RunFolder,
+    RunRecord,
+    refuse_foreign,
+    utc_now,
+    without_secrets,
+)
 from bench.core.slo import parse_slo
 from bench.core.spec import SweepSpec, describe
 from bench.core.target import Target
 from bench.core.trial import Plan, Served, Trial
 from bench.core.units import plural
 from bench.experiments.preconditions import Host, check_against, check_parameters, refuse_variants
-from bench.experiments.sensors import sensors
-from bench.experiments.sweep import Measure, OnLive, Sweep, utc_now
-from bench.experiments.tune import answer
+from bench.experiments.sweep import Sweep
+from bench.experiments.trial_runner import Measure, OnLive, TrialRunner
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import engine as perf_analyzer
+from bench.loadgen.perf_analyzer import process as perf_analyzer_process
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from bench.report.publish import REPORTS, TALK, publish
-from bench.report.sections import search as searched
 from bench.sensors import environment, nvml
 from bench.sensors import host as machine
 from bench.server import model_config
 from bench.server.fleet import no_way
-from bench.server.reference_answers import refer
 from bench.server.session import SHIPPED, Opened, models_of, repository_of
 
 _LOAD_S = 3.0  # of a model, for estimates
 # Of a run, whatever verb measured it; the record last, so that what is left of it stays a run.
 _MADE = (
     *("trials", "cells.csv", "report.html"),
-    *(CEILING_FILE, searched.FILE, answer.FILE, *answer.TO_DEPLOY),
+    *(CEILING_FILE, SEARCH_FILE, TUNE_FILE, *TUNE_DEPLOY_FILES),
     "run.json",
 )
 _LONGEST_NAME = 200  # file systems take 255 bytes
@@ -104,18 +111,10 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    experiment = Sweep(
-        spec=spec,
-        serving=target.serving,
-        target=target.target,
-        folder=folder,
-        engines=engines_of(locust, tool, scratch),
-        sensors=lambda: sensors(target, locust),
-        refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
-        progress=progress,
-    )
+    engines = engines_of(locust, tool, scratch)
+    runner = TrialRunner.on(target, spec, folder, engines, client_pids(locust), progress, scratch)
     try:
-        experiment.run()
+        Sweep(runner).run()
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
@@ -134,6 +133,11 @@ def engines_of(locust: LocustEngine, tool: PerfAnalyzer | None, scratch: Path) -
     if tool is not None:
         engines[Engine.PERF_ANALYZER] = partial(_measure_with, tool, scratch)
     return engines
+
+
+def client_pids(locust: LocustEngine) -> Callable[[], Iterable[int]]:
+    """The processes on this host that make the load, whichever engine runs."""
+    return lambda: (*locust.pids, *perf_analyzer_process.RUNNING)
 
 
 def _measure_with(

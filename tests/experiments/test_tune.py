@@ -32,11 +32,10 @@ class Outcome:
 
 
 def outcome_of(space: Simulated, seed: int) -> Outcome:
-    _, most = grid_best(space)
     found = tune(space.space, space.measure(seed), bound_s=space.bound_s)
     assert found.best is not None
     true, holds = space.truth(found.best)
-    return Outcome(space.name, found.cost / space.space.cells, true / most if holds else 0.0)
+    return Outcome(space.name, found.cost / space.space.cells, true / space.best_img_per_s if holds else 0.0)
 
 
 def test_ten_servers_are_tuned_to_97_percent_in_a_quarter_of_the_grid() -> None:
@@ -44,6 +43,12 @@ def test_ten_servers_are_tuned_to_97_percent_in_a_quarter_of_the_grid() -> None:
     table = "\n".join(map(str, outcomes))
     print(f"\n{table}")
     assert all(outcome.is_good for outcome in outcomes), table
+
+
+def test_the_best_of_a_grid_is_what_the_simulated_servers_say_it_is() -> None:
+    """The smallest grid stands for all, since each cell of each takes a simulation."""
+    space = min(SPACES, key=lambda space: space.space.cells * space.seconds)
+    assert grid_best(space)[1] == pytest.approx(space.best_img_per_s, rel=1e-3)
 
 
 def flat(space: Space, best: Point | None = None) -> Tuned:

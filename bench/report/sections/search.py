@@ -50,6 +50,8 @@ def _bounds(entry: Mapping[str, Any]) -> str:
 
 
 def _doubts(entry: Mapping[str, Any]) -> str:
+    if entry.get("failed"):
+        return f' <span class="tag INVALID">FAILED: {escape(str(entry["failed"]))}</span>'
     codes = ", ".join(entry.get("doubts", ()))
     return f' <span class="tag INVALID">INVALID: {escape(codes)}</span>' if codes else ""
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.run_folder import RunFolder, RunRecord, utc_now
 from bench.core.samples import Window
-from bench.core.spec import SweepSpec, Turn
+from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
-from bench.experiments.sweep import OnLive, Sweep, utc_now
+from bench.experiments.sweep import Sweep
+from bench.experiments.trial_runner import OnLive, TrialRunner
 from bench.loadgen.locust.engine import LocustEngine
 from bench.sensors import environment, nvml
 from bench.sensors import host as machine
@@ -81,10 +82,10 @@ class Meter:
     def configuring(self, server: ServerConfiguration) -> None:
         pass  # a model's load is the server's time
 
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None:  # noqa: ARG002  # a sweep's names
+    def measuring(self, planned: PlannedTrial, done: int, total: int, seconds_left: float) -> None:  # noqa: ARG002  # a sweep's names
         self._began = time.monotonic()
 
-    def live(self, turn: Turn, live: Live) -> None:
+    def live(self, planned: PlannedTrial, live: Live) -> None:
         pass
 
     def measured(self, trial: Trial) -> None:
@@ -145,16 +146,16 @@ def _sweep(server: Rig, seconds: float, rounds: int) -> list[TrialCost]:
     spec = _spec(seconds, rounds)
     with LocustEngine() as engine:
         meter = Meter(engine)
-        Sweep(
+        runner = TrialRunner(
             spec=spec,
             serving=Serving(server.triton, spec.model),
-            target=server.target,
             folder=RunFolder.create(server.scratch / "run", _record(spec)),
             engines={Engine.LOCUST: meter.measure},
             sensors=lambda: _sensors(server, engine),
             refer=lambda _: server.served[spec.model],
             progress=meter,
-        ).run()
+        )
+        Sweep(runner).run()
     return meter.costs
 
 

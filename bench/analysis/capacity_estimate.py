@@ -35,8 +35,8 @@ class Seen:
     budget: float
 
 
-class Edge:
-    """What is known of it: a distribution over the rates between `low` and `high`, even at first."""
+class CapacityEstimate:
+    """What is known of the capacity: a distribution between two rates, even at first."""
 
     def __init__(self, low_per_s: float, high_per_s: float) -> None:
         self._at = np.arange(math.log(low_per_s), math.log(high_per_s) + STEP, STEP)
@@ -73,7 +73,7 @@ class Edge:
         return math.log(self.quantile(0.8413) / self.quantile(0.1587)) / 2
 
     def quantile(self, share: float) -> float:
-        """The rate below which the edge lies with this probability."""
+        """The rate below which the capacity lies with this probability."""
         weight = np.exp(self._weight - self._weight.max()).sum(axis=(1, 2))
         below = np.cumsum(weight) / weight.sum()
         return float(math.exp(np.interp(share, below, self._at)))

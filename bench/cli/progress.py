@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.status import Status
 
 from bench.core.cell import Cell, ServerConfiguration
-from bench.core.spec import Turn, describe
+from bench.core.spec import PlannedTrial, describe
 from bench.core.trial import Live, Trial
 
 
@@ -37,17 +37,19 @@ class ConsoleProgress:
         if self._status is None:
             self.say(f"loading {server.key}")
 
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None:
+    def measuring(self, planned: PlannedTrial, done: int, total: int, seconds_left: float) -> None:
         left = (
             f"{seconds_left // 60:.0f} min {seconds_left % 60:.0f} s"
             if seconds_left >= 60
             else f"{seconds_left:.0f} s"
         )
-        self._where = f"[{done + 1}/{total}] {describe(turn.cell)}, repeat {turn.repeat + 1}; {left} left"
+        self._where = (
+            f"[{done + 1}/{total}] {describe(planned.cell)}, repeat {planned.repeat + 1}; {left} left"
+        )
         self._update(self._where)
 
-    def live(self, turn: Turn, live: Live) -> None:
-        images = live.rate_per_s * turn.cell.load.batch
+    def live(self, planned: PlannedTrial, live: Live) -> None:
+        images = live.rate_per_s * planned.cell.load.batch
         p99 = f", p99 {live.p99_ns / 1e6:.3g} ms" if live.p99_ns else ""
         self._update(f"{self._where}: {images:.4g} img/s{p99}")
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ from bench.core.samples import Samples
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
+SEARCH_FILE = "search.json"  # the answers of `bench search`
+TUNE_FILE = "tune.json"  # the answer of `bench tune`
+# Files that `bench tune` writes beside its answer, and the key under which the answer has their text.
+TUNE_DEPLOY_FILES = {
+    "config.pbtxt": "config_pbtxt",
+    "configmap.yaml": "config_map",
+    "mlservice-patch.yaml": "mlservice_patch",
+}
 _LONGEST_NAME = 180  # file systems take 255 bytes, and temporary names add to it
 
 _converter = make_converter()
@@ -121,6 +130,31 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         write_json(self.path / "run.json", _converter.unstructure(record))
 
+    def add_served(self, server_key: str, config: Mapping[str, Any]) -> None:
+        """Note the model configuration that the server reported after loading `server_key`."""
+        self._change(lambda record: {"served": {**record.served, server_key: dict(config)}})
+
+    def add_planned(self, cell: Cell) -> None:
+        """Note a cell that is asked for only now; the report shows cells in the order they were added."""
+        if cell not in self.record.planned:
+            self._change(lambda record: {"planned": (*record.planned, cell)})
+
+    def add_failed(self, cells: Sequence[Cell], reason: str) -> None:
+        """Note cells that could not be measured, or only in part; a later reason replaces an earlier one."""
+        failed = {cell.key: reason for cell in cells}
+        self._change(lambda record: {"failed": {**record.failed, **failed}})
+
+    def add_crash(self, crash: Crash) -> None:
+        self._change(lambda record: {"crashes": (*record.crashes, crash)})
+
+    def finish(self) -> None:
+        """Note that everything that was asked for has been tried."""
+        self._change(lambda _: {"finished_at": utc_now()})
+
+    def _change(self, changes: Callable[[RunRecord], Mapping[str, Any]]) -> None:
+        record = self.record
+        self.write_record(replace(record, **changes(record)))
+
     def write_trial(self, trial: Trial) -> None:
         """Samples first: a trial exists once its JSON does."""
         stem = self._stem(trial.cell.key, trial.plan.repeat)
@@ -139,6 +173,11 @@ class RunFolder:
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
         return self.path / "trials" / _safe(cell_key) / f"{repeat}"
+
+
+def utc_now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def refuse_foreign(path: Path) -> None:

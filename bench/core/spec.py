@@ -32,7 +32,7 @@ class Scenario(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PlannedTrial:
     """One trial to be measured. `is_reference`: measured again in each round, to show drift."""
 
     cell: Cell
@@ -114,37 +114,37 @@ class SweepSpec:
             for engine in self.engines
         )
 
-    def rounds(self, server: ServerConfiguration) -> Iterator[tuple[Turn, ...]]:
+    def rounds(self, server: ServerConfiguration) -> Iterator[tuple[PlannedTrial, ...]]:
         """Every cell of a configuration once a round, in seeded random order: drift of the machine
         then spreads over all cells instead of sitting in the last ones."""
         cells = [cell for cell in self.cells() if cell.server == server]
         for repeat in range(self.repeats):
             order = random.Random(f"{self.seed}/{server.key}/{repeat}")
-            turns = [Turn(cell, repeat) for cell in cells]
-            order.shuffle(turns)
+            trials = [PlannedTrial(cell, repeat) for cell in cells]
+            order.shuffle(trials)
             # The first cell once more at the end of each round, as a further repeat of it: its spread
             # over the rounds is the machine's, not the load's.
             watched = self.repeats >= DEFAULT_REPEATS and len(cells) >= _REFERENCE_FROM
-            turns += [Turn(cells[0], self.repeats + repeat, is_reference=True)] if watched else []
-            yield tuple(turns)
+            trials += [PlannedTrial(cells[0], self.repeats + repeat, is_reference=True)] if watched else []
+            yield tuple(trials)
 
-    def turns(self) -> tuple[Turn, ...]:
+    def trials(self) -> tuple[PlannedTrial, ...]:
         """Every trial of the sweep, in the order it is measured."""
         return tuple(
-            turn for server in self.configurations() for turns in self.rounds(server) for turn in turns
+            trial for server in self.configurations() for trials in self.rounds(server) for trial in trials
         )
 
-    def seed_of(self, turn: Turn) -> int:
+    def seed_of(self, trial: PlannedTrial) -> int:
         """Of a trial's arrivals: the same for the same load in the same round, so engines and
         configurations meet the same tape; different between rounds."""
-        return random.Random(f"{self.seed}/{turn.cell.load.key}/{turn.repeat}").getrandbits(31)
+        return random.Random(f"{self.seed}/{trial.cell.load.key}/{trial.repeat}").getrandbits(31)
 
     def trial_s(self) -> float:
         return self.warmup_s + self.duration_s + SETTLE_S
 
     def estimate_s(self, load_s: float) -> float:
         """About how long it takes, with `load_s` a model load."""
-        return len(self.turns()) * self.trial_s() + len(self.configurations()) * load_s
+        return len(self.trials()) * self.trial_s() + len(self.configurations()) * load_s
 
 
 def columns(cell: Cell) -> Mapping[str, str]:

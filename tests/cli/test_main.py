@@ -25,6 +25,7 @@ from bench.cli.verbs.sweep import new_folder
 from bench.core.errors import RunFolderError, Unreachable
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
+from bench.experiments.sweep import Sweep
 from bench.server.embedded import EmbeddedTriton
 from bench.server.session import Opened
 from tests.support import synthetic
@@ -181,13 +182,10 @@ def test_resume_under_another_slo_is_refused_since_it_would_be_left_out(tmp_path
 def test_a_sweep_whose_target_is_gone_says_where_the_rest_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Gone:
-        def __init__(self, **_: object) -> None: ...
+    def gone(_: Sweep) -> None:
+        raise Unreachable("Nothing answers.")
 
-        def run(self) -> None:
-            raise Unreachable("Nothing answers.")
-
-    monkeypatch.setattr(sweep, "Sweep", Gone)
+    monkeypatch.setattr(Sweep, "run", gone)
     folder = folder_of(tmp_path / "run", slo="")
     spec, target = SweepSpec(model="m", batches=(1,)), SimpleNamespace(serving=None, target=None)
     asked: Any = (spec, target, folder, tmp_path, ConsoleProgress(), SimpleNamespace(measure=None))

@@ -61,9 +61,9 @@ def test_a_round_measures_every_cell_of_a_configuration_once(spec: SweepSpec) ->
     for server in spec.configurations():
         cells = {cell for cell in spec.cells() if cell.server == server}
         rounds = list(spec.rounds(server))
-        assert [turns[0].repeat for turns in rounds] == list(range(spec.repeats))
-        for turns in rounds:
-            measured = [turn.cell for turn in turns if not turn.is_reference]
+        assert [trials[0].repeat for trials in rounds] == list(range(spec.repeats))
+        for trials in rounds:
+            measured = [trial.cell for trial in trials if not trial.is_reference]
             assert set(measured) == cells
             assert len(measured) == len(cells)
 
@@ -78,7 +78,7 @@ def test_the_order_follows_from_the_seed_alone(spec: SweepSpec) -> None:
 def test_cells_are_interleaved_and_rounds_differ() -> None:
     spec = replace(SPEC, concurrencies=tuple(range(1, 20)))
     server = spec.configurations()[0]
-    orders = [tuple(turn.cell for turn in turns) for turns in spec.rounds(server)]
+    orders = [tuple(trial.cell for trial in trials) for trials in spec.rounds(server)]
     assert len(set(orders)) == len(orders)
     assert list(replace(spec, seed=2).rounds(server)) != list(spec.rounds(server))
 
@@ -86,9 +86,9 @@ def test_cells_are_interleaved_and_rounds_differ() -> None:
 def test_the_same_load_meets_the_same_arrivals_whatever_serves_or_sends_it() -> None:
     seeds: dict[tuple[str, int], set[int]] = {}
     for server in SPEC.configurations():
-        for turns in SPEC.rounds(server):
-            for turn in turns:
-                seeds.setdefault((turn.cell.load.key, turn.repeat), set()).add(SPEC.seed_of(turn))
+        for trials in SPEC.rounds(server):
+            for trial in trials:
+                seeds.setdefault((trial.cell.load.key, trial.repeat), set()).add(SPEC.seed_of(trial))
     assert all(len(found) == 1 for found in seeds.values())
     assert len({next(iter(found)) for found in seeds.values()}) == len(seeds)  # another load, another tape
 
@@ -102,8 +102,8 @@ def test_a_load_is_either_closed_or_open() -> None:
 
 def test_the_estimate_counts_trials_and_loads() -> None:
     spec = replace(SPEC, duration_s=5, warmup_s=1)
-    trials = len(spec.turns())
-    assert trials == sum(len(turns) for server in spec.configurations() for turns in spec.rounds(server))
+    trials = len(spec.trials())
+    assert trials == sum(len(trials) for server in spec.configurations() for trials in spec.rounds(server))
     assert spec.estimate_s(10) == pytest.approx(trials * spec.trial_s() + 2 * 10)
     assert spec.trial_s() > 6
 
@@ -111,10 +111,10 @@ def test_the_estimate_counts_trials_and_loads() -> None:
 def test_a_reference_cell_is_measured_again_in_each_round_as_a_further_repeat_of_it() -> None:
     for server in SPEC.configurations():
         rounds = list(SPEC.rounds(server))
-        references = [turn for turns in rounds for turn in turns if turn.is_reference]
+        references = [trial for trials in rounds for trial in trials if trial.is_reference]
         assert len(references) == len(rounds)
-        assert len({turn.cell for turn in references}) == 1
-    assert len({(turn.cell.key, turn.repeat) for turn in SPEC.turns()}) == len(SPEC.turns())
+        assert len({trial.cell for trial in references}) == 1
+    assert len({(trial.cell.key, trial.repeat) for trial in SPEC.trials()}) == len(SPEC.trials())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_reference_cell_is_measured_again_in_each_round_as_a_further_repeat_of
     ],
 )
 def test_where_it_would_cost_more_than_it_tells_there_is_no_reference(spec: SweepSpec) -> None:
-    assert not any(turn.is_reference for turn in spec.turns())
+    assert not any(trial.is_reference for trial in spec.trials())
 
 
 def test_fewer_repeats_than_an_interval_needs_is_quick() -> None:

@@ -16,8 +16,8 @@ from bench.core.cell import Arrival
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
-from bench.experiments.tune.algorithm import Point, Tuned
-from bench.experiments.tune.answer import said, sentences
+from bench.experiments.tune.answer import describe, sentences
+from bench.experiments.tune.history import Point, Tuned
 from bench.experiments.tune.space import cell_of, instances_for, space_of, with_defaults
 from bench.report.sections.tuning import tuned_html
 from bench.server import model_config
@@ -92,16 +92,16 @@ def test_a_point_is_a_cell_with_the_axes_it_names() -> None:
     assert cell.key == "m-i1-m8-q-1us-precision=bf16-http-b4-r20p-locust"
     assert cell.load.arrival is Arrival.POISSON
     words = "precision bf16, 1 instance, max batch 8, no dynamic batching, batch 4"
-    assert said(space, ("bf16", 1, 8, -1, 4)) == words
+    assert describe(space, ("bf16", 1, 8, -1, 4)) == words
 
 
 def test_no_answer_is_a_sentence_too() -> None:
     space = space_of(SweepSpec(model="m", batches=(1,), concurrencies=(1, 2)))
     nothing: Any = dict.fromkeys(("best", "runner_up", "throughput", "runner_up_throughput", "apart"))
     found = Tuned(
-        **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), edges=(), out_of_budget=True
+        **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), at_limit=(), out_of_budget=True
     )
-    assert sentences(space, found, "p99=1ms")[0] == "No measured configuration holds p99=1ms."
+    assert sentences(space, found, "p99=1ms")[0] == "No measured configuration meets p99=1ms."
 
 
 @pytest.mark.e2e

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,21 +19,20 @@ from bench.analysis.comparison import compare, exit_code
 from bench.analysis.gates import parse_gate
 from bench.cli import main as cli
 from bench.cli.flags import sweep_spec
-from bench.core.cell import Cell, Engine, ServerConfiguration
-from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, ModelLoadFailed, worst
+from bench.core.cell import ServerConfiguration
+from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, worst
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
-from bench.core.samples import Outcome, Samples, Window
-from bench.core.spec import SweepSpec, Turn
-from bench.core.target import Target
-from bench.core.trial import Generator, Live, Plan, Served, Trial
-from bench.experiments.ab_test import interleaving, variants
+from bench.core.spec import SweepSpec
+from bench.core.trial import Plan
+from bench.experiments.ab_test import variants
+from bench.experiments.ab_test.participants import measure_interleaved
 from bench.experiments.ab_test.variants import Variant, parse_variant
 from bench.experiments.sweep import Sweep
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
-from bench.server.serving import Serving
 from tests.support import calibration, synthetic
+from tests.support.fake_lab import FakeTriton, Lab
 from tests.support.synthetic import Study, World, cell
 
 GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
@@ -121,113 +122,70 @@ def test_only_what_both_configurations_have_is_compared() -> None:
 
 
 @dataclass
-class FakeServing:
-    loaded: list[str]
-    name: str
-    refuses: bool = False
-    triton: Triton = field(default_factory=lambda: Triton(Target("http://h:1")))
+class Bench:
+    """Participants on one server. `order`: who measured which repeat; `loaded`: who loaded a model."""
 
-    def configure(self, server: ServerConfiguration) -> Served:
-        self.loaded.append(self.name)
-        if self.refuses:
-            raise ModelLoadFailed("no memory left")
-        return Served({"name": server.model}, {})
-
-
-@dataclass
-class Quiet:
+    labs: dict[str, Lab]
+    sweeps: list[Sweep]
     order: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
 
-    def configuring(self, server: ServerConfiguration) -> None: ...
-    def measuring(self, turn: Turn, done: int, total: int, seconds_left: float) -> None: ...
-    def live(self, turn: Turn, live: Live) -> None: ...
-    def measured(self, trial: Trial) -> None: ...
-    def failed(self, cells: tuple[Cell, ...], reason: str) -> None: ...
+    @classmethod
+    def of(cls, path: Path, models: Mapping[str, str]) -> Bench:
+        triton, labs = FakeTriton(), {}
+        for name, model in models.items():
+            spec = SweepSpec(model=model, batches=(1, 2), instances=(1,), concurrencies=(1,), repeats=3)
+            labs[name] = Lab.at(path / name, spec)
+            labs[name].serving.triton = triton
+        bench = cls(labs, [Sweep(lab.runner) for lab in labs.values()])
+        for name, lab in labs.items():
+            lab.engine.fails = partial(bench._measured, name)
+            lab.serving.on_load = partial(bench.loaded.append, name)
+        return bench
 
-
-def lab(tmp_path: Path, name: str, order: list[str], loaded: list[str], **changes: Any) -> Sweep:
-    spec = SweepSpec(model=changes.get("model", "m"), batches=(1, 2), concurrencies=(1,), repeats=3)
-
-    def measure(plan: Plan, _target: Target, _served: Served, _live: Any) -> Trial:
-        order.append(f"{name}{plan.repeat}")
-        return Trial(
-            plan=plan, window=Window(0, 10), samples=Samples.of([(1, 2, 3, Outcome.OK)]), errors={},
-            generator=Generator(workers=1, cpu_s=(0.0,), max_rss_bytes=1),
-        )  # fmt: skip
-
-    record = dataclasses.replace(synthetic.record(Study(cells=spec.cells())), finished_at="")
-    serving = FakeServing(loaded, name, refuses=changes.get("refuses", False))
-    return Sweep(
-        spec=spec,
-        serving=cast(Serving, serving),
-        target=Target("http://h:1"),
-        folder=RunFolder.create(tmp_path / name, record),
-        engines={Engine.LOCUST: measure},
-        sensors=list,
-        refer=lambda served: served,
-        progress=Quiet(),
-    )
+    def _measured(self, name: str, plan: Plan) -> None:
+        self.order.append(f"{name}{plan.repeat}")
 
 
 def test_rounds_alternate_and_a_model_is_loaded_only_when_another_had_it(tmp_path: Path) -> None:
-    order: list[str] = []
-    loaded: list[str] = []
-    interleaving.Turns([lab(tmp_path, name, order, loaded) for name in "ab"]).run()
-    assert order == ["a0", "a0", "b0", "b0", "b1", "b1", "a1", "a1", "a2", "a2", "b2", "b2"]
-    assert loaded == ["a", "b", "a", "b"]
-    assert all(RunFolder.open(tmp_path / name).record.finished_at for name in "ab")
+    bench = Bench.of(tmp_path, {"a": "m", "b": "m"})
+    measure_interleaved(bench.sweeps)
+    assert bench.order == ["a0", "a0", "b0", "b0", "b1", "b1", "a1", "a1", "a2", "a2", "b2", "b2"]
+    assert bench.loaded == ["a", "b", "a", "b"]
+    assert all(lab.folder.record.finished_at for lab in bench.labs.values())
 
 
 def test_two_models_stay_loaded(tmp_path: Path) -> None:
-    loaded: list[str] = []
-    interleaving.Turns([lab(tmp_path, name, [], loaded, model=name) for name in "ab"]).run()
-    assert loaded == ["a", "b"]
+    bench = Bench.of(tmp_path, {"a": "a", "b": "b"})
+    measure_interleaved(bench.sweeps)
+    assert bench.loaded == ["a", "b"]
 
 
 def test_what_is_measured_already_is_not_measured_again(tmp_path: Path) -> None:
-    order: list[str] = []
-    sweeps = [lab(tmp_path, name, order, []) for name in "ab"]
-    interleaving.Turns(sweeps).run()
-    done = len(order)
-    interleaving.Turns(sweeps).run()
-    assert len(order) == done
+    bench = Bench.of(tmp_path, {"a": "m", "b": "m"})
+    measure_interleaved(bench.sweeps)
+    done = len(bench.order), len(bench.loaded)
+    measure_interleaved(bench.sweeps)
+    assert (len(bench.order), len(bench.loaded)) == done
 
 
 def test_a_variant_that_does_not_load_fails_alone_and_is_tried_once(tmp_path: Path) -> None:
-    order: list[str] = []
-    loaded: list[str] = []
-    interleaving.Turns(
-        [lab(tmp_path, "a", order, loaded), lab(tmp_path, "b", order, loaded, refuses=True)]
-    ).run()
-    assert set(order) == {"a0", "a1", "a2"}
-    assert loaded.count("b") == 1
-    assert set(RunFolder.open(tmp_path / "b").record.failed.values()) == {"no memory left"}
+    bench = Bench.of(tmp_path, {"a": "m", "b": "m"})
+    bench.labs["b"].serving.refuses = 1
+    measure_interleaved(bench.sweeps)
+    assert set(bench.order) == {"a0", "a1", "a2"}
+    assert bench.loaded.count("b") == 1
+    assert set(bench.labs["b"].folder.record.failed.values()) == {"no memory left"}
 
 
-def test_a_server_that_dies_loses_one_trial_and_every_model_is_loaded_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order: list[str] = []
-    loaded: list[str] = []
-    sweeps = [lab(tmp_path, name, order, loaded, model=name) for name in "ab"]
-    dies_after = [3]
-
-    def revive(_: Triton) -> str:
-        if len(order) != dies_after[0]:
-            return ""
-        dies_after[0] = 0
-        return "tritonserver crashed (SIGSEGV)."
-
-    monkeypatch.setattr(Triton, "revive", revive)
-    interleaving.Turns(sweeps).run()
-    assert sorted(loaded) == ["a", "a", "b", "b"]
-    assert len(order) == 12
-    records = [RunFolder.open(tmp_path / name).record for name in "ab"]
-    assert (
-        sum(len(record.crashes) for record in records) == sum(len(record.failed) for record in records) == 1
-    )
-    trials = [len(list(RunFolder.open(tmp_path / name).trials())) for name in "ab"]
-    assert sum(trials) == 11
+def test_a_server_that_dies_loses_one_trial_and_every_model_is_loaded_again(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, {"a": "a", "b": "b"})
+    bench.labs["b"].dies(lambda _: len(bench.labs["b"].engine.measured) == 1)
+    measure_interleaved(bench.sweeps)
+    assert sorted(bench.loaded) == ["a", "a", "b", "b"]
+    records = [lab.folder.record for lab in bench.labs.values()]
+    assert [len(record.crashes) for record in records] == [len(record.failed) for record in records] == [0, 1]
+    assert [len(list(lab.folder.trials())) for lab in bench.labs.values()] == [6, 5]
 
 
 def variant(path: Path, name: str, world: World, value: str) -> RunFolder:

@@ -11,7 +11,7 @@ from bench.core.cell import SharedMemory
 from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
 from bench.experiments.search.algorithm import Capacity, Effort, Probe, find_capacity, samples_wanted, table
-from bench.experiments.search.runner import _name
+from bench.experiments.search.runner import name_of
 from bench.loadgen.arrivals import poisson
 
 
@@ -25,12 +25,12 @@ def response_ns(rate_per_s: float, service_ns: int, seconds: float, seed: int) -
 
 
 def truth(slo: Slo, service_ns: int) -> float:
-    """The capacity of the simulated server, by bisection on long simulations (a million requests each)."""
+    """The capacity of the simulated server to about 2 %, by bisection on long simulations."""
     ((percent, bound),) = slo.latencies
     low, high = 0.05e9 / service_ns, 1e9 / service_ns
-    for _ in range(12):
+    for _ in range(10):
         middle = (low + high) / 2
-        value = np.percentile(response_ns(middle, service_ns, 1_000_000 / middle, 99), percent)
+        value = np.percentile(response_ns(middle, service_ns, 200_000 / middle, 99), percent)
         low, high = (middle, high) if value <= bound else (low, middle)
     return high
 
@@ -48,15 +48,16 @@ def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
 
 
 @pytest.mark.parametrize(("asked", "service_ms"), [("p99=200ms", 20), ("p99=40ms", 5), ("p99=12ms", 4)])
-def test_twenty_searches_stay_within_the_slo_and_near_the_capacity(asked: str, service_ms: int) -> None:
+def test_searches_stay_within_the_slo_and_near_the_capacity(asked: str, service_ms: int) -> None:
+    """A few searches each; `benchmarks/studies.py` searches on a real server whose capacity is known."""
     slo, service_ns = parse_slo(asked), service_ms * 1_000_000
     capacity = truth(slo, service_ns)
-    found = [search(slo, service_ns, seed) for seed in range(20)]
-    rates = [each.rate_per_s or 0 for each in found]
-    assert max(rates) <= capacity * 1.01  # the truth is known to a percent
-    assert sum(rate >= 0.95 * capacity for rate in rates) >= 18
-    assert sum(each.low <= capacity * 1.01 and capacity * 0.99 <= each.high for each in found) >= 17
-    assert np.median([each.edge_per_s for each in found]) == pytest.approx(capacity, rel=0.02)
+    answers = [search(slo, service_ns, seed) for seed in range(6)]
+    rates = [answer.rate_per_s or 0 for answer in answers]
+    assert max(rates) <= capacity * 1.02
+    assert min(rates) >= 0.93 * capacity
+    assert sum(answer.low <= capacity * 1.02 and capacity * 0.98 <= answer.high for answer in answers) >= 5
+    assert np.median([answer.estimate_per_s for answer in answers]) == pytest.approx(capacity, rel=0.03)
 
 
 def test_an_slo_below_the_service_time_has_no_capacity() -> None:
@@ -65,7 +66,7 @@ def test_an_slo_below_the_service_time_has_no_capacity() -> None:
     assert all(probe.outcome is Holding.MISSES for probe in found.probes)
 
 
-def test_a_server_that_fails_above_a_rate_has_its_edge_there() -> None:
+def test_a_server_that_fails_above_a_rate_has_its_capacity_there() -> None:
     """No request is late, but from 100/s on some fail: that is a limit, too."""
 
     def measure(rate: float, effort: Effort) -> Probe:
@@ -110,7 +111,7 @@ def test_answers_for_different_servers_have_different_names() -> None:
         model="m", batches=(1,), concurrencies=(1,), max_batches=(8, 32), queue_delays_us=(-1, 1000),
         parameters=(("precision", ("fp32", "bf16")),), shared_memory=(SharedMemory.NONE, SharedMemory.SYSTEM),
     )  # fmt: skip
-    names = [_name(cell) for cell in spec.cells()]
+    names = [name_of(cell) for cell in spec.cells()]
     assert len(set(names)) == len(names) == 16
     assert names[0] == "m, batch 1, http, max batch 8, no dynamic batching, precision fp32"
 
@@ -141,7 +142,7 @@ def _limited(misses_by: tuple[str, ...] = (), holds_with: tuple[str, ...] = ()) 
         (Capacity(9.0, (Probe(9.0, Holding.HOLDS, "", None, ("worker-lost",)),
                         *[Probe(9.0, Holding.HOLDS, "")] * 2)), (), 0),
         (Capacity(None, (Probe(9.0, Holding.MISSES, ""),)), (), 1),
-        # The probes ran out: some rates did hold, so "not even at the lowest" would be a lie.
+        # The probes ran out: some rates did hold, so "is missed even at the lowest" would be wrong.
         (Capacity(None, (Probe(9.0, Holding.HOLDS, ""), Probe(12.0, Holding.MISSES, ""))), (), 3),
     ],
 )  # fmt: skip
@@ -149,9 +150,9 @@ def test_a_capacity_that_is_not_the_servers_is_no_answer(
     capacity: Capacity, doubts: tuple[str, ...], code: int
 ) -> None:
     slo = Slo(((99.0, 10),))
-    assert (capacity.doubts, exit_code(capacity)) == (doubts, code)
+    assert (capacity.doubts, exit_code([capacity])) == (doubts, code)
     said = sentence(capacity, slo)
     assert said.startswith("VALID") is (code == 0)
     assert all(doubt in said for doubt in doubts)
-    assert ("not even" in said) is (code == 1)
+    assert ("is missed even at" in said) is (code == 1)
     assert table([("m", capacity)])[0]["doubts"] == list(doubts)

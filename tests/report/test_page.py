@@ -204,12 +204,14 @@ def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
             "edge_per_s_high": 43,
             "probes": probes,
             "doubts": ["client-bound", EVIL],
-        }
+        },
+        {"what": "m", "rate_per_s": None, "probes": [], "doubts": [], "failed": f"no memory {EVIL}"},
     ]
     (folder.path / "search.json").write_text(json.dumps(found))
     html = page.render([folder])
     assert "41.5 req/s" in html
     assert "INVALID: client-bound" in html
+    assert "FAILED: no memory" in html
     assert "40–43)" in html
     assert "p99 is 80 ms" in html
     assert "<script>alert" not in html

@@ -12,7 +12,7 @@ from bench.analysis.recommendation import Holds
 from bench.analysis.stats import estimate_under, nearest_rank, percentile
 from bench.core.samples import Int64, Samples, Window
 from bench.core.slo import Slo, parse_slo
-from bench.experiments.tune.algorithm import Point, Reading, Space
+from bench.experiments.tune.history import Point, Reading, Space
 from bench.loadgen.arrivals import poisson
 from tests.support.batching import BatchingServer, closed_loop, open_loop
 from tests.support.simulation import SECOND
@@ -23,9 +23,10 @@ OFF = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """`server`: of one configuration, by the names of the axes."""
+    """`server`: of one configuration, by the names of the axes. `best_img_per_s`: as `grid_best` finds it."""
 
     name: str
+    best_img_per_s: float
     space: Space
     slo: Slo
     server: Callable[[Mapping[str, Any]], BatchingServer]
@@ -149,12 +150,14 @@ DELAYS = (OFF, 0, 1000, 5000)
 SPACES = (
     Simulated(
         name="monotone: more of everything is better",
+        best_img_per_s=4720.9,
         space=_space(MANY, instances=(1, 2, 4, 8), max_batch=(4, 8, 16, 32), queue_delay=DELAYS),
         slo=parse_slo("p95=200ms"),
         server=_server(_linear(8.0, 1.0, 0.05)),
     ),
     Simulated(
         name="interior optimum of instances",
+        best_img_per_s=793.6,
         space=_space(
             (*USERS, 128), instances=(1, 2, 3, 4, 6, 8), max_batch=(1, 4, 16), queue_delay=(OFF, 0, 2000)
         ),
@@ -163,12 +166,14 @@ SPACES = (
     ),
     Simulated(
         name="the SLO cuts batches and load",
+        best_img_per_s=1233.0,
         space=_space(USERS, instances=(1, 2, 4), max_batch=(1, 2, 4, 8, 16, 32, 64), queue_delay=DELAYS),
         slo=parse_slo("p95=30ms"),
         server=_server(_linear(4.0, 1.2, 0.3)),
     ),
     Simulated(
         name="queue delay against max batch",
+        best_img_per_s=2709.3,
         space=_space(
             (4, 8, 16, 32, 64, 128),
             instances=(1, 2, 4),
@@ -180,12 +185,14 @@ SPACES = (
     ),
     Simulated(
         name="instances contend: one is enough",
+        best_img_per_s=1670.8,
         space=_space(USERS, instances=(1, 2, 3, 4), max_batch=(1, 8, 32), queue_delay=DELAYS),
         slo=parse_slo("p99=80ms"),
         server=_server(_linear(3.0, 0.5, 1.1), jitter=0.1),
     ),
     Simulated(
         name="bf16 faster, its base dearer",
+        best_img_per_s=1388.1,
         space=_space(
             USERS,
             instances=(1, 2, 4),
@@ -198,6 +205,7 @@ SPACES = (
     ),
     Simulated(
         name="bf16 slower, fp16 faster, noisy machine",
+        best_img_per_s=1303.6,
         space=_space(
             USERS,
             instances=(1, 2, 4),
@@ -212,6 +220,7 @@ SPACES = (
     ),
     Simulated(
         name="client batch on a GPU that several instances share",
+        best_img_per_s=2782.5,
         space=_space(
             (1, 2, 4, 8, 16, 32), instances=(1, 2, 4), batch=(1, 4, 8, 16, 32), queue_delay=(OFF, 0, 1000)
         ),
@@ -220,6 +229,7 @@ SPACES = (
     ),
     Simulated(
         name="open loop, a cache that is too small for large batches",
+        best_img_per_s=798.5,
         space=_space(
             (100, 200, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000),
             is_open_loop=True,
@@ -233,6 +243,7 @@ SPACES = (
     ),
     Simulated(
         name="open loop, padded batches, executions that vary",
+        best_img_per_s=797.4,
         space=_space(
             (50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
             is_open_loop=True,

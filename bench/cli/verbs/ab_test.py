@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import (
     check_embedded,
-    engines_of,
+    check_remote,
     new_folder,
     refuse_name,
     slo_of,
@@ -31,8 +30,12 @@ from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, WrongUs
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.spec import SweepSpec, describe
-from bench.experiments.ab_test.interleaving import Turns
-from bench.experiments.ab_test.participants import Asked, Taker, takers_of
+from bench.experiments.ab_test.participants import (
+    Asked,
+    Participant,
+    measure_interleaved,
+    participants_of,
+)
 from bench.experiments.ab_test.variants import (
     BASE,
     Variant,
@@ -43,14 +46,13 @@ from bench.experiments.ab_test.variants import (
     refuse_foreign,
     variants_of,
 )
-from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Sweep
+from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
 from bench.report import comparison as comparing
 from bench.report import page
 from bench.report.publish import REPORTS, TALK, list_in_index
-from bench.server.reference_answers import refer
 from bench.server.session import opened, remote_target
 
 # Not of what takes turns: who makes the load, and the bare model.
@@ -81,12 +83,16 @@ def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[s
         progress = stack.enter_context(ConsoleProgress())
         first = {**given, "model": next(iter(specs.values())).model}
         target = stack.enter_context(opened(first, remote, progress.say, path / "tritonserver.log"))
-        takers = stack.enter_context(takers_of(asked, specs, target))
-        folders = [_folder(path, asked, taker, takers) for taker in takers]
-        tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(takers) else None
-        was_interrupted = _measure(takers, folders, path, scratch, progress, stack, tool)
+        participants = stack.enter_context(participants_of(asked, specs, target, check_remote, _say))
+        folders = [_folder(path, asked, participant, participants) for participant in participants]
+        tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(participants) else None
+        was_interrupted = _measure(participants, folders, path, scratch, progress, stack, tool)
         progress.__exit__()
         return EXIT_INTERRUPTED if was_interrupted else _judge(asked, path, folders)
+
+
+def _say(text: str) -> None:
+    TALK.print(text, soft_wrap=True, markup=False)
 
 
 def _run_at(path: Path) -> RunFolder:
@@ -109,8 +115,8 @@ def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
     for variant, spec in specs.items():
         for cell in spec.cells():
             print(f"{variant.name}: {describe(cell)}")
-    trials = sum(len(spec.turns()) for spec in specs.values())
-    minutes = sum(len(spec.turns()) * spec.trial_s() for spec in specs.values()) / 60
+    trials = sum(len(spec.trials()) for spec in specs.values())
+    minutes = sum(len(spec.trials()) * spec.trial_s() for spec in specs.values()) / 60
     print(f"{trials} trials, about {minutes:.1f} min, and a model load a turn")
     return EXIT_OK
 
@@ -139,23 +145,30 @@ def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Pat
     return path
 
 
-def _folder(path: Path, asked: Asked, taker: Taker, takers: Sequence[Taker]) -> RunFolder:
-    also = {"variant": {"name": taker.variant.name, "settings": [list(s) for s in taker.variant.settings]}}
-    turns = {"turns": path.name} if len(takers) > 1 else {}
-    place = path / taker.variant.name
+def _folder(
+    path: Path, asked: Asked, participant: Participant, participants: Sequence[Participant]
+) -> RunFolder:
+    also = {
+        "variant": {
+            "name": participant.variant.name,
+            "settings": [list(s) for s in participant.variant.settings],
+        }
+    }
+    turns = {"turns": path.name} if len(participants) > 1 else {}
+    place = path / participant.variant.name
     given = {**asked.given, "resume": asked.given["resume"] and (place / "run.json").exists()}
     return new_folder(
-        place, given, taker.spec, asked.command, taker.target, asked.slo,
-        planned=taker.spec.cells(), also={**also, **turns},
+        place, given, participant.spec, asked.command, participant.target, asked.slo,
+        planned=participant.spec.cells(), also={**also, **turns},
     )  # fmt: skip
 
 
-def _needs_perf_analyzer(takers: Sequence[Taker]) -> bool:
-    return any(Engine.PERF_ANALYZER in taker.spec.engines for taker in takers)
+def _needs_perf_analyzer(participants: Sequence[Participant]) -> bool:
+    return any(Engine.PERF_ANALYZER in participant.spec.engines for participant in participants)
 
 
 def _measure(
-    takers: Sequence[Taker],
+    participants: Sequence[Participant],
     folders: Sequence[RunFolder],
     path: Path,
     scratch: Path,
@@ -164,29 +177,24 @@ def _measure(
     tool: PerfAnalyzer | None,
 ) -> bool:
     """Whether somebody pressed Ctrl-C."""
-    names = [name for taker in takers for name in taker.spec.engines]
+    names = [name for participant in participants for name in participant.spec.engines]
     engine = stack.enter_context(Engines(names, Setup(scratch=scratch, log=path / "locust.log", tool=tool)))
     sweeps = [
         Sweep(
-            spec=taker.spec,
-            serving=taker.target.serving,
-            target=taker.target.target,
-            folder=folder,
-            engines=engines_of(taker.spec, engine),
-            sensors=partial(sensors, taker.target, engine),
-            refer=partial(
-                refer,
-                height=taker.spec.image_height,
-                width=taker.spec.image_width,
-                folder=scratch / taker.variant.name,  # answers of other weights have the same name
-            ),
-            progress=progress,
+            TrialRunner.on(
+                participant.target,
+                participant.spec,
+                folder,
+                engine,
+                progress,
+                scratch / participant.variant.name,  # answers of other weights have the same name
+            )
         )
-        for taker, folder in zip(takers, folders, strict=True)
+        for participant, folder in zip(participants, folders, strict=True)
     ]
     was_interrupted = True
     try:
-        Turns(sweeps).run()
+        measure_interleaved(sweeps)
         was_interrupted = False
     except KeyboardInterrupt:
         progress.__exit__()

@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,22 @@ from bench.cli.verbs.sweep import (
 )
 from bench.cli.worker_flags import crew_of
 from bench.cluster.session import opened_at, place_of
-from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, worst
-from bench.core.files import write_json
+from bench.core.errors import (
+    EXIT_FAILED,
+    EXIT_INCONCLUSIVE,
+    EXIT_INTERRUPTED,
+    EXIT_MISSED,
+    EXIT_OK,
+    worst,
+)
 from bench.core.mistakes import Mistakes
 from bench.core.slo import Slo, parse_slo
-from bench.core.units import significant
-from bench.experiments.search import algorithm as search
-from bench.experiments.search.algorithm import Capacity
-from bench.experiments.search.runner import LEAST_PROBE_S, Hunt
-from bench.experiments.sweep import utc_now
+from bench.core.units import parse_duration_s, plural, significant
+from bench.experiments.search.algorithm import Capacity, table
+from bench.experiments.search.runner import LEAST_PROBE_S, SearchRunner
+from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import TALK, publish
-from bench.report.sections import search as searched
 
 
 def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
@@ -60,45 +63,46 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
             check_remote(target, spec, flags)
         folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
         engine = stack.enter_context(LocustEngine(path / "locust.log", crew))
-        hunt = Hunt(spec, slo, target, folder, engine, progress, scratch, longest_s)
-        interrupted = False
+        runner = TrialRunner.on(target, spec, folder, engine, progress, scratch)
+        searches = SearchRunner(runner, slo, longest_s, progress.say)
+        code = EXIT_INTERRUPTED
         try:
-            hunt.all()
+            searches.run()
+            code = exit_code([capacity for _, capacity in searches.answers])
         except KeyboardInterrupt:
-            interrupted = True
-        progress.__exit__()
-        if interrupted:
+            progress.__exit__()
             TALK.print("Interrupted: reporting what was measured; a search begins anew (--force).")
-        return _end(hunt, as_json=given["as_json"], interrupted=interrupted)
+        finally:  # a server that is gone ends the search, and takes no answer with it
+            progress.__exit__()
+            _show(searches, as_json=given["as_json"])
+        return code
 
 
 def _seconds(text: str) -> float:
-    from bench.core.units import parse_duration_s
-
     seconds = parse_duration_s(text)
     if seconds < LEAST_PROBE_S:
         raise ValueError(f"must be at least {LEAST_PROBE_S:g}s")
     return seconds
 
 
-def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
-    found = [(name, capacity) for name, capacity in hunt.found]
-    write_json(hunt.folder.path / searched.FILE, search.table(found))
-    if not interrupted:
-        hunt.folder.write_record(replace(hunt.folder.record, finished_at=utc_now()))
-    publish(hunt.folder, as_json=as_json)
+def _show(searches: SearchRunner, *, as_json: bool) -> None:
+    publish(searches.runner.folder, as_json=as_json)
     if as_json:
-        print(json.dumps(search.table(found), indent=1))
+        print(json.dumps(table(searches.answers), indent=1))
     out = TALK if as_json else Console(highlight=False)
-    for name, capacity in found:
-        out.print(f"{name}: {sentence(capacity, hunt.slo)}", soft_wrap=True, markup=False)
-    if interrupted:
-        return EXIT_INTERRUPTED
-    return worst([exit_code(capacity) for _, capacity in found])
+    for name, capacity in searches.answers:
+        out.print(f"{name}: {sentence(capacity, searches.slo)}", soft_wrap=True, markup=False)
 
 
-def exit_code(capacity: Capacity) -> int:
-    """Inconclusive: the probes ran out, or are not of the server."""
+def exit_code(capacities: Sequence[Capacity]) -> int:
+    """4 when nothing could be measured, otherwise the worst of the answers."""
+    if capacities and all(capacity.failure for capacity in capacities):
+        return EXIT_FAILED
+    return worst(map(_exit_code, capacities))
+
+
+def _exit_code(capacity: Capacity) -> int:
+    """3 when the search failed, the probes ran out, or they do not show the server's capacity."""
     if capacity.doubts or not (capacity.is_confirmed or capacity.is_missed):
         return EXIT_INCONCLUSIVE
     return EXIT_OK if capacity.is_confirmed else EXIT_MISSED
@@ -107,21 +111,24 @@ def exit_code(capacity: Capacity) -> int:
 def sentence(capacity: Capacity, slo: Slo) -> str:
     """The answer as a person wants it."""
     tried = [probe.rate_per_s for probe in capacity.probes]
+    if capacity.failure:
+        return f"FAILED after {plural(len(tried), 'probe')}: {capacity.failure}"
     if capacity.doubts:
         codes = ", ".join(capacity.doubts)
         return (
-            f"INVALID: not the server's capacity, most of the probes that decide are {codes}. "
-            "The report says of each what to do."
+            f"INVALID: this is not the server's capacity. Most of the probes that decide have {codes}. "
+            "The report says for each what to do."
         )
     if capacity.is_missed:
-        return f"INVALID: {slo} does not hold, not even at {significant(min(tried, default=0.0))}/s."
+        return f"INVALID: {slo} is missed even at {significant(min(tried, default=0.0))} requests/s."
     if capacity.rate_per_s is None:
         return (
-            f"INVALID: {len(tried)} probes, up to {significant(max(tried))}/s, did not settle where {slo} "
-            "holds. Lengthen --longest-probe, or search when the machine is quiet."
+            f"INVALID: {len(tried)} probes, up to {significant(max(tried))} requests/s, found no rate "
+            f"that is sure to meet {slo}. Use a longer --longest-probe, or search when the machine is quiet."
         )
-    edge, low, high = (significant(at or 0.0) for at in (capacity.edge_per_s, capacity.low, capacity.high))
+    limit = (capacity.estimate_per_s, capacity.low, capacity.high)
+    estimate, low, high = (significant(rate or 0.0) for rate in limit)
     return (
-        f"VALID: {significant(capacity.rate_per_s)} requests/s hold {slo}. "
-        f"It is just met at {edge}/s (95 %: {low} to {high}; {len(capacity.probes)} probes)."
+        f"VALID: {significant(capacity.rate_per_s)} requests/s meet {slo}. "
+        f"The limit is about {estimate} requests/s (95 % CI {low} to {high}, {len(tried)} probes)."
     )

@@ -32,30 +32,36 @@ from bench.core.errors import (
     WrongUse,
 )
 from bench.core.mistakes import Mistakes
-from bench.core.run_folder import RunFolder, RunRecord, refuse_foreign, without_secrets
+from bench.core.run_folder import (
+    SEARCH_FILE,
+    TUNE_DEPLOY_FILES,
+    TUNE_FILE,
+    RunFolder,
+    RunRecord,
+    refuse_foreign,
+    utc_now,
+    without_secrets,
+)
 from bench.core.slo import parse_slo
 from bench.core.spec import SweepSpec, describe
 from bench.core.target import Target
 from bench.core.units import plural
 from bench.experiments.preconditions import Host, check_against, check_parameters, refuse_variants
-from bench.experiments.sensors import sensors
-from bench.experiments.sweep import Measure, Sweep, utc_now
-from bench.experiments.tune import answer
+from bench.experiments.sweep import Sweep
+from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
 from bench.loadgen.perf_analyzer.install import find
 from bench.protocols.routes import missing_route
 from bench.report.publish import REPORTS, TALK, publish
-from bench.report.sections import search as searched
 from bench.sensors import environment
 from bench.server import model_config
-from bench.server.reference_answers import refer
 from bench.server.session import SHIPPED, Opened, models_of, repository_of
 
 _LOAD_S = 3.0  # of a model, for estimates
 # Of a run, whatever verb measured it; the record last, so that what is left of it stays a run.
 _MADE = (
     *("trials", "cells.csv", "report.html"),
-    *(CEILING_FILE, searched.FILE, answer.FILE, *answer.TO_DEPLOY),
+    *(CEILING_FILE, SEARCH_FILE, TUNE_FILE, *TUNE_DEPLOY_FILES),
     "run.json",
 )
 _LONGEST_NAME = 200  # file systems take 255 bytes
@@ -101,18 +107,9 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    experiment = Sweep(
-        spec=spec,
-        serving=target.serving,
-        target=target.target,
-        folder=folder,
-        engines=engines_of(spec, engine),
-        sensors=lambda: sensors(target, engine),
-        refer=lambda served: refer(served, spec.image_height, spec.image_width, scratch),
-        progress=progress,
-    )
+    runner = TrialRunner.on(target, spec, folder, engine, progress, scratch)
     try:
-        experiment.run()
+        Sweep(runner).run()
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
@@ -124,10 +121,6 @@ def _run(
         raise
     progress.__exit__()
     return conclude(folder, as_json=as_json)
-
-
-def engines_of(spec: SweepSpec, engine: Engines) -> dict[Engine, Measure]:
-    return dict.fromkeys(spec.engines, engine.measure)
 
 
 def conclude(folder: RunFolder, *, as_json: bool) -> int:
@@ -185,7 +178,7 @@ def _dry_run(spec: SweepSpec, place: Target | Place | None) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
-    loads, trials = len(spec.configurations()), len(spec.turns())
+    loads, trials = len(spec.configurations()), len(spec.trials())
     minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min")

@@ -16,7 +16,12 @@ from rich.console import Console
 
 from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
-from bench.cli.verbs.sweep import check_embedded, check_remote, new_folder, out_folder
+from bench.cli.verbs.sweep import (
+    check_embedded,
+    check_remote,
+    new_folder,
+    out_folder,
+)
 from bench.cluster.session import opened_at, place_of
 from bench.core.errors import (
     EXIT_INCONCLUSIVE,
@@ -26,13 +31,15 @@ from bench.core.errors import (
 )
 from bench.core.files import write_json
 from bench.core.mistakes import Mistakes
+from bench.core.run_folder import TUNE_DEPLOY_FILES, TUNE_FILE
 from bench.core.slo import Slo, parse_slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s
+from bench.experiments.trial_runner import TrialRunner
 from bench.experiments.tune import answer
-from bench.experiments.tune.algorithm import MOST_REPEATS, Tuned, default_budget, tune
-from bench.experiments.tune.history import QUEUE_DELAY, Value
-from bench.experiments.tune.runner import Probing
+from bench.experiments.tune.algorithm import MOST_REPEATS, default_budget, tune
+from bench.experiments.tune.history import QUEUE_DELAY, Tuned, Value
+from bench.experiments.tune.runner import TuneRunner
 from bench.experiments.tune.space import ELSEWHERE, USERS, check, instances_for, space_of, with_defaults
 from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import publish
@@ -76,11 +83,12 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
         folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
         engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
         space = space_of(spec)
-        probing = Probing(spec, space, slo, target, folder, engine, progress, scratch, longest_s)
-        probing.recall()
-        found = tune(space, probing.measure, bound_s=slo.latencies[-1][1] / 1e9, budget=most)
+        runner = TrialRunner.on(target, spec, folder, engine, progress, scratch)
+        tuning = TuneRunner(runner, space, slo, longest_s, progress.say)
+        tuning.recall()
+        result = tune(space, tuning.measure, bound_s=slo.latencies[-1][1] / 1e9, budget=most)
         progress.__exit__()
-        return _end(probing, found, as_json=given["as_json"])
+        return _end(tuning, result, as_json=given["as_json"])
 
 
 def _config_on_disk(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -122,29 +130,30 @@ def _value(name: str, value: Value) -> str:
     return "off" if value == -1 else duration(int(value) * 1e3) if value else "0"
 
 
-def _end(probing: Probing, found: Tuned, *, as_json: bool) -> int:
-    files = probing.files(found.best) if found.best else {}
-    result = answer.table(probing.space, found, probing.folder.record.slo, **files)
-    write_json(probing.folder.path / answer.FILE, result)
-    for name, key in answer.TO_DEPLOY.items():
+def _end(tuning: TuneRunner, result: Tuned, *, as_json: bool) -> int:
+    folder = tuning.runner.folder
+    files = tuning.files(result.best) if result.best else {}
+    table = answer.table(tuning.space, result, folder.record.slo, **files)
+    write_json(folder.path / TUNE_FILE, table)
+    for name, key in TUNE_DEPLOY_FILES.items():
         if key in files:
-            (probing.folder.path / name).write_text(files[key])
-    if not probing.is_interrupted:
-        probing.sweep().finish()
-    publish(probing.folder, as_json=as_json)
+            (folder.path / name).write_text(files[key])
+    if not tuning.is_interrupted:
+        folder.finish()
+    publish(folder, as_json=as_json)
     if as_json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(table, indent=1))
     else:
-        _say(probing, result)
-    if probing.is_interrupted:
+        _say(folder.path, table)
+    if tuning.is_interrupted:
         return EXIT_INTERRUPTED
-    if found.best is None:
+    if result.best is None:
         return EXIT_MISSED
-    return EXIT_OK if found.proved else EXIT_INCONCLUSIVE
+    return EXIT_OK if result.proved else EXIT_INCONCLUSIVE
 
 
-def _say(probing: Probing, result: Mapping[str, Any]) -> None:
-    out, path = Console(highlight=False), probing.folder.path
+def _say(path: Path, result: Mapping[str, Any]) -> None:
+    out = Console(highlight=False)
     for line in result["answer"]:
         out.print(line, soft_wrap=True, markup=False)
     if not result["best"]:

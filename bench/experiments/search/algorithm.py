@@ -1,9 +1,10 @@
-"""The highest Poisson rate that holds an SLO: ramp from below, bisect, vote, refine, confirm.
+"""Find the highest Poisson rate that meets an SLO.
 
-Pure: `find_capacity` is given a function that probes a rate, and never sees a server or a clock. Ramp and
-bisection go by majority, and only find the neighbourhood. There `edge` weighs every probe, says where to look
-next, and with which error the capacity is known. The answer lies so far below it that the SLO holds there at
-95 %, and a probe at that rate has to hold as well.
+Pure: `find_capacity` is given a function that probes one rate, and never sees a server or a clock. It raises
+the rate until the SLO is missed and bisects between the last two rates, both by majority of probes. That only
+finds the neighbourhood. There a `CapacityEstimate` weighs every probe: it says which rate to probe next, and
+how exactly the capacity is known. The answer is a rate at which the SLO is met with 95 % probability by all
+probes so far, and at which further probes have met it.
 """
 
 from __future__ import annotations
@@ -14,37 +15,51 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bench.analysis.capacity_estimate import Edge, Seen
+from bench.analysis.capacity_estimate import CapacityEstimate, Seen
 from bench.analysis.slo import Holding
 from bench.analysis.stats import samples_needed
 from bench.core.slo import Slo
 
+# The ramp raises the rate by this factor as long as the SLO is met.
 RAMP = 1.5
-COARSE = 1.15  # bisection ends when the lowest missed rate is this close to the highest that held
-BEYOND = 1.3  # votes err: the edge is looked for this far outside what they say
-LOOK_AT = (0.2, 0.5, 0.8)  # quantiles of the edge in turn: both sides tell how steep it is
+# Bisection ends when the lowest rate that missed the SLO is within this factor of the highest that met it.
+COARSE = 1.15
+# Majorities can be wrong, so the capacity is looked for this factor outside the last two rates of bisection.
+BEYOND = 1.3
+# Refining probes the rates at these quantiles of the estimate in turn. Probes on both sides of the capacity
+# tell how steeply the share of late requests rises with the rate.
+LOOK_AT = (0.2, 0.5, 0.8)
+# Refining takes at least and at most so many probes.
 LEAST_REFINED, MOST_REFINED = 6, 16
-TIGHT = 0.012  # standard error of ln(rate) at which the edge is known well enough
-SAFE = 0.1  # probability that the answer breaks the SLO, by the probes so far; it is confirmed then
-BACK_OFF = 0.995  # after a rate that did not confirm
+# Refining ends when the standard error of ln(capacity) is at most this, about 1.2 % of the rate.
+TIGHT = 0.012
+# The answer is the rate that exceeds the capacity with this probability by the probes so far. Confirming it
+# with further probes leaves less.
+SAFE = 0.1
+# A rate that was not confirmed is lowered by at least this factor.
+BACK_OFF = 0.995
+# A search ends after so many probes, with or without an answer.
 MOST_PROBES = 45
-CLIENT_BOUND = "client-bound"  # the one finding that makes a miss the generator's own
-VOTES = 3  # near the edge one probe is a coin toss
+# The code of the one finding that says a probe missed the SLO because of the load generator.
+CLIENT_BOUND = "client-bound"
+# A majority is taken over so many probes: close to the capacity one probe is a coin toss.
+VOTES = 3
 
 
 class Effort(IntEnum):
-    """How many times the samples that the percentile needs at all (662 for p99) a probe should have."""
+    """How long a probe is, in multiples of the fewest samples that decide a percentile (662 for p99)."""
 
-    RAMP = 1  # far from the edge; steps by half forgive a wrong turn
+    RAMP = 1  # far from the capacity short probes are enough, since a wrong step is corrected later
     LOOK = 2
-    REFINE = 12  # few long probes tell more than many short ones: each starts with an empty queue
+    REFINE = 12  # few long probes tell more than many short ones, since each starts with an empty queue
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`why`: in a phrase, for the report. `seen` None: nothing was answered.
+    """One trial at a rate. `why`: its outcome in a phrase, for the report.
 
-    `invalid`: codes of the findings that make the trial INVALID.
+    `seen`: how many requests were late; None when nothing was answered. `invalid`: codes of the findings that
+    make the trial INVALID.
     """
 
     rate_per_s: float
@@ -56,16 +71,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """`rate_per_s` None: not even the lowest rate tried holds.
+    """The answer of a search. `rate_per_s`: the confirmed rate; None when there is none.
 
-    `edge_per_s`: where the SLO is just met, with its 95 % interval; None when the ramp did not find it.
+    `estimate_per_s`: the highest rate that meets the SLO, with its 95 % interval `low` to `high`; None when
+    the ramp did not find a rate that meets the SLO and one that misses it. `failure`: why the search could
+    not be finished, in a sentence; "" when it was.
     """
 
     rate_per_s: float | None
     probes: tuple[Probe, ...]
-    edge_per_s: float | None = None
+    estimate_per_s: float | None = None
     low: float | None = None
     high: float | None = None
+    failure: str = ""
 
     @property
     def is_confirmed(self) -> bool:
@@ -73,14 +91,17 @@ class Capacity:
 
     @property
     def is_missed(self) -> bool:
-        """Nothing tried holds; without that, and without an answer, the probes ran out."""
-        return not self.is_confirmed and all(probe.outcome is Holding.MISSES for probe in self.probes)
+        """Whether every rate that was probed misses the SLO. Otherwise, without an answer, probes ran out."""
+        misses = all(probe.outcome is Holding.MISSES for probe in self.probes)
+        return misses and not self.is_confirmed and not self.failure
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why it is not the server's capacity: what most probes at the answer have, or misses of the client.
+        """Codes of the findings for which the answer is not the server's capacity.
 
-        A lone INVALID probe decides nothing, and above its capacity a server is not given all its load.
+        These are what more than half of the probes at the answer have, and CLIENT_BOUND where more than half
+        of the probes that missed have it. A single INVALID probe decides nothing. Other findings of probes
+        that missed do not count, since above its capacity a server cannot be given all its load.
         """
         at_answer = [probe for probe in self.probes if probe.rate_per_s == self.rate_per_s]
         misses = [probe for probe in self.probes if probe.outcome is Holding.MISSES]
@@ -89,7 +110,7 @@ class Capacity:
 
 
 def _most(probes: Sequence[Probe]) -> set[str]:
-    """Codes that more than half of them have."""
+    """Codes that more than half of the probes have."""
     counts = Counter(code for probe in probes for code in set(probe.invalid))
     return {code for code, count in counts.items() if 2 * count > len(probes)}
 
@@ -99,28 +120,28 @@ Measure = Callable[[float, Effort], Probe]
 
 @dataclass(slots=True)
 class _Log:
-    """Every probe in order; raises when there are too many, since a search must end."""
+    """Every probe in order."""
 
     measure: Measure
     probes: list[Probe] = field(default_factory=list)
-    edge: Edge | None = None
+    estimate: CapacityEstimate | None = None
 
-    def watch(self, edge: Edge) -> Edge:
-        """From here on every probe adds to what is known of the edge, as those before do."""
-        self.edge = edge
+    def feed(self, estimate: CapacityEstimate) -> CapacityEstimate:
+        """Give every probe so far, and from here on each new one, to the estimate."""
+        self.estimate = estimate
         for probe in self.probes:
-            edge.see(probe.seen)
-        return edge
+            estimate.see(probe.seen)
+        return estimate
 
     def holds(self, rate: float, effort: Effort) -> bool:
         probe = self.measure(round_rate(rate), effort)
         self.probes.append(probe)
-        if self.edge is not None:
-            self.edge.see(probe.seen)
+        if self.estimate is not None:
+            self.estimate.see(probe.seen)
         return probe.outcome is not Holding.MISSES
 
     def majority(self, rate: float, effort: Effort) -> bool:
-        """Best of three, unless the first already proves that it holds."""
+        """Whether most of VOTES probes meet the SLO; one is enough when its samples prove that it does."""
         ayes = noes = 0
         while max(ayes, noes) <= VOTES // 2:
             ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
@@ -134,20 +155,23 @@ class _Log:
 
 
 def find_capacity(measure: Measure, start_per_s: float) -> Capacity:
-    """Search upwards from `start_per_s`; see the module's head for the rules."""
+    """Search upwards from `start_per_s` requests per second. Raises what `measure` raises."""
     log = _Log(measure)
     held, missed = _ramp(log, start_per_s)
     if held is None or missed is None:
         return Capacity(None, tuple(log.probes))
     held, missed = _bisect(log, held, missed)
-    edge = _refine(log, held / BEYOND, missed * BEYOND)
-    confirmed = _confirm(log, edge)
-    low, middle, high = (edge.quantile(share) for share in (0.025, 0.5, 0.975))
+    estimate = _refine(log, held / BEYOND, missed * BEYOND)
+    confirmed = _confirm(log, estimate)
+    low, middle, high = (estimate.quantile(share) for share in (0.025, 0.5, 0.975))
     return Capacity(confirmed, tuple(log.probes), middle, low, high)
 
 
 def _ramp(log: _Log, start: float) -> tuple[float | None, float | None]:
-    """Up by half while it holds; down by half as often when even the start does not."""
+    """Raise the rate while it holds; lower it when even the start does not.
+
+    Returns the highest rate that held and the lowest that missed; None for one that was not found.
+    """
     rate, held = start, None
     while not log.is_full:
         if not log.majority(rate, Effort.RAMP):
@@ -163,56 +187,58 @@ def _ramp(log: _Log, start: float) -> tuple[float | None, float | None]:
 
 
 def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
-    """In log space, each step by majority."""
+    """Halve the distance between the two rates in log space, each step by majority, until it is COARSE."""
     while missed / held > COARSE and not log.is_full:
         middle = math.sqrt(held * missed)
         held, missed = (middle, missed) if log.majority(middle, Effort.LOOK) else (held, middle)
     return held, missed
 
 
-def _refine(log: _Log, low: float, high: float) -> Edge:
-    """Look where the edge may be until it is known well enough."""
-    edge = log.watch(Edge(low, high))
-    for turn in range(MOST_REFINED):
-        if log.is_full or (turn >= LEAST_REFINED and edge.error <= TIGHT):
+def _refine(log: _Log, low: float, high: float) -> CapacityEstimate:
+    """Probe where the capacity may be until it is known well enough."""
+    estimate = log.feed(CapacityEstimate(low, high))
+    for count in range(MOST_REFINED):
+        if log.is_full or (count >= LEAST_REFINED and estimate.error <= TIGHT):
             break
-        log.holds(edge.quantile(LOOK_AT[turn % len(LOOK_AT)]), Effort.REFINE)
-    return edge
+        log.holds(estimate.quantile(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE)
+    return estimate
 
 
-def _confirm(log: _Log, edge: Edge) -> float | None:
-    """The highest rate from here down that is safe by all probes, and holds when it is looked at."""
-    rate = edge.quantile(SAFE)
+def _confirm(log: _Log, estimate: CapacityEstimate) -> float | None:
+    """The highest rate that is safe by all probes and holds when it is probed; None: probes ran out."""
+    rate = estimate.quantile(SAFE)
     while not log.is_full:
         if log.majority(rate, Effort.REFINE):
             return round_rate(rate)
-        rate = min(rate * BACK_OFF, edge.quantile(SAFE))
+        rate = min(rate * BACK_OFF, estimate.quantile(SAFE))
     return None
 
 
 def round_rate(rate: float) -> float:
-    """Four digits: a rate is a cell's name too."""
+    """The rate to four significant digits: the key of its cell contains it."""
     return float(f"{rate:.4g}")
 
 
 def samples_wanted(slo: Slo, effort: Effort) -> int:
-    """Requests a probe should have, for the strictest percentile."""
+    """How many requests a probe should have, for the strictest percentile of the SLO."""
     return effort * max(samples_needed(percent) for percent, _ in slo.latencies)
 
 
-def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
-    """One row a search, as JSON: the answer, its interval, and how it was found."""
+def table(answers: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
+    """One JSON object per search: the answer, its interval, its probes, and why it failed, if it did."""
     return [
         {
             "what": name,
-            "rate_per_s": found.rate_per_s,
-            "edge_per_s": found.edge_per_s,
-            "edge_per_s_low": found.low,
-            "edge_per_s_high": found.high,
+            "rate_per_s": capacity.rate_per_s,
+            "edge_per_s": capacity.estimate_per_s,
+            "edge_per_s_low": capacity.low,
+            "edge_per_s_high": capacity.high,
             "probes": [
-                {"rate_per_s": p.rate_per_s, "outcome": p.outcome.value, "why": p.why} for p in found.probes
+                {"rate_per_s": probe.rate_per_s, "outcome": probe.outcome.value, "why": probe.why}
+                for probe in capacity.probes
             ],
-            "doubts": list(found.doubts),
+            "doubts": list(capacity.doubts),
+            "failed": capacity.failure,
         }
-        for name, found in results
+        for name, capacity in answers
     ]

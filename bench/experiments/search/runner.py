@@ -1,110 +1,122 @@
-"""Measures the probes of a capacity search, one trial each, in the run folder."""
+"""Search the capacity of every configuration, batch and protocol; each probe is a trial in the run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from bench.analysis.checks import judge as findings
 from bench.analysis.slo import judge, seen
 from bench.analysis.summary import judged
-from bench.cli.progress import ConsoleProgress
-from bench.core.cell import Cell, Engine, ServerConfiguration
+from bench.core.cell import Cell
+from bench.core.files import write_json
 from bench.core.findings import Severity
-from bench.core.run_folder import RunFolder
+from bench.core.run_folder import SEARCH_FILE
 from bench.core.samples import Outcome
 from bench.core.slo import Slo
-from bench.core.spec import SweepSpec, Turn, settings
-from bench.core.trial import Served, Trial
-from bench.experiments.search import algorithm as search
-from bench.experiments.search.algorithm import Capacity, Effort, Probe
-from bench.experiments.sensors import sensors
-from bench.experiments.sweep import Sweep
-from bench.loadgen.locust.engine import LocustEngine
-from bench.server.reference_answers import refer
-from bench.server.session import Opened
+from bench.core.spec import PlannedTrial, settings
+from bench.core.trial import Trial
+from bench.experiments.progress import Say
+from bench.experiments.search.algorithm import (
+    Capacity,
+    Effort,
+    Probe,
+    find_capacity,
+    round_rate,
+    samples_wanted,
+    table,
+)
+from bench.experiments.trial_runner import NotMeasured, TrialRunner
 
 # The search starts at this share of what a closed loop serves with one request per instance in flight.
 _START = 0.3
+# A probe takes at least this long, however high its rate is.
 LEAST_PROBE_S = 2.0
 
 
 @dataclass(slots=True)
-class Hunt:
-    """Every configuration, batch and protocol in turn; each probe is a trial in the run folder."""
+class SearchRunner:
+    """`longest_s`: of a probe. `answers`: a name and the capacity found, in the order of the searches.
 
-    spec: SweepSpec
+    search.json is written after each answer, so that nothing that ends the run loses one.
+    """
+
+    runner: TrialRunner
     slo: Slo
-    target: Opened
-    folder: RunFolder
-    engine: LocustEngine
-    progress: ConsoleProgress
-    scratch: Path
     longest_s: float
-    found: list[tuple[str, Capacity]] = field(default_factory=list)
+    say: Say
+    answers: list[tuple[str, Capacity]] = field(default_factory=list)
+    _probes: list[Probe] = field(default_factory=list)  # of the search under way
 
-    def all(self) -> None:
-        for server in self.spec.configurations():
-            served = self._served(server)
-            for load in self.spec.loads():
-                cell = Cell(server=server, load=load)
-                self.found.append((_name(cell), self._capacity(cell, served)))
+    def run(self) -> None:
+        """Search one cell after the other; what cannot be measured is an answer that names the failure.
 
-    def _served(self, server: ServerConfiguration) -> Served:
-        self.progress.configuring(server)
-        served = self.target.serving.configure(server)
-        record = self.folder.record
-        configs = {**record.served, server.key: dict(served.config)}
-        self.folder.write_record(replace(record, served=configs))
-        return refer(served, self.spec.image_height, self.spec.image_width, self.scratch)
+        An interrupt, or a target that is gone (Unreachable, ServerStartFailed), is written down as the
+        failure of the search under way, and raised.
+        """
+        for cell in self._cells():
+            self._probes = []
+            try:
+                capacity = self._capacity(cell)
+            except NotMeasured as error:
+                capacity = self._failed(str(error))
+            except BaseException as error:
+                self._keep(cell, self._failed(str(error) or "The search was interrupted."))
+                raise
+            self._keep(cell, capacity)
+        self.runner.folder.finish()
 
-    def _capacity(self, cell: Cell, served: Served) -> Capacity:
-        instances = (cell.server.instances or 1) * (cell.server.replicas or 1)
-        closed = replace(cell, load=replace(cell.load, concurrency=instances))
-        trial = self._trial(closed, served, self.spec.duration_s)
+    def _cells(self) -> Iterator[Cell]:
+        """One closed-loop cell per search; its probes change the load."""
+        for server in self.runner.spec.configurations():
+            in_flight = (server.instances or 1) * (server.replicas or 1)
+            for load in self.runner.spec.loads():
+                yield Cell(server=server, load=replace(load, concurrency=in_flight))
+
+    def _keep(self, cell: Cell, capacity: Capacity) -> None:
+        self.answers.append((name_of(cell), capacity))
+        write_json(self.runner.folder.path / SEARCH_FILE, table(self.answers))
+
+    def _failed(self, reason: str) -> Capacity:
+        return Capacity(None, tuple(self._probes), failure=reason)
+
+    def _capacity(self, cell: Cell) -> Capacity:
+        trial = self._measure(cell, self.runner.spec.duration_s)
         per_s = len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
-        start = search.round_rate(max(_START * per_s, 0.1))
-        return search.find_capacity(lambda rate, effort: self._probe(cell, served, rate, effort), start)
+        start = round_rate(max(_START * per_s, 0.1))
+        return find_capacity(lambda rate, effort: self._probe(cell, rate, effort), start)
 
-    def _probe(self, cell: Cell, served: Served, rate: float, effort: Effort) -> Probe:
+    def _probe(self, cell: Cell, rate: float, effort: Effort) -> Probe:
         load = replace(cell.load, concurrency=None, rate_per_s=rate)
-        wanted_s = search.samples_wanted(self.slo, effort) / rate
-        trial = self._trial(
-            replace(cell, load=load), served, min(max(wanted_s, LEAST_PROBE_S), self.longest_s)
-        )
+        wanted_s = samples_wanted(self.slo, effort) / rate
+        trial = self._measure(replace(cell, load=load), min(max(wanted_s, LEAST_PROBE_S), self.longest_s))
         due = judged(trial)
         answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
         evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
         outcome, why = judge(*evidence)
-        self.progress.say(f"  {rate:g}/s {outcome}: {why}")
+        self.say(f"  {rate:g}/s {outcome}: {why}")
         codes = (finding.code for finding in findings(trial) if finding.severity is Severity.INVALID)
-        return Probe(rate, outcome, why, seen(*evidence, rate), tuple(codes))
+        probe = Probe(rate, outcome, why, seen(*evidence, rate), tuple(codes))
+        self._probes.append(probe)
+        return probe
 
-    def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
-        repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))
-        turn = Turn(cell, repeat)
-        plan = replace(self._sweep().plan(turn), duration_s=duration_s)
-        trial = self._sweep().trial(turn, plan, served)
-        self.folder.write_trial(trial)
-        return trial
-
-    def _sweep(self) -> Sweep:
-        """Plans are made the way a sweep makes them."""
-        return Sweep(
-            spec=self.spec,
-            serving=self.target.serving,
-            target=self.target.target,
-            folder=self.folder,
-            engines={Engine.LOCUST: self.engine.measure},
-            sensors=lambda: sensors(self.target, self.engine),
-            refer=lambda served: served,
-            progress=self.progress,
-        )
+    def _measure(self, cell: Cell, duration_s: float) -> Trial:
+        """One trial more of a cell; repeated on the new server when the server died during it."""
+        repeat = next(i for i in range(1000) if not self.runner.folder.has_trial(cell.key, i))
+        while True:
+            try:
+                return self.runner.measure(PlannedTrial(cell, repeat), duration_s)
+            except NotMeasured as error:
+                if not error.may_repeat:
+                    self.runner.fail((cell,), str(error))
+                    raise
+                self.say(f"  {error}")
 
 
-def _name(cell: Cell) -> str:
+def name_of(cell: Cell) -> str:
+    """What a search is about, in words, without its rate; different for different cells."""
     count = cell.server.instances
     instances = "" if count is None else f", {count} instance{'s' * (count != 1)}"
     pods = "" if cell.server.replicas is None else f", {cell.server.replicas} pods"

@@ -1,68 +1,66 @@
-"""The configuration that serves most within an SLO, found with far fewer measurements than the grid.
+"""Find the configuration that serves most within an SLO, with far fewer measurements than the whole grid.
 
-Pure: `tune` is given a function that measures one point once, and never sees a server or a clock. It goes
-along one axis at a time from the middle (coordinate search), and at each configuration only to the load
-that matters: where the SLO is missed, more load misses it too, and less serves less. Then it tries
-several changes at once that each cost little, since axes interact. Rivals too close to tell apart are
-measured again; at the end the winner and the runner-up are repeated in turn until intervals part them, or
-say that they are equal.
+Pure: `tune` is given a function that measures one point once, and never sees a server or a clock. It changes
+one axis at a time, starting from the middle (coordinate search). For each configuration it measures only the
+load that matters: where the SLO is missed, more load misses it too, and less load serves less. Because axes
+interact, it then tries several changes at once. Configurations too close to tell apart are measured again. At
+the end the best two are repeated alternately, until confidence intervals separate them or show that they are
+equal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from bench.analysis.recommendation import Holds
-from bench.analysis.stats import Interval
+from bench.analysis.stats import Interval, geometric, paired_ratio
 from bench.experiments.tune.history import (
     FITS,
     Configuration,
     Log,
     Measure,
     Point,
-    Reading,
     Space,
-    Step,
-    Stop,
     Tuned,
     is_spent,
     least_budget,
 )
-from bench.experiments.tune.selection import TIE, finalists_of, is_parted, likeliest, result, winner
 
-__all__ = [
-    "Configuration",
-    "Interval",
-    "Point",
-    "Reading",
-    "Space",
-    "Step",
-    "Stop",
-    "Tuned",
-    "default_budget",
-    "tune",
-]
-
-SHARE = 0.25  # of the grid's cells: the budget unless another is given
-REPEATS, MOST_REPEATS = 3, 5  # of each of the two finalists; no point has more
-RISE = 1.02  # more users that bring less than this find a saturated server
-SLACK = 1.10  # by which less load may serve more: contention, and noise
-LONG = 4  # times a trial, as which it counts
-NEAR, RIVALS = 1.25, 3  # times the bound, so many: these may hold the rate after all
-SEVERAL = (2, 3)  # changes at once
-LEAST_PROMISE = 0.5  # of several changes, by what each did alone
+# The budget, unless another is given, as a share of the cells of the grid.
+SHARE = 0.25
+# The best two configurations get at least and at most so many repeats; no point gets more.
+REPEATS, MOST_REPEATS = 3, 5
+# A server is saturated when the next higher number of users raises its throughput by less than this factor.
+RISE = 1.02
+# Less load may serve more than a missed load did by up to this factor, because of contention and noise.
+SLACK = 1.10
+# A long trial takes so many times as long as a usual one, and counts as so many.
+LONG = 4
+# Of the points that missed the SLO, those whose percentile is at most NEAR times the bound may meet it after
+# all. At most RIVALS of them get another trial.
+NEAR, RIVALS = 1.25, 3
+# So many axes may be changed at once.
+SEVERAL = (2, 3)
+# Several changes are tried at once when they promise at least this share of the best throughput. The promise
+# is the product of what each change did alone.
+LEAST_PROMISE = 0.5
+# In an open loop a configuration has room to spare when its percentile is at most this share of the bound.
+CALM = 0.9
+# Configurations whose throughput differs by no more than this share are equal; then fewer instances win.
+TIE = 0.02
 
 
 def default_budget(space: Space) -> int:
-    """Measurements: a quarter of the grid's, and enough to look along each axis of a small one."""
+    """Measurements: a quarter of the grid's cells, and enough to look along each axis of a small grid."""
     return max(least_budget(space), math.floor(SHARE * space.cells))
 
 
 def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None = None) -> Tuned:
-    """`measure`: one trial of a point, so many times as long as others; it may raise Stop.
+    """Find the best point of `space`. `budget`: of measurements.
 
-    `bound_s`: of the SLO's highest percentile.
+    `measure`: runs one trial of a point, so many times as long as usual; it may raise Stop. `bound_s`: the
+    bound of the SLO's highest percentile.
     """
     log = Log(space, measure, bound_s, default_budget(space) if budget is None else budget)
     reserve = 2 * REPEATS + (3 * LONG if space.is_open_loop else 0)
@@ -77,7 +75,7 @@ def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None =
         while space.is_open_loop and _is_unsettled(log):
             _last(log, winner)
             _confirm(log)
-    return result(log)
+    return _result(log)
 
 
 def _is_unsettled(log: Log) -> bool:
@@ -86,10 +84,10 @@ def _is_unsettled(log: Log) -> bool:
 
 
 def _last(log: Log, choose: Callable[[Log], Point | None]) -> None:
-    """A rate holds when it lasts: a server a little over its capacity needs longer than a trial to show it.
+    """Give the chosen point a long trial: a server just over its capacity misses the SLO only after a while.
 
-    The choice has a long trial; where it misses, there may be others at its rate. Once one lasts, those that
-    came nearest to the next rate have another chance: a single short trial may have been bad luck.
+    When it misses, the search goes on for others at the same rate. When it meets the SLO, those that came
+    nearest to the next higher rate get a long trial too, since a single short one may have been bad luck.
     """
     while True:
         log.stage = "last"
@@ -109,7 +107,7 @@ def _lasts(log: Log, point: Point) -> bool:
 
 
 def _nearest(log: Log, best: Point) -> list[Point]:
-    """Points that offer the next more than the best and missed by little, the nearest first."""
+    """Points at the next rate above the best that missed the SLO by little, the nearest first."""
     offered = log.space.offered
     missed = [p for p in log.points if log.holds(p) is Holds.NO and offered(p) > offered(best)]
     least = min(map(offered, missed), default=0.0)
@@ -118,7 +116,7 @@ def _nearest(log: Log, best: Point) -> list[Point]:
 
 
 def _start(log: Log) -> None:
-    """The middle of every axis, at its best load; once more, to see how much repeats differ."""
+    """Measure the middle of every axis at its best load, and once more to see how much repeats differ."""
     log.stage = "start"
     middle = tuple(values[len(values) // 2] for _, values in log.space.axes)
     _load(log, middle, len(log.space.levels) // 2)
@@ -130,14 +128,14 @@ def _start(log: Log) -> None:
 
 
 def _again(log: Log, point: Point) -> None:
-    """One repeat more of a point that held; when it holds no longer, the next load below it too."""
+    """Repeat a point that met the SLO; when it no longer does, measure the next lower load too."""
     log.measure_again(point)
     if log.holds(point) is Holds.NO and point.level > 0:
         log.fits(Point(point.configuration, point.level - 1))
 
 
 def _walk(log: Log) -> None:
-    """Along the axes until none gives more; then across; again while that gives more."""
+    """Go along the axes until none serves more, then try several changes; repeat while that serves more."""
     while True:
         log.stage = "axes"
         while sum(_line(log, axis) for axis in range(len(log.space.axes))):
@@ -148,7 +146,7 @@ def _walk(log: Log) -> None:
 
 
 def _line(log: Log, axis: int) -> bool:
-    """Every other value of one axis from the best so far. Whether there is a better one."""
+    """Try every other value of one axis, starting from the best so far. Whether there is a new best."""
     before = log.best()
     here = before.configuration if before else log.points[-1].configuration
     # The nearest first: their loads are the likeliest to be the same.
@@ -160,7 +158,7 @@ def _line(log: Log, axis: int) -> bool:
 
 
 def _across(log: Log) -> bool:
-    """Several changes at once, the most promising first."""
+    """Try several changes at once, the most promising first. Whether there is a new best."""
     before = log.best()
     if before is None:
         return False
@@ -172,9 +170,9 @@ def _across(log: Log) -> bool:
 
 
 def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
-    """Configurations two or three changes away and not tried, by the product of what each did alone."""
+    """Configurations two or three changes away that were not tried, with their promise, the highest first."""
     top, here = log.mean(best), best.configuration
-    found = []
+    promising = []
     for other in log.space.configurations():
         changed = [axis for axis, value in enumerate(other) if value != here[axis]]
         known = log.is_decided(other, best) if log.space.is_open_loop else log.is_tried(other)
@@ -183,12 +181,12 @@ def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
         alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
         promise = math.prod(log.potential(one) / top for one in alone)
         if promise >= LEAST_PROMISE:
-            found.append((promise, other))
-    return sorted(found, key=lambda pair: pair[0], reverse=True)
+            promising.append((promise, other))
+    return sorted(promising, key=lambda pair: pair[0], reverse=True)
 
 
 def _race(log: Log, before: Point | None) -> bool:
-    """Whether another configuration is best now; where it is a close thing, both are measured once more."""
+    """Whether another configuration than before is best; where it is unclear, both are measured once more."""
     leader = log.best()
     if leader is None or before is None or leader.configuration == before.configuration:
         return before is None and leader is not None
@@ -210,7 +208,7 @@ def _try(log: Log, configuration: Configuration) -> None:
 
 
 def _load(log: Log, configuration: Configuration, level: int) -> None:
-    """The load that serves most within the SLO, looked for from `level`; given up once it cannot win."""
+    """Find the load that serves most within the SLO, starting at `level`; stop once it cannot be the best."""
     while not log.fits(Point(configuration, level)):
         target = log.lower(Point(configuration, level), SLACK)
         if target is None:
@@ -226,8 +224,11 @@ def _load(log: Log, configuration: Configuration, level: int) -> None:
 
 
 def _rate(log: Log, configuration: Configuration, best: Point) -> None:
-    """In an open loop what is served is what is asked: only rates above the best's matter, or the best's own
-    where fewer instances would do."""
+    """Measure the rates that could make a configuration the best.
+
+    In an open loop a server serves the rate that is asked for. So only rates above that of the best matter,
+    and the same rate where the configuration has fewer instances.
+    """
     space = log.space
     fewer = space.instances(configuration) < space.instances(best.configuration)
     enough = space.offered(best) * (1 - TIE if fewer else 1 + TIE)
@@ -238,8 +239,10 @@ def _rate(log: Log, configuration: Configuration, best: Point) -> None:
 
 
 def _prove(log: Log) -> None:
-    """What is proved goes before what only seems to hold, so the likely best is measured until it is
-    proved, or has had its repeats; then the next load below it."""
+    """Repeat the likely best until its samples prove that it meets the SLO, or it has had its repeats.
+
+    A proved point is recommended before a likely one. After its repeats the next lower load is measured.
+    """
     log.stage = "prove"
     while (point := _unproved(log)) is not None:
         _again(log, point)
@@ -248,7 +251,7 @@ def _prove(log: Log) -> None:
 
 
 def _unproved(log: Log) -> Point | None:
-    """The best of those that seem to hold, beyond what is proved, and not repeated enough yet."""
+    """The best point that is likely to meet the SLO, serves more than any proved one, and lacks repeats."""
     ranked = log.ranked(lambda point: log.mean(point))
     proved = max((log.mean(p) for p in ranked if log.holds(p) is Holds.YES), default=0.0)
     likely = [p for p in ranked if log.holds(p) is Holds.LIKELY and log.mean(p) > (1 + TIE) * proved]
@@ -256,7 +259,7 @@ def _unproved(log: Log) -> Point | None:
 
 
 def _confirm(log: Log) -> None:
-    """Winner and runner-up in turn."""
+    """Repeat the winner and the runner-up alternately."""
     log.stage = "confirm"
     while True:
         finalists = finalists_of(log)
@@ -268,3 +271,89 @@ def _confirm(log: Log) -> None:
         for point in finalists:
             if log.count(point) == fewest or REPEATS <= log.count(point) < MOST_REPEATS:
                 _again(log, point)
+
+
+def is_parted(log: Log, finalists: list[Point]) -> bool:
+    """Whether the confidence interval of their ratio separates two points, or shows that they are equal."""
+    if len(finalists) < 2:
+        return True
+    low, high = log.ratio(*finalists)
+    return not low <= 1 <= high or (low > 1 - TIE and high < 1 + TIE)
+
+
+def finalists_of(log: Log) -> list[Point]:
+    """The best points of the best two configurations, ranked as the report's recommendation ranks them.
+
+    Proved points go before likely ones; of equal ones, fewer instances win.
+    """
+    ranked = log.ranked(lambda point: (log.holds(point) is Holds.YES, log.mean(point)))
+    proved = [point for point in ranked if log.holds(point) is Holds.YES] or ranked
+    firsts = list({point.configuration: point for point in reversed(proved)}.values())[::-1]
+    best = _of_equals(log, firsts)
+    return [] if best is None else [best, *(p for p in firsts if p.configuration != best.configuration)][:2]
+
+
+def winner(log: Log) -> Point | None:
+    """The point that would be recommended now."""
+    return next(iter(finalists_of(log)), None)
+
+
+def likeliest(log: Log) -> Point | None:
+    """The best of all points that meet the SLO, whether their samples prove it or only make it likely."""
+    return _of_equals(log, log.ranked(log.mean))
+
+
+def _of_equals(log: Log, ranked: list[Point]) -> Point | None:
+    """Of the points that serve as much as the first, the one with the fewest instances.
+
+    In an open loop all of them serve the same, so only those with room to spare count as equal. Without any,
+    the one with the lowest percentile is taken.
+    """
+    near = [p for p in ranked if log.mean(p) >= (1 - TIE) * log.mean(ranked[0])]
+    if log.space.is_open_loop and not any(log.over(p) <= CALM for p in near):
+        return min(near, key=log.over, default=None)
+    calm = [p for p in near if log.over(p) <= CALM] if log.space.is_open_loop else near
+    return min(calm, key=lambda p: (log.space.instances(p.configuration), ranked.index(p)), default=None)
+
+
+def _result(log: Log) -> Tuned:
+    best, runner_up = (*finalists_of(log), None, None)[:2]
+    return Tuned(
+        best=best,
+        runner_up=runner_up,
+        throughput=_interval(log, best),
+        runner_up_throughput=_interval(log, runner_up),
+        apart=_apart(log, best, runner_up),
+        proved=best is not None and log.holds(best) is Holds.YES,
+        steps=tuple(log.steps),
+        cost=log.spent,
+        cells=log.space.cells,
+        untried=tuple(c for c in log.space.configurations() if not log.is_tried(c)),
+        at_limit=_at_limit(log.space, best),
+        out_of_budget=log.ran_out,
+    )
+
+
+def _interval(log: Log, point: Point | None) -> Interval | None:
+    return None if point is None else geometric(log.throughputs(point))
+
+
+def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:
+    """Throughput of the best / the runner-up, over the last repeats of both, which were interleaved."""
+    if best is None or runner_up is None:
+        return None
+    pairs = min(log.count(best), log.count(runner_up))
+    return paired_ratio(log.throughputs(runner_up)[-pairs:], log.throughputs(best)[-pairs:])
+
+
+def _at_limit(space: Space, best: Point | None) -> tuple[str, ...]:
+    """Axes of numbers of which the best has the largest value: a larger one may serve more."""
+    if best is None:
+        return ()
+    pairs: Iterable[tuple[tuple[str, tuple[object, ...]], object]] = zip(
+        space.axes, best.configuration, strict=True
+    )
+    axes = [name for (name, values), value in pairs if len(values) > 1 and value == values[-1]
+             and isinstance(value, int)]  # fmt: skip
+    load = ["load"] if len(space.levels) > 1 and best.level == len(space.levels) - 1 else []
+    return (*axes, *load)

@@ -1,29 +1,22 @@
-"""What a tuning run found, in words, as JSON, and as a section of the report."""
+"""Put the result of a tuning into words and into JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bench.analysis.stats import Interval
+from bench.core.run_folder import TUNE_FILE
 from bench.core.units import plural, queue_delay, significant
 from bench.experiments.tune.history import INSTANCES, QUEUE_DELAY, Configuration, Point, Space, Step, Tuned
 
-FILE = "tune.json"
-TO_DEPLOY = {
-    "config.pbtxt": "config_pbtxt",
-    "configmap.yaml": "config_map",
-    "mlservice-patch.yaml": "mlservice_patch",
-}  # files beside it, and where it has their text
 
-
-def said(space: Space, configuration: Configuration) -> str:
+def describe(space: Space, configuration: Configuration) -> str:
     """precision bf16, 2 instances, max batch 8, queue delay 1 ms, batch 1."""
-    return ", ".join(
-        _said(name, value) for name, value in space.named(configuration).items() if value is not None
-    )
+    values = space.named(configuration).items()
+    return ", ".join(_value(name, value) for name, value in values if value is not None)
 
 
-def _said(name: str, value: object) -> str:
+def _value(name: str, value: object) -> str:
     if name == INSTANCES:
         return plural(int(str(value)), "instance")
     if name == QUEUE_DELAY:
@@ -31,22 +24,29 @@ def _said(name: str, value: object) -> str:
     return f"{name} {value}"
 
 
-def at(space: Space, point: Point) -> str:
+def describe_point(space: Space, point: Point) -> str:
+    """A configuration and its load: 2 instances, max batch 8, batch 1 at 4 users."""
     level = f"{space.levels[point.level]:g}"
-    load = f"{level}/s" if space.is_open_loop else f"{level} user{'' if level == '1' else 's'}"
-    return f"{said(space, point.configuration)} at {load}"
+    load = f"{level} requests/s" if space.is_open_loop else f"{level} user{'' if level == '1' else 's'}"
+    return f"{describe(space, point.configuration)} at {load}"
 
 
-def sentences(space: Space, found: Tuned, slo: str) -> list[str]:
-    """The answer, how sure it is, what it cost, and what was not tried."""
-    if found.best is None:
-        return [f"No measured configuration holds {slo}.", *_effort(space, found)]
-    sure = "proved by its samples" if found.proved else "likely; too few samples to prove it"
-    lines = [f"For {slo} run {at(space, found.best)}: {_images(found.throughput)} img/s, {sure}."]
-    if found.runner_up is not None:
-        runner_up = f"Runner-up: {at(space, found.runner_up)}: {_images(found.runner_up_throughput)} img/s"
-        lines.append(f"{runner_up}; {_apart(found.apart)}.")
-    return [*lines, *_effort(space, found)]
+def sentences(space: Space, result: Tuned, slo: str) -> list[str]:
+    """The answer, how sure it is, how much was measured, and what was not tried."""
+    if result.best is None:
+        return [f"No measured configuration meets {slo}.", *_effort(space, result)]
+    best, images = describe_point(space, result.best), _images(result.throughput)
+    certainty = (
+        "Its samples prove that it meets the SLO."
+        if result.proved
+        else "It probably meets the SLO, but has too few samples to prove it."
+    )
+    lines = [f"For {slo} use {best}: {images} img/s. {certainty}"]
+    if result.runner_up is not None:
+        runner_up = describe_point(space, result.runner_up)
+        images = _images(result.runner_up_throughput)
+        lines.append(f"Runner-up: {runner_up}: {images} img/s. {_difference(result.apart)}")
+    return [*lines, *_effort(space, result)]
 
 
 def _images(interval: Interval | None) -> str:
@@ -57,52 +57,50 @@ def _images(interval: Interval | None) -> str:
     return f"{significant(interval.value)} ({significant(interval.low)}-{significant(interval.high)})"
 
 
-def _apart(apart: Interval | None) -> str:
+def _difference(apart: Interval | None) -> str:
     if apart is None or apart.low is None or apart.high is None:
-        return "too few repeats to tell them apart"
-    times = f"{apart.value:.3f} times as much ({apart.low:.3f}-{apart.high:.3f}, interleaved)"
-    if apart.low <= 1 <= apart.high:
-        return f"not to be told apart: the first serves {times}"
-    return f"the first serves {times}"
+        return "There are too few repeats to compare the two."
+    ratio = f"best / runner-up {apart.value:.2f}x ({apart.low:.2f}-{apart.high:.2f})"
+    return f"The difference is {'not ' if apart.low <= 1 <= apart.high else ''}significant: {ratio}."
 
 
-def _effort(space: Space, found: Tuned) -> list[str]:
+def _effort(space: Space, result: Tuned) -> list[str]:
     configurations = space.cells // len(space.levels)
-    tried, count = configurations - len(found.untried), found.cost
-    longer = sum(step.cost > 1 for step in found.steps)
-    long = f" (counting {longer} long as several)" if longer else ""
+    tried, longer = configurations - len(result.untried), sum(step.cost > 1 for step in result.steps)
+    long = f" ({longer} long ones count as several)" if longer else ""
     lines = [
-        f"{plural(count, 'measurement')}{long} of {tried} configurations; the grid has {found.cells} cells: "
-        f"{significant(100 * count / found.cells)} % of measuring each once."
+        f"This took {plural(result.cost, 'measurement')}{long} of {plural(tried, 'configuration')}; "
+        f"the whole grid once would have taken {result.cells}."
     ]
-    if found.untried:
+    if result.untried:
         lines.append(
-            f"Not tried: {len(found.untried)} of {configurations} configurations (listed in {FILE})."
+            f"Not tried: {len(result.untried)} of {configurations} configurations (listed in {TUNE_FILE})."
         )
-    if found.out_of_budget:
-        lines.append("It ended before the search was through: --budget allows more.")
-    if found.edges:
-        lines.append(f"At the end of what was offered: {', '.join(found.edges)}. More of it may serve more.")
+    if result.out_of_budget:
+        lines.append("The budget was used up before the search was finished: raise --budget.")
+    if result.at_limit:
+        axes = ", ".join(result.at_limit)
+        lines.append(f"The best value is the largest that was allowed for: {axes}. Try larger ones.")
     return lines
 
 
-def table(space: Space, found: Tuned, slo: str, **more: Any) -> dict[str, Any]:
-    """As JSON; `more` is added as it is."""
+def table(space: Space, result: Tuned, slo: str, **more: Any) -> dict[str, Any]:
+    """The result as one JSON object; `more` is added to it as it is."""
     return {
         "slo": slo,
-        "answer": sentences(space, found, slo),
-        "best": _point(space, found.best, found.throughput),
-        "proved": found.proved,
-        "runner_up": _point(space, found.runner_up, found.runner_up_throughput),
-        "best_over_runner_up": _bounds(found.apart),
-        "measurements": found.cost,
-        "grid_cells": found.cells,
-        "out_of_budget": found.out_of_budget,
-        "edges": list(found.edges),
+        "answer": sentences(space, result, slo),
+        "best": _point(space, result.best, result.throughput),
+        "proved": result.proved,
+        "runner_up": _point(space, result.runner_up, result.runner_up_throughput),
+        "best_over_runner_up": _bounds(result.apart),
+        "measurements": result.cost,
+        "grid_cells": result.cells,
+        "out_of_budget": result.out_of_budget,
+        "edges": list(result.at_limit),
         "axes": [{"name": name, "values": list(values)} for name, values in space.axes],
         "levels": list(space.levels),
-        "steps": [_step(space, step) for step in found.steps],
-        "untried": [space.named(configuration) for configuration in found.untried],
+        "steps": [_step(space, step) for step in result.steps],
+        "untried": [space.named(configuration) for configuration in result.untried],
         **more,
     }
 
@@ -111,7 +109,7 @@ def _point(space: Space, point: Point | None, images: Interval | None) -> dict[s
     if point is None:
         return None
     return {
-        "what": at(space, point),
+        "what": describe_point(space, point),
         "configuration": space.named(point.configuration),
         "load": space.levels[point.level],
         "img_per_s": _bounds(images),
@@ -128,7 +126,7 @@ def _step(space: Space, step: Step) -> dict[str, Any]:
     reading = step.reading
     return {
         "stage": step.stage,
-        "what": at(space, step.point),
+        "what": describe_point(space, step.point),
         "times_as_long": step.cost,
         "img_per_s": reading.img_per_s,
         "holds": str(reading.holds),

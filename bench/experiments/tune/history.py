@@ -1,4 +1,4 @@
-"""What a tuning run knows: the space, every measurement in order, and what follows from them. Pure."""
+"""The space that a tuning searches, every measurement in order, and what follows from them. Pure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,25 @@ from bench.analysis.stats import Interval
 Value = int | str | None  # None: as served
 Configuration = tuple[Value, ...]  # one value an axis, in the order of the axes
 
-Measure = Callable[["Point", int], "Reading"]  # one trial of a point, so many times as long
+Measure = Callable[["Point", int], "Reading"]  # one trial of a point, so many times as long as others
+# A point that may be recommended: its samples prove that it meets the SLO, or make it likely.
 FITS = (Holds.YES, Holds.LIKELY)
+# Names of axes that every space has.
 INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH = "instances", "max batch", "queue delay", "batch"
-# Before repeats tell, they are thought to differ by 2 %, with the weight of four of them.
+# Repeats of a point are assumed to differ by 2 % (standard deviation of ln(throughput)) before there are any.
+# This assumption weighs as much as a deviation measured with four degrees of freedom.
 _PRIOR_DEVIATION, _PRIOR_DEGREES = 0.02, 4
+# Bounds of a ratio of two throughputs are those of this confidence.
 _CONFIDENCE = 0.90
-_UNKNOWN_REPEATS = 3  # of a point with too few samples for the percentile
+# A point with too few samples for the percentile is measured up to this often before it counts as a miss.
+_UNKNOWN_REPEATS = 3
+# The least budget of a tuning, beyond one measurement for each further value of an axis.
+_LEAST_BUDGET = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`level`: which of the space's loads."""
+    """A configuration under one load. `level`: index of the load in the space's levels."""
 
     configuration: Configuration
     level: int
@@ -38,7 +45,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Axes multiply, values in ascending order; `levels`: users, or requests a second, ascending."""
+    """What a tuning may choose from: axes multiply, and each configuration can have each load.
+
+    `axes`: (name, values in ascending order). `levels`: users, or requests per second in an open loop, in
+    ascending order.
+    """
 
     axes: tuple[tuple[str, tuple[Value, ...]], ...]
     levels: tuple[float, ...]
@@ -46,7 +57,7 @@ class Space:
 
     @property
     def cells(self) -> int:
-        """Of the grid."""
+        """How many points the whole grid has."""
         return math.prod(len(values) for _, values in self.axes) * len(self.levels)
 
     def configurations(self) -> Iterator[Configuration]:
@@ -59,19 +70,19 @@ class Space:
         return int(self.named(configuration).get(INSTANCES) or 0)
 
     def batch(self, configuration: Configuration) -> int:
-        """Images a request."""
+        """Images per request."""
         return int(self.named(configuration).get(BATCH) or 1)
 
     def offered(self, point: Point) -> float:
-        """Images a second, or images in flight."""
+        """Images per second in an open loop, images in flight in a closed one."""
         return self.levels[point.level] * self.batch(point.configuration)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One trial, or a long one. `holds`: of all trials of its point so far, pooled; `why`: in a phrase.
+    """The result of one trial. `holds`: whether the SLO is met by all trials of the point so far, pooled.
 
-    `over`: the percentile over its bound, of all of them; None where that is not the question, or not known.
+    `why`: that in a phrase. `over`: the pooled percentile divided by its bound; None where it is not known.
     """
 
     img_per_s: float
@@ -82,7 +93,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`stage`: start, axes, together, last, prove, confirm. `cost`: in measurements."""
+    """One measurement, in the order they were made.
+
+    `stage`: start, axes, together, last, prove or confirm. `cost`: in measurements of usual length.
+    """
 
     stage: str
     point: Point
@@ -92,29 +106,29 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """`best` None: nothing measured holds the SLO."""
+    """The result of a tuning. `best` None: no point that was measured meets the SLO."""
 
     best: Point | None
-    runner_up: Point | None  # another configuration
+    runner_up: Point | None  # the best point of any other configuration
     throughput: Interval | None  # img/s of the best, over its repeats
     runner_up_throughput: Interval | None
     apart: Interval | None  # best over runner-up, repeat by repeat
-    proved: bool  # that the best holds the SLO, by its samples
+    proved: bool  # whether the samples of the best prove that it meets the SLO
     steps: tuple[Step, ...]
     cells: int  # of the grid
     untried: tuple[Configuration, ...]
     cost: int  # in measurements: `steps`, of which long ones count as several
-    edges: tuple[str, ...]  # axes whose last value the best has
-    out_of_budget: bool  # the search ended before it was through
+    at_limit: tuple[str, ...]  # axes of which the best has the largest value
+    out_of_budget: bool  # whether the budget was used up before the search was finished
 
 
 class Stop(Exception):
-    """No further measurement: the budget is spent, or whoever measures has had enough."""
+    """No further measurement: the budget is spent, or the user pressed Ctrl-C."""
 
 
 @contextmanager
 def is_spent(log: Log, reserve: int) -> Iterator[None]:
-    """Ends the block, not the search, once only `reserve` measurements are left."""
+    """End the block, but not the search, once only `reserve` measurements of the budget are left."""
     log.reserve = reserve
     try:
         yield
@@ -123,12 +137,14 @@ def is_spent(log: Log, reserve: int) -> Iterator[None]:
 
 
 def least_budget(space: Space) -> int:
-    """To look along each axis of a small space once, and to confirm."""
-    return min(space.cells, 12 + sum(len(values) - 1 for _, values in space.axes))
+    """Measurements needed to look along each axis of a small space once, and to confirm the best."""
+    return min(space.cells, _LEAST_BUDGET + sum(len(values) - 1 for _, values in space.axes))
 
 
 @dataclass(slots=True)
 class Log:
+    """Every measurement so far, and what follows from them."""
+
     space: Space
     measure: Measure
     bound_s: float
@@ -146,11 +162,11 @@ class Log:
 
     @property
     def spent(self) -> int:
-        """Measurements; a long one counts as so many."""
+        """Measurements so far; a long one counts as several."""
         return sum(step.cost for step in self.steps)
 
     def measure_again(self, point: Point, times: int = 1) -> Reading:
-        """`times`: as long. Raises Stop."""
+        """One trial more, `times` as long as usual. Raises Stop when the budget is spent."""
         if self.spent + times > self.budget - self.reserve:
             raise Stop
         reading = self.measure(point, times)
@@ -186,7 +202,7 @@ class Log:
         return self.readings[point][-1].holds
 
     def over(self, point: Point) -> float:
-        """How far from holding, where it misses: infinite where that is not known."""
+        """The percentile of a point divided by its bound; infinite where that is not known."""
         over = self.readings[point][-1].over
         return math.inf if over is None else over
 
@@ -197,12 +213,12 @@ class Log:
         return [reading.img_per_s for reading in self.readings[point]]
 
     def mean(self, point: Point) -> float:
-        """Geometric, as the report's; 0 where nothing got through."""
+        """Geometric mean of the throughput, as in the report; 0 where nothing got through."""
         values = self.throughputs(point)
         return float(np.exp(np.mean(np.log(values)))) if min(values) > 0 else 0.0
 
     def ranked(self, key: Callable[[Point], Any]) -> list[Point]:
-        """The points that hold, the highest first."""
+        """The points that meet the SLO, the one with the highest key first."""
         return sorted((p for p in self.readings if self.holds(p) in FITS), key=key, reverse=True)
 
     def best(self) -> Point | None:
@@ -212,7 +228,10 @@ class Log:
         return min((point.level for point in self.readings), default=0)
 
     def potential(self, configuration: Configuration) -> float:
-        """Images a second: what it served within the SLO, or at most may have, by its lowest missed load."""
+        """Images per second that a configuration served within the SLO, or at most could have.
+
+        The latter follows from the lowest load with which it missed the SLO.
+        """
         of = [point for point in self.readings if point.configuration == configuration]
         held = [self.mean(point) for point in of if self.holds(point) in FITS]
         if held:
@@ -221,10 +240,11 @@ class Log:
         return 0.0 if lowest is None or lowest.level == 0 else self._ceiling(lowest)
 
     def lower(self, missed: Point, slack: float) -> int | None:
-        """The next load to try below one that misses; None where none can win any more.
+        """The level to try below one that misses the SLO; None when no lower one can be the best.
 
-        Little's law: N = X R, and a mean R is within the bound where a high percentile is, so no more users
-        can hold it than X times the bound.
+        By Little's law users = throughput x mean latency. Where a high percentile is within the bound, the
+        mean is too, so no more users than throughput x bound can meet the SLO. `slack`: by which factor less
+        load may serve more.
         """
         best = self.best()
         if missed.level == 0 or (best is not None and self._ceiling(missed) * slack < self.mean(best)):
@@ -236,17 +256,20 @@ class Log:
         return within[-1] if within else 0
 
     def _ceiling(self, missed: Point) -> float:
-        """What less load can serve at most."""
+        """Images per second that less load than a missed one can serve at most."""
         below = self.space.offered(Point(missed.configuration, missed.level - 1))
         return below if self.space.is_open_loop else self.mean(missed)
 
     def may_reach_best(self, held: Point) -> bool:
-        """Throughput rises no faster than the load."""
+        """Whether more load could make this configuration the best; throughput rises no faster than load."""
         best, levels = self.best(), self.space.levels
         return best is None or self.mean(held) * levels[-1] / levels[held.level] >= self.mean(best)
 
     def ratio(self, over: Point, under: Point) -> tuple[float, float]:
-        """Bounds of `over` / `under` at 90 %, repeats of all points pooled."""
+        """90 % confidence bounds of the throughput of `over` / `under`.
+
+        The deviation of repeats is pooled over all points, since each has only a few.
+        """
         deviation, degrees = self._deviation()
         spread = math.sqrt(1 / self.count(over) + 1 / self.count(under))
         half = student_t_quantile((1 + _CONFIDENCE) / 2, degrees) * deviation * spread
@@ -254,7 +277,7 @@ class Log:
         return math.exp(middle - half), math.exp(middle + half)
 
     def _deviation(self) -> tuple[float, int]:
-        """Of the logarithm of a repeat, and its degrees of freedom."""
+        """The standard deviation of ln(throughput) between repeats, and its degrees of freedom."""
         squares, degrees = _PRIOR_DEGREES * _PRIOR_DEVIATION**2, _PRIOR_DEGREES
         for values in map(_logarithms, self.readings.values()):
             if len(values) > 1:

@@ -1,4 +1,4 @@
-"""What `bench tune` looks through: axes as asked, or what makes sense for this model and machine. Pure."""
+"""The space that `bench tune` searches: axes as asked, or defaults for the model and the machine. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.tune.history import BATCH, INSTANCES, MAX_BATCH, QUEUE_DELAY, Point, Space, Value
 
+# --concurrency, unless it or --rate is given.
 USERS = "1,2,4,8,16,32,64"
-ELSEWHERE = (1, 2, 4)  # instances, on a machine whose cores are not known
+# Instances on a server elsewhere, whose cores are not known.
+ELSEWHERE = (1, 2, 4)
+# No more instances than this are tried by default, however many cores there are.
 _MOST_INSTANCES = 8
+# Maximum batch sizes beside the model's own.
 _BATCHES = (8, 32)
+# Queue delays of the dynamic batcher in microseconds; -1 switches it off.
 _DELAYS_US = (-1, 0, 1000)
 
 
 def instances_for(cores: int, gpus: int) -> tuple[int, ...]:
-    """1, 2, 4... up to the cores; on a GPU, whose memory they share, up to 4."""
+    """Instance counts to try: 1, 2, 4... up to the cores, or up to 4 on a GPU, whose memory they share."""
     most = 4 if gpus else min(max(1, cores), _MOST_INSTANCES)
     return tuple(n for n in (1, 2, 4, 8) if n <= most)
 
@@ -27,7 +32,7 @@ def instances_for(cores: int, gpus: int) -> tuple[int, ...]:
 def with_defaults(
     spec: SweepSpec, given: Mapping[str, Any], config: Mapping[str, Any], instances: tuple[int, ...]
 ) -> SweepSpec:
-    """Axes that were not given get values to look through. A model without a batch axis has no batching."""
+    """The spec with defaults on axes that were not given; a model without a batch axis has no batching."""
     most = int(config.get("max_batch_size", 0))
     largest = max(spec.batches)
     spec = spec if given.get("instances") else replace(spec, instances=instances)
@@ -41,7 +46,7 @@ def with_defaults(
 
 
 def check(spec: SweepSpec, flags: Mistakes) -> None:
-    """What a sweep may have several of, and this not."""
+    """Leave a mistake in `flags` for each axis that a tuning cannot vary and that has several values."""
     if spec.concurrencies and spec.rates_per_s:
         flags.wrong("--rate", "", "goes without --concurrency: users, or arrivals a second")
     if len(spec.protocols) > 1:
@@ -57,7 +62,7 @@ def check(spec: SweepSpec, flags: Mistakes) -> None:
 
 
 def space_of(spec: SweepSpec) -> Space:
-    """Model parameters first: they change most, and everything else depends on them."""
+    """The axes of a spec. Model parameters come first: they matter most, and all else depends on them."""
     numbers: tuple[tuple[str, tuple[Value, ...]], ...] = (
         (INSTANCES, _ascending(spec.instances)),
         (MAX_BATCH, _ascending(spec.max_batches)),

@@ -9,9 +9,8 @@ from html import escape
 from typing import Any
 
 from bench.analysis.recommendation import Holds
-from bench.core.run_folder import RunFolder
+from bench.core.run_folder import TUNE_FILE, RunFolder
 from bench.core.units import significant
-from bench.experiments.tune.answer import FILE
 
 _TAGS = {Holds.YES: "VALID", Holds.LIKELY: "VALID", Holds.NO: "INVALID"}
 _STAGES = {
@@ -27,7 +26,7 @@ _STAGES = {
 def tuned_html(folder: RunFolder) -> str:
     """One section; empty where the folder holds no tuning."""
     try:
-        found = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder.path / TUNE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # no tuning, or one cut short before its answer
     answer = [str(line) for line in found.get("answer", ())]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.capacity_models import md1_wait_s
 from bench.analysis.stats import nearest_rank
-from bench.analysis.summary import judged, summarize
+from bench.analysis.summary import measured_requests, summarize
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration
 from bench.core.samples import Int64
 from bench.core.trial import Plan, Trial
@@ -209,7 +209,7 @@ def service_ns(trial: Trial) -> float:
 
 def waited_ms(trial: Trial) -> float:
     """Mean response time beyond the mean of those that found the server idle."""
-    asked = judged(trial)
+    asked = measured_requests(trial)
     order = np.argsort(asked.intended_ns)
     due_ns, response_ns = asked.intended_ns[order], asked.response_ns[order]
     found_idle = due_ns[1:] > (due_ns + response_ns)[:-1]

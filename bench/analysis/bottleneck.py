@@ -20,7 +20,7 @@ MOVING = 0.3  # of an execution: worth a word
 FASTER = 1.1  # by shared memory
 
 
-def explained(rows: Sequence[CellRow], ceiling: Ceiling | None) -> list[CellRow]:
+def with_bottlenecks(rows: Sequence[CellRow], ceiling: Ceiling | None) -> list[CellRow]:
     """`rows` with efficiency, where the bare model was measured, and with the wall of each."""
     models = _batch_models(rows)
     known = [_with_ceiling(row, ceiling) if ceiling else row for row in rows]
@@ -44,11 +44,11 @@ def _with_ceiling(row: CellRow, ceiling: Ceiling) -> CellRow:
 
 
 def _with_wall(row: CellRow, model: BatchModel | None, shared: CellRow | None) -> CellRow:
-    found = wall(row, model, shared)
+    found = bottleneck(row, model, shared)
     return replace(row, wall=found[0], wall_reason=found[1]) if found else row
 
 
-def wall(
+def bottleneck(
     row: CellRow, model: BatchModel | None = None, shared: CellRow | None = None
 ) -> tuple[str, str] | None:
     """What this cell's throughput ends at, in a word and in a sentence; None where nothing tells.

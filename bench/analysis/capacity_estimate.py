@@ -26,7 +26,7 @@ LAPSES = 0.05  # of the probes: a neighbour on the machine, a stall
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Evidence:
     """One probe: `late` of `requests`, where the share `budget` may be."""
 
     rate_per_s: float
@@ -35,7 +35,7 @@ class Seen:
     budget: float
 
 
-class Edge:
+class CapacityEstimate:
     """What is known of it: a distribution over the rates between `low` and `high`, even at first."""
 
     def __init__(self, low_per_s: float, high_per_s: float) -> None:
@@ -43,7 +43,7 @@ class Edge:
         shape = (len(self._at), len(SLOPES), len(CROWDS))
         self._weight: NDArray[np.float64] = np.zeros(shape)  # log of the posterior
 
-    def see(self, seen: Seen | None) -> None:
+    def see(self, seen: Evidence | None) -> None:
         """Bayes' rule, with a negative binomial count of late requests: variance = crowd x mean.
 
         A probe in LAPSES was disturbed from outside (Wichmann and Hill, The psychometric function, 2001): any

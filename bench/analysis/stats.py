@@ -190,7 +190,7 @@ class Change(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def judge(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> Change:
+def change_of(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> Change:
     """Three ways: the interval lies beyond the limit, or within it, or across it.
 
     `limit` is the ratio that is still allowed: 1.05 for "at most 5 % more".

@@ -50,7 +50,7 @@ class ServerTimes:
 
 def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     done = trial.samples.done_in(trial.window)
-    asked = judged(trial)
+    asked = measured_requests(trial)
     answered = asked.where((asked.outcome == Outcome.OK) | (asked.outcome == Outcome.UNFINISHED))
     per_s = len(done.good()) / trial.window.seconds
     batch = trial.cell.load.batch
@@ -69,7 +69,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     )
 
 
-def judged(trial: Trial) -> Samples:
+def measured_requests(trial: Trial) -> Samples:
     """The requests whose latency the trial is about."""
     if trial.cell.load.is_open_loop:
         return trial.samples.intended_in(trial.window)
@@ -108,3 +108,14 @@ def server_times(counters: Counters | None) -> ServerTimes | None:
         total_ms=counters.success_ns / n,
         executed_batch_mean=counters.inference_count / max(1, counters.execution_count),
     )
+
+
+def mean_of(trial: Trial, series: str) -> float | None:
+    """Mean of a machine series inside the window; None where the sensor gave nothing there."""
+    values = readings(trial, series)
+    return float(np.mean(values)) if values else None
+
+
+def readings(trial: Trial, series: str) -> list[float]:
+    window = trial.window
+    return [v for at_ns, v in trial.machine.get(series, ()) if window.start_ns <= at_ns < window.end_ns]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from bench.analysis.checks import PERCENTILE
+from bench.analysis.checks.evidence import PERCENTILE
 from bench.core.cell import Cell, Engine, ServerConfiguration
 from bench.core.errors import (
     ModelLoadFailed,

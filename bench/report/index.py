@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,8 +11,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from bench.analysis.cell_table import frame, rows
+from bench.analysis.cell_table import frame
+from bench.analysis.results import RunResults
 from bench.core.errors import RunFolderError
+from bench.core.files import write_text
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.units import plural, significant
 from bench.report.static_page import static_page
@@ -53,13 +54,11 @@ class Line:
 
 
 def write(reports: Path) -> Path:
-    """reports/index.html, atomically. Folders that hold no readable run are left out."""
+    """Write reports/index.html. Folders that hold no readable run are left out."""
     path = reports / "index.html"
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     found = lines(reports)
     links = {line.family: _pages(reports / line.family) for line in found if line.family}
-    part.write_text(render(found, links), encoding="utf-8")
-    part.replace(path)
+    write_text(path, render(found, links))
     return path
 
 
@@ -128,7 +127,7 @@ def _cells(folder: RunFolder) -> list[dict[Any, Any]]:
         table = pd.read_csv(folder.path / "cells.csv", dtype={"cell": str, "verdict": str})[_COLUMNS]
         table = table.astype({"throughput_img_per_s": float})
     except (OSError, ValueError, KeyError):
-        table = frame(rows(folder))[_COLUMNS]
+        table = frame(RunResults.of(folder).rows)[_COLUMNS]
     return table.astype(object).to_dict("records")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bench.analysis.cell_row import CellRow
 from bench.analysis.labels import load_text, name_of
-from bench.analysis.recommendation import Holds, Limit, holds
+from bench.analysis.recommendation import Limit, holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from bench.analysis.cell_row import CellRow
 from bench.analysis.labels import load_text, name_of
-from bench.analysis.recommendation import WIDE, Decision, Holds, Limit, decide, overlap
+from bench.analysis.recommendation import WIDE, Limit, Recommendation, overlap, recommend
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.findings import Severity
 from bench.core.run_folder import RunRecord
@@ -80,7 +81,7 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     """What a reader wants first: what to run, and whether to believe it."""
     slo = parse_slo(record.slo) if record.slo else None
     limit = Limit.of(slo) if slo else None
-    decision = decide(rows, limit)
+    decision = recommend(rows, limit)
     lines = [record.weights] if record.weights else []
     scenario = headline(rows, record)
     found = [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
@@ -93,12 +94,12 @@ def restarts(record: RunRecord) -> str:
     return f"tritonserver died {plural(count, 'time')} and was started again." if count else ""
 
 
-def _answer(decision: Decision, limit: Limit | None) -> list[str]:
+def _answer(decision: Recommendation, limit: Limit | None) -> list[str]:
     best = decision.best
     if not decision.valid:
         return ["No valid cell was measured."]
     bound = str(limit) if limit else ""
-    if best is None and limit and decision.held[Holds.UNKNOWN]:
+    if best is None and limit and decision.counts[Holds.UNKNOWN]:
         needed = samples_needed(limit.percent)
         return [
             f"Too few samples to tell what holds {bound}: p{limit.percent:g} needs {needed} requests a cell."
@@ -120,7 +121,7 @@ def _answer(decision: Decision, limit: Limit | None) -> list[str]:
         median = significant(decision.quickest.latency_ms(50.0) or 0)
         lines.append(f"Lowest median latency: {named(decision.quickest, decision.valid)}: {median} ms.")
     if limit is not None:
-        counts = [f"{decision.held[kind]} {word}" for kind, word in _HELD.items() if decision.held[kind]]
+        counts = [f"{decision.counts[kind]} {word}" for kind, word in _HELD.items() if decision.counts[kind]]
         lines.append(f"Of {len(decision.valid)} valid cells {', '.join(counts)}.")
     return lines
 
@@ -133,7 +134,7 @@ _HELD = {
 }
 
 
-def _trust(rows: Sequence[CellRow], decision: Decision) -> list[str]:
+def _trust(rows: Sequence[CellRow], decision: Recommendation) -> list[str]:
     lines = []
     counts = {word: sum(row.verdict == word for row in rows) for word in _STYLE}
     if counts["VALID"] < len(rows):

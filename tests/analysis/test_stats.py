@@ -13,11 +13,11 @@ from scipy import stats as oracle
 from bench.analysis.stats import (
     Change,
     Interval,
+    change_of,
     early_stopping_n,
     estimate_under,
     geometric,
     hodges_lehmann,
-    judge,
     nearest_rank,
     paired_ratio,
     percentile,
@@ -203,12 +203,12 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
     bounds: tuple[float, float], higher_is_worse: bool, limit: float, verdict: Change
 ) -> None:
     interval = Interval(math.sqrt(bounds[0] * bounds[1]), *bounds, n=5)
-    assert judge(interval, limit, higher_is_worse=higher_is_worse) is verdict
+    assert change_of(interval, limit, higher_is_worse=higher_is_worse) is verdict
 
 
 def test_too_few_repeats_are_inconclusive() -> None:
-    assert judge(Interval(2.0, None, None, 2), 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
-    assert judge(None, 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
+    assert change_of(Interval(2.0, None, None, 2), 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
+    assert change_of(None, 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
 
 
 def test_so_many_repeats_would_settle_it() -> None:
@@ -225,5 +225,5 @@ def test_so_many_repeats_would_settle_it() -> None:
 def test_what_is_settled_needs_no_more_repeats(low: float, width: float, limit: float) -> None:
     interval = Interval(low * math.sqrt(width), low, low * width, 5)
     more = repeats_to_settle(interval, limit)
-    settled = judge(interval, limit, higher_is_worse=True) is not Change.INCONCLUSIVE
+    settled = change_of(interval, limit, higher_is_worse=True) is not Change.INCONCLUSIVE
     assert (more == 5) == settled or math.isclose(limit, low * width) or math.isclose(limit, low)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.experiments.tune.algorithm import Point, Reading, Space, Stop, Tuned, default_budget, tune
 from tests.support.tuning_spaces import SPACES, Simulated, grid_best
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.analysis.comparison import unlike
-from bench.analysis.gates import Gate
+from bench.analysis.comparison import Gate, unlike
 from bench.cli.verbs.sweep import check_remote
 from bench.core.errors import WrongUse
 from bench.core.mistakes import Mistakes

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bench.analysis.capacity_estimate import Edge, Seen
-from bench.analysis.slo import Holding
+from bench.analysis.capacity_estimate import CapacityEstimate, Evidence
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.slo import Slo
 
@@ -29,6 +29,8 @@ SAFE = 0.1  # probability that the answer breaks the SLO, by the probes so far; 
 BACK_OFF = 0.995  # after a rate that did not confirm
 MOST_PROBES = 45
 CLIENT_BOUND = "client-bound"  # the one finding that makes a miss the generator's own
+# What search.json calls the outcome of a probe.
+OUTCOMES = {Holds.YES: "holds", Holds.LIKELY: "undecided", Holds.UNKNOWN: "undecided", Holds.NO: "misses"}
 VOTES = 3  # near the edge one probe is a coin toss
 
 
@@ -48,9 +50,9 @@ class Probe:
     """
 
     rate_per_s: float
-    outcome: Holding
+    outcome: Holds
     why: str
-    seen: Seen | None = None
+    seen: Evidence | None = None
     invalid: tuple[str, ...] = ()
 
 
@@ -74,7 +76,7 @@ class Capacity:
     @property
     def is_missed(self) -> bool:
         """Nothing tried holds; without that, and without an answer, the probes ran out."""
-        return not self.is_confirmed and all(probe.outcome is Holding.MISSES for probe in self.probes)
+        return not self.is_confirmed and all(probe.outcome is Holds.NO for probe in self.probes)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ class Capacity:
         A lone INVALID probe decides nothing, and above its capacity a server is not given all its load.
         """
         at_answer = [probe for probe in self.probes if probe.rate_per_s == self.rate_per_s]
-        misses = [probe for probe in self.probes if probe.outcome is Holding.MISSES]
+        misses = [probe for probe in self.probes if probe.outcome is Holds.NO]
         client = {CLIENT_BOUND} & _most(misses)
         return tuple(sorted(client | (_most(at_answer) if self.is_confirmed else set())))
 
@@ -103,9 +105,9 @@ class _Log:
 
     measure: Measure
     probes: list[Probe] = field(default_factory=list)
-    edge: Edge | None = None
+    edge: CapacityEstimate | None = None
 
-    def watch(self, edge: Edge) -> Edge:
+    def watch(self, edge: CapacityEstimate) -> CapacityEstimate:
         """From here on every probe adds to what is known of the edge, as those before do."""
         self.edge = edge
         for probe in self.probes:
@@ -117,14 +119,14 @@ class _Log:
         self.probes.append(probe)
         if self.edge is not None:
             self.edge.see(probe.seen)
-        return probe.outcome is not Holding.MISSES
+        return probe.outcome is not Holds.NO
 
     def majority(self, rate: float, effort: Effort) -> bool:
         """Best of three, unless the first already proves that it holds."""
         ayes = noes = 0
         while max(ayes, noes) <= VOTES // 2:
             ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
-            if self.probes[-1].outcome is Holding.HOLDS and not noes:
+            if self.probes[-1].outcome is Holds.YES and not noes:
                 return True
         return ayes > noes
 
@@ -170,9 +172,9 @@ def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
     return held, missed
 
 
-def _refine(log: _Log, low: float, high: float) -> Edge:
+def _refine(log: _Log, low: float, high: float) -> CapacityEstimate:
     """Look where the edge may be until it is known well enough."""
-    edge = log.watch(Edge(low, high))
+    edge = log.watch(CapacityEstimate(low, high))
     for turn in range(MOST_REFINED):
         if log.is_full or (turn >= LEAST_REFINED and edge.error <= TIGHT):
             break
@@ -180,7 +182,7 @@ def _refine(log: _Log, low: float, high: float) -> Edge:
     return edge
 
 
-def _confirm(log: _Log, edge: Edge) -> float | None:
+def _confirm(log: _Log, edge: CapacityEstimate) -> float | None:
     """The highest rate from here down that is safe by all probes, and holds when it is looked at."""
     rate = edge.quantile(SAFE)
     while not log.is_full:
@@ -210,7 +212,8 @@ def table(results: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
             "edge_per_s_low": found.low,
             "edge_per_s_high": found.high,
             "probes": [
-                {"rate_per_s": p.rate_per_s, "outcome": p.outcome.value, "why": p.why} for p in found.probes
+                {"rate_per_s": p.rate_per_s, "outcome": OUTCOMES[p.outcome], "why": p.why}
+                for p in found.probes
             ],
             "doubts": list(found.doubts),
         }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.analysis.checks import judge as findings
-from bench.analysis.slo import judge, seen
-from bench.analysis.summary import judged
+from bench.analysis.checks import findings_of
+from bench.analysis.slo import assess_slo, evidence_of
+from bench.analysis.summary import measured_requests
 from bench.cli.progress import ConsoleProgress
 from bench.core.cell import Cell, Engine, ServerConfiguration
 from bench.core.findings import Severity
@@ -74,13 +74,13 @@ class Hunt:
         trial = self._trial(
             replace(cell, load=load), served, min(max(wanted_s, LEAST_PROBE_S), self.longest_s)
         )
-        due = judged(trial)
+        due = measured_requests(trial)
         answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
         evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
-        outcome, why = judge(*evidence)
-        self.progress.say(f"  {rate:g}/s {outcome}: {why}")
-        codes = (finding.code for finding in findings(trial) if finding.severity is Severity.INVALID)
-        return Probe(rate, outcome, why, seen(*evidence, rate), tuple(codes))
+        outcome, why = assess_slo(*evidence)
+        self.progress.say(f"  {rate:g}/s {search.OUTCOMES[outcome]}: {why}")
+        codes = (finding.code for finding in findings_of(trial) if finding.severity is Severity.INVALID)
+        return Probe(rate, outcome, why, evidence_of(*evidence, rate), tuple(codes))
 
     def _trial(self, cell: Cell, served: Served, duration_s: float) -> Trial:
         repeat = next(i for i in range(1000) if not self.folder.has_trial(cell.key, i))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.analysis import aggregate
-from bench.analysis.recommendation import Holds, Limit, holds
+from bench.analysis.aggregate import MeasuredTrial, aggregate
+from bench.analysis.recommendation import Limit, holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.cli.progress import ConsoleProgress
 from bench.cluster.deploy.model_patch import config_map, config_text, mlservice_patch
@@ -162,7 +163,8 @@ class Probing:
 
 def judged(trials: Sequence[Trial], folder: RunFolder, slo: Slo) -> Reading:
     """The last trial's throughput; whether the SLO holds by all of them, as the report decides it."""
-    row, last = aggregate.row(trials, folder.record), aggregate.row(trials[-1:], folder.record)
+    measured = [MeasuredTrial.of(trial, slo) for trial in trials]
+    row, last = aggregate(measured, folder.record), aggregate(measured[-1:], folder.record)
     images, limit = last.throughput_img_per_s or 0.0, Limit.of(slo)
     if row.verdict != "VALID":
         return Reading(images, Holds.NO, f"{row.verdict}: {row.findings}")

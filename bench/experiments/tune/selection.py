@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import Interval, geometric, paired_ratio
 from bench.experiments.tune.history import Log, Point, Space, Tuned
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,7 +10,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.capacity_models import md1_wait_s
 from bench.analysis.stats import nearest_rank
 from bench.analysis.summary import measured_requests, summarize
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration
@@ -132,14 +132,14 @@ def _throughput(bench: Bench) -> Iterator[Held]:
         for k in (1, 2, 4):
             bench.say(f"{LABELS[protocol]}, {k} instances")
             server = delay(k, delay_ms=DELAY_MS)
-            busy = [bench.core.trial(closed(2 * k, protocol), server) for _ in range(bench.rounds)]
+            busy = [bench.trial(closed(2 * k, protocol), server) for _ in range(bench.rounds)]
             yield _relative(
                 f"{LABELS[protocol]}, {k} instances: requests/s",
                 k * 1e3 / DELAY_MS,
                 [per_s(trial) for trial in busy],
                 THROUGHPUT_PERCENT,
             )
-            alone = [bench.core.trial(closed(k, protocol), server) for _ in range(bench.rounds)]
+            alone = [bench.trial(closed(k, protocol), server) for _ in range(bench.rounds)]
             medians = [percentile_ms(trial, 50) for trial in alone]
             yield _absolute(f"{LABELS[protocol]}, {k} instances: p50, ms", DELAY_MS, medians, MEDIAN_MS)
 
@@ -151,7 +151,7 @@ def _engines(bench: Bench) -> Iterator[Held]:
         for position in range(bench.rounds):
             for engine in Engine:
                 bench.say(f"{LABELS[protocol]}, {engine}, round {position + 1}/{bench.rounds}")
-                found[engine].append(bench.core.trial(closed(2, protocol), server, by=engine))
+                found[engine].append(bench.trial(closed(2, protocol), server, by=engine))
         ours, theirs = found[Engine.LOCUST], found[Engine.PERF_ANALYZER]
         speeds = [per_s(trial) for trial in theirs]
         yield _relative(
@@ -171,23 +171,32 @@ def _slow(bench: Bench) -> Iterator[Held]:
     """2 % of executions take ten times as long: p95 is that of a fast one, p99 that of a slow one."""
     bench.say("2 % slow requests")
     server = delay(2, delay_ms=10, slow_fraction=0.02, slow_factor=10)
-    trials = [bench.core.trial(closed(2), server) for _ in range(bench.rounds)]
+    trials = [bench.trial(closed(2), server) for _ in range(bench.rounds)]
     p95 = float(np.mean([percentile_ms(trial, 95) for trial in trials]))
     yield Held("p95, ms: a fast one's, not the slow ones'", "10", f"{p95:.4g}", "", "under 20", p95 < 20)
     yield _absolute("p99, ms", 100.0, [percentile_ms(trial, 99) for trial in trials], MEDIAN_MS)
 
 
+def md1_wait_s(rate_per_s: float, service_s: float) -> float:
+    """Mean wait before service, Poisson arrivals, constant service, one server; infinite from capacity on.
+
+    Source: Pollaczek-Khinchine, W = rho s / (2 (1 - rho)).
+    """
+    utilisation = rate_per_s * service_s
+    return utilisation * service_s / (2 * (1 - utilisation)) if utilisation < 1 else math.inf
+
+
 def _queue(bench: Bench) -> Iterator[Held]:
     server = delay(1, delay_ms=QUEUE_MS)
     bench.say("capacity of the queue")
-    capacity_per_s = per_s(bench.core.trial(closed(2), server))
+    capacity_per_s = per_s(bench.trial(closed(2), server))
     for utilisation in UTILISATIONS:
         rate = utilisation * capacity_per_s
         load = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=rate, arrival=Arrival.POISSON)
         trials = []
         for seed in range(1, bench.rounds + 1):
             bench.say(f"utilisation {utilisation:g}, tape {seed}/{bench.rounds}")
-            trials.append(bench.core.trial(load, server, seconds=QUEUE_WINDOWS * bench.seconds, seed=seed))
+            trials.append(bench.trial(load, server, seconds=QUEUE_WINDOWS * bench.seconds, seed=seed))
         theory = float(np.mean([tape_wait_ms(trial) for trial in trials]))
         service_s = float(np.mean([service_ns(trial) for trial in trials])) / 1e9
         endless = (
@@ -237,10 +246,10 @@ def _stall(bench: Bench) -> Iterator[Held]:
     stall = {"delay_ms": 2.0, "stall_after_s": 10.0, "stall_s": STALL_S}
     bench.say("a stall, open loop")
     paced = Load(protocol=Protocol.HTTP, batch=1, rate_per_s=STALL_RATE_PER_S, arrival=Arrival.CONSTANT)
-    opened = bench.core.trial(paced, delay(1, **stall), seconds=STALL_WINDOW_S)
+    opened = bench.trial(paced, delay(1, **stall), seconds=STALL_WINDOW_S)
     bench.say("a stall, closed loop")
     again = delay(1, **stall, slow_factor=9)  # another configuration, so the model starts anew
-    looped = bench.core.trial(closed(1), again, seconds=STALL_WINDOW_S)
+    looped = bench.trial(closed(1), again, seconds=STALL_WINDOW_S)
     p99 = percentile_ms(opened, 99)
     yield Held("open loop: p99, ms", "over 1000", f"{p99:.0f}", "", "over 1000", p99 > 1000)
     p99 = percentile_ms(looped, 99)

@@ -22,7 +22,6 @@ from bench.analysis.stats import (
     paired_ratio,
     percentile,
     proves,
-    rank_interval,
     ratio,
     repeats_to_settle,
     samples_needed,
@@ -74,14 +73,13 @@ def test_early_stopping_is_mlperfs(percent: float, over: int, n: int) -> None:
 @pytest.mark.parametrize(
     ("percent", "n"), [(50, 11), (75, 24), (80, 31), (90, 64), (95, 130), (97, 219), (99, 662), (99.9, 6636)]
 )
-def test_a_percentile_needs_so_many_samples_and_says_how_many_are_missing(percent: float, n: int) -> None:
+def test_a_percentile_needs_so_many_samples_and_says_so(percent: float, n: int) -> None:
     assert samples_needed(percent) == n
     enough = percentile(np.arange(n, dtype=np.int64), percent)
     assert enough.value_ns is not None
-    assert enough.missing == 0
     short = percentile(np.arange(n - 1, dtype=np.int64), percent)
     assert short.value_ns is None
-    assert short.missing == 1
+    assert (short.n, short.needed) == (n - 1, n)
 
 
 @pytest.mark.parametrize(
@@ -93,31 +91,6 @@ def test_mlperfs_estimate_of_p99_discards_all_but_one_of_those_that_may_be_over(
 
 def test_an_estimate_needs_as_many_samples_as_a_percentile() -> None:
     assert estimate_under(np.arange(661, dtype=np.int64), 99) is None
-
-
-@pytest.mark.parametrize(("percent", "n"), [(50, 6), (95, 72), (99, 368), (99.9, 3688)])
-def test_the_fewest_samples_that_bracket_a_percentile(percent: float, n: int) -> None:
-    assert rank_interval(n, percent) is not None
-    assert rank_interval(n - 1, percent) is None
-
-
-@pytest.mark.parametrize(
-    ("n", "low", "high"), [(1000, 98.3, 99.7), (10_000, 98.8, 99.2), (100_000, 98.94, 99.06)]
-)
-def test_rank_intervals_of_p99(n: int, low: float, high: float) -> None:
-    ranks = rank_interval(n, 99)
-    assert ranks is not None
-    assert (ranks[0] / n * 100, ranks[1] / n * 100) == pytest.approx((low, high), abs=0.1)
-
-
-@given(n=st.integers(6, 3000), percent=st.sampled_from([50, 90, 95, 99]))
-def test_rank_intervals_cover(n: int, percent: float) -> None:
-    ranks = rank_interval(n, percent)
-    if ranks is not None:
-        covered = oracle.binom.cdf(ranks[1] - 1, n, percent / 100) - oracle.binom.cdf(
-            ranks[0] - 1, n, percent / 100
-        )
-        assert covered >= 0.95 - 1e-9
 
 
 positive = st.lists(st.floats(1e-3, 1e6), min_size=3, max_size=12)

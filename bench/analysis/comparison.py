@@ -30,9 +30,11 @@ from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
 from bench.core.run_folder import RunRecord
 
-# Of the machine, what makes numbers of two runs mean different things.
+# Runs on machines that differ in one of these measure different things.
 _MACHINE = ("cpu", "cores", "architecture")
-_OURS = ("variant", "turns")  # how variants are told apart is seen in what they set
+# These keys of a spec only name a variant; in what it differs is seen in what it sets.
+_OURS = ("variant", "turns")
+# Settings of a server that cells are matched by, beside its parameters.
 _SETTINGS = ("replicas", "instances", "max_batch", "max_queue_delay_us")
 
 
@@ -231,15 +233,33 @@ def unlike(base: RunRecord, new: RunRecord) -> list[str]:
 
 def differences(base: RunRecord, new: RunRecord) -> tuple[tuple[str, str, str], ...]:
     """Everything that is not the same in the two records, for a reader to judge."""
-    found = []
+    differing = []
     for part in ("machine", "versions", "spec"):
         a, b = getattr(base, part), getattr(new, part)
         names = [name for name in {**a, **b} if a.get(name) != b.get(name) and name not in _OURS]
-        found += [(f"{part}: {name}", str(a.get(name, "")), str(b.get(name, ""))) for name in names]
+        differing += [
+            (f"{part}: {name}", str(a.get(name, "")), str(b.get(name, "")))
+            for name in names
+            if name != "parameters"
+        ]
+    differing += _differing_parameters(base, new)
     for part in ("target", "weights", "slo"):
         if getattr(base, part) != getattr(new, part):
-            found.append((part, getattr(base, part), getattr(new, part)))
-    return tuple(found)
+            differing.append((part, getattr(base, part), getattr(new, part)))
+    return tuple(differing)
+
+
+def _differing_parameters(base: RunRecord, new: RunRecord) -> list[tuple[str, str, str]]:
+    """Parameters of the model that were asked for, by name; `default` where one was not."""
+    a, b = (
+        {name: ", ".join(map(str, values)) for name, values in record.spec.get("parameters", ())}
+        for record in (base, new)
+    )
+    return [
+        (f"parameter {name}", a.get(name, "default"), b.get(name, "default"))
+        for name in {**a, **b}
+        if a.get(name) != b.get(name)
+    ]
 
 
 def _machine_names(base: RunRecord, new: RunRecord) -> list[str]:
@@ -279,8 +299,8 @@ def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:
     shown = (_shown(base, gate.measure), _shown(new, gate.measure))
     for name, row in (("base", base), ("new", new)):
         if row.verdict != "VALID":
-            said = ", ".join(row.findings.split()) or row.reason or "no findings"
-            why = f"The cell is {row.verdict} in {name}: {said}."
+            reasons = ", ".join(row.findings.split()) or row.reason or "no findings"
+            why = f"The cell is {row.verdict} in {name}: {reasons}."
             return Result(gate, *shown, None, None, Change.INCONCLUSIVE, why)
     if not a or not b:
         return Result(gate, *shown, None, None, Change.INCONCLUSIVE, _too_few_samples(gate, base, new))

@@ -13,7 +13,7 @@ from bench.analysis.slo import Holds
 from bench.core.slo import Slo
 from bench.core.units import duration
 
-# An interval whose ends are this many times apart says little about what it is around.
+# An interval whose ends are this many times apart says little about the figure in it.
 WIDE = 1.5
 
 

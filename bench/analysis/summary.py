@@ -1,4 +1,4 @@
-"""A trial in figures: one fold over its samples and counters.
+"""A trial in figures, from its samples and counters.
 
 Throughput counts completions inside the window. Latency is of requests done in the window in a closed
 loop; in an open loop of requests due in it, whenever they ended, and one that never ended counts as
@@ -18,7 +18,7 @@ from bench.core.trial import Counters, Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """Figures of one trial; the arrays are sorted, and percentiles are folds over them.
+    """Figures of one trial. The arrays are sorted, so that percentiles can be read off them.
 
     `latencies_ns`: response times of the requests answered right, and of the unfinished ones as they waited.
     """
@@ -49,6 +49,7 @@ class ServerTimes:
 
 
 def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
+    """Compute the figures of a trial in one pass over its samples. `slo`: what goodput counts by."""
     done = trial.samples.done_in(trial.window)
     asked = measured_requests(trial)
     answered = asked.where((asked.outcome == Outcome.OK) | (asked.outcome == Outcome.UNFINISHED))
@@ -117,5 +118,6 @@ def mean_of(trial: Trial, series: str) -> float | None:
 
 
 def readings(trial: Trial, series: str) -> list[float]:
+    """Values of a machine series inside the window."""
     window = trial.window
     return [v for at_ns, v in trial.machine.get(series, ()) if window.start_ns <= at_ns < window.end_ns]

@@ -65,9 +65,9 @@ def _counts(comparison: Comparison) -> str:
     named = {word: f"{n} {word}" for word, n in counts.items() if n}
     if counts["regression"]:
         named["regression"] = plural(counts["regression"], "regression")
-    said = ", ".join(named.values())
+    outcomes = ", ".join(named.values())
     gates = ", ".join(str(gate) for gate in comparison.gates)
-    return f"; {plural(len(comparison.cells), 'cell')}, gates {gates}: {said}"
+    return f"; {plural(len(comparison.cells), 'cell')}, gates {gates}: {outcomes}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -85,7 +85,7 @@ def notes(comparison: Comparison) -> list[str]:
         lines += [f"Only in {name}: {_few(list(cells))}."] if cells else []
     lines += [f"Differs in {what}: {a or 'none'} -> {b or 'none'}." for what, a, b in comparison.differences]
     if comparison.paired:
-        lines.append("Ratios are paired: trials of both took turns.")
+        lines.append("Ratios are paired: trials of both runs were interleaved.")
     return lines
 
 
@@ -172,7 +172,7 @@ def as_html(comparison: Comparison) -> str:
     span = _span(comparison)
     body = "".join(_html_row(cells, result, span) for cells, result in _rows(comparison))
     head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in _HTML_HEADINGS)
-    said = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
+    items = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return static_page(
         kind="Comparison of two runs",
@@ -180,7 +180,7 @@ def as_html(comparison: Comparison) -> str:
         facts=f"{_counts(comparison).lstrip(';, ')}. Intervals are 95 % over repeats, drawn on a log axis; "
         "full line: no change, dashed: the gate, right: more.",
         body=f'<section><div class="scroll">{table}</div></section>'
-        f"<section><h2>Notes</h2><ul>{said}</ul></section>",
+        f"<section><h2>Notes</h2><ul>{items}</ul></section>",
         style=_STYLES,
     )
 

@@ -36,7 +36,7 @@ def headline(rows: Sequence[CellRow], record: RunRecord) -> str:
 def _latency(valid: Sequence[CellRow], percent: float) -> str:
     known = [(value, row) for row in valid if (value := row.latency_ms(percent)) is not None]
     if not known:
-        return f"p{percent:g} latency n/a, it needs {samples_needed(percent)} requests a cell."
+        return f"p{percent:g} latency n/a, it needs {samples_needed(percent)} requests per cell."
     value, row = min(known, key=lambda pair: pair[0])
     return f"p{percent:g} latency {significant(value)} ms ({_of(row, valid)})."
 

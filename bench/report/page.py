@@ -141,13 +141,13 @@ def _trust(rows: Sequence[CellRow]) -> str:
     counts = sorted({r.repeats for r in rows if r.repeats})
     if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
-    said = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{said} repeats a cell; intervals are 95 % over repeats."
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} repeats per cell; intervals are 95 % over repeats."
 
 
 def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
     requests = sum(r.requests for r in rows)
-    said = [
+    facts = [
         f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
         escape(record.target),
         escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
@@ -156,7 +156,7 @@ def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
     ]
     unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
     died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
-    return " · ".join(part for part in said if part) + unfinished + died
+    return " · ".join(part for part in facts if part) + unfinished + died
 
 
 def _beside(others: Sequence[RunRecord]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.analysis.cell_row import CellRow
-from bench.analysis.labels import label
+from bench.analysis.labels import full_name, label
 from bench.analysis.recommendation import Limit, holds, recommend
 from bench.analysis.results import RunResults
 from bench.analysis.slo import Holds
@@ -47,7 +47,7 @@ def test_the_answer_comes_first_and_holds_the_limit(everything: RunFolder) -> No
     best = recommend(RunResults.of(everything).rows, Limit(99.0, 100.0, 0.001)).best
     assert best is not None
     assert text.index("For p99 <= 100 ms run") < text.index("protocol")
-    assert terminal.named(best) in text
+    assert full_name(best) in text
 
 
 def test_a_missing_percentile_says_what_it_needs(everything: RunFolder) -> None:
@@ -136,7 +136,7 @@ def test_settings_that_set_cells_apart_are_shown(tmp_path: Path) -> None:
     decision = recommend(rows, None)
     assert decision.best is not None
     assert decision.next_best is not None
-    names = {terminal.named(row, rows) for row in rows}
+    names = {full_name(row, rows) for row in rows}
     assert len(names) == 4
     assert len({label(row) for row in rows}) == 4
 

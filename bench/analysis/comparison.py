@@ -128,11 +128,11 @@ class Comparison:
     @property
     def change(self) -> Change:
         """The worst of all cells; inconclusive without any."""
-        found = {result.change for cell in self.cells for result in cell.results}
+        changes = {result.change for cell in self.cells for result in cell.results}
         for change in (Change.REGRESSION, Change.INCONCLUSIVE):
-            if change in found:
+            if change in changes:
                 return change
-        return Change.NO_CHANGE if found else Change.INCONCLUSIVE
+        return Change.NO_CHANGE if changes else Change.INCONCLUSIVE
 
 
 def compare(
@@ -217,7 +217,7 @@ def exit_code(comparison: Comparison) -> int:
 
 def unlike(base: RunRecord, new: RunRecord) -> list[str]:
     """Sentences on why two runs do not measure the same thing."""
-    found = [
+    reasons = [
         f"The machines differ in {name}: {base.machine.get(name, 'none')} in {base.name}, "
         f"{new.machine.get(name, 'none')} in {new.name}."
         for name in _machine_names(base, new)
@@ -225,10 +225,10 @@ def unlike(base: RunRecord, new: RunRecord) -> list[str]:
     ]
     for what, a, b in (("models", _models(base), _models(new)), ("weights", base.weights, new.weights)):
         if a != b:
-            found.append(
+            reasons.append(
                 f"The {what} differ: {a or 'unknown'} in {base.name}, {b or 'unknown'} in {new.name}."
             )
-    return found
+    return reasons
 
 
 def differences(base: RunRecord, new: RunRecord) -> tuple[tuple[str, str, str], ...]:

@@ -1,4 +1,4 @@
-"""A comparison as text, markdown, HTML or JSON; and what the command needs of it."""
+"""A comparison as text, markdown, HTML or JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from rich.console import Console
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
-from bench.analysis.comparison import Comparison, Gate, Result, compare, exit_code, parse_gate
+from bench.analysis.comparison import Comparison, Result
 from bench.analysis.stats import Change, Interval
 from bench.core.units import plural, significant
 from bench.report.static_page import static_page
 from bench.report.terminal import plain, table_row
-
-__all__ = ["Comparison", "Gate", "compare", "exit_code", "parse_gate", "render"]
 
 _STYLE = {"regression": "red", "inconclusive": "yellow", "better": "green", "no change": "none"}
 _STYLES = """
@@ -72,12 +70,12 @@ def _counts(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """What is inconclusive and what would settle it; what was not compared; what else differs."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for cell in comparison.cells:
         for result in cell.results:
             if result.why:
-                found.setdefault(result.why, []).append(f"{cell.name} {result.gate}")
-    lines = [f"{_few(cells)}: {why}" for why, cells in found.items()]
+                by_reason.setdefault(result.why, []).append(f"{cell.name} {result.gate}")
+    lines = [f"{_few(cells)}: {why}" for why, cells in by_reason.items()]
     for name, cells in (
         (comparison.base.name, comparison.only_base),
         (comparison.new.name, comparison.only_new),

@@ -25,12 +25,12 @@ def headline(rows: Sequence[CellRow], record: RunRecord) -> str:
     scenario = Scenario(name)
     valid = [row for row in rows if row.verdict == "VALID" and row.throughput_img_per_s]
     if scenario in _PERCENT:
-        found = _latency(valid, _PERCENT[scenario])
+        figure = _latency(valid, _PERCENT[scenario])
     elif scenario is Scenario.SERVER:
-        found = _rate(valid, record.slo)
+        figure = _rate(valid, record.slo)
     else:
-        found = _throughput(valid)
-    return f"MLPerf {scenario}: {found}"
+        figure = _throughput(valid)
+    return f"MLPerf {scenario}: {figure}"
 
 
 def _latency(valid: Sequence[CellRow], percent: float) -> str:

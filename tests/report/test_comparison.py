@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.comparison import Gate
+from bench.analysis.comparison import Comparison, Gate, compare, exit_code, parse_gate
 from bench.analysis.results import RunResults
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
 from bench.core.run_folder import RunFolder
@@ -18,12 +18,12 @@ from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell
 
 CELLS = (cell(batch=1, instances=2), cell(batch=8, instances=2))
-GATES = (comparison.parse_gate("throughput<-5%"), comparison.parse_gate("p50>+5%"))
+GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
 Make = Callable[..., RunFolder]
 
 
-def compared(base: RunFolder, new: RunFolder, gates: Sequence[Gate], **how: bool) -> comparison.Comparison:
-    return comparison.compare(RunResults.of(base), RunResults.of(new), gates, **how)
+def compared(base: RunFolder, new: RunFolder, gates: Sequence[Gate], **how: bool) -> Comparison:
+    return compare(RunResults.of(base), RunResults.of(new), gates, **how)
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def make(tmp_path: Path) -> Make:
     ],
 )
 def test_a_gate_reads_as_it_is_written(text: str, gate: Gate) -> None:
-    found = comparison.parse_gate(text)
+    found = parse_gate(text)
     assert found.measure == gate.measure
     assert found.limit == pytest.approx(gate.limit)
-    assert comparison.parse_gate(str(found)) == found
+    assert parse_gate(str(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -68,46 +68,46 @@ def test_a_gate_reads_as_it_is_written(text: str, gate: Gate) -> None:
 )
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as p99>\+5% or throughput<-3%"):
-        comparison.parse_gate(text)
+        parse_gate(text)
 
 
 def test_ten_studies_of_no_change_pass(make: Make) -> None:
     for seed in range(10):
         base = make(f"base{seed}", World(seed=2 * seed))
         new = make(f"new{seed}", World(seed=2 * seed + 1))
-        assert comparison.exit_code(compared(base, new, GATES)) == EXIT_OK
+        assert exit_code(compared(base, new, GATES)) == EXIT_OK
 
 
 def test_ten_studies_of_a_tenth_slower_are_caught(make: Make) -> None:
     for seed in range(10):
         base = make(f"base{seed}", World(seed=2 * seed))
         new = make(f"new{seed}", World(seed=2 * seed + 1, slowdown=1.1))
-        assert comparison.exit_code(compared(base, new, GATES)) == EXIT_MISSED
+        assert exit_code(compared(base, new, GATES)) == EXIT_MISSED
 
 
 def test_too_few_repeats_are_inconclusive_and_say_how_many_it_takes(make: Make) -> None:
     found = compared(make("a", repeats=2), make("b", World(seed=2), repeats=2), GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "--repeats 3" in comparison.render(found, "table")
 
 
 def test_an_interval_across_the_gate_says_how_many_repeats_would_settle_it(make: Make) -> None:
     noisy = World(repeat_sigma=0.06)
     found = compared(make("a", noisy), make("b", dataclasses.replace(noisy, seed=7, slowdown=1.03)), GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "repeats of each would settle it" in comparison.render(found, "table")
 
 
 def test_a_percentile_without_samples_is_inconclusive_not_skipped(make: Make) -> None:
-    gate = comparison.parse_gate("p99.9>+5%")
+    gate = parse_gate("p99.9>+5%")
     found = compared(make("a"), make("b"), [gate])
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "6636 requests in each repeat" in comparison.render(found, "table")
 
 
 def test_getting_faster_is_no_regression_and_is_called_better(make: Make) -> None:
     found = compared(make("a"), make("b", World(slowdown=0.7)), GATES)
-    assert comparison.exit_code(found) == EXIT_OK
+    assert exit_code(found) == EXIT_OK
     assert {result.word for one in found.cells for result in one.results} == {"better"}
 
 
@@ -115,8 +115,8 @@ def test_pairing_removes_what_both_have_in_common(make: Make) -> None:
     """The same seed gives both runs the same repeats: paired, they differ by nothing at all."""
     noisy = World(repeat_sigma=0.2)
     paired = compared(make("a", noisy), make("b", noisy), GATES, paired=True)
-    assert comparison.exit_code(paired) == EXIT_OK
-    assert comparison.exit_code(compared(make("c", noisy), make("d", noisy), GATES)) == EXIT_INCONCLUSIVE
+    assert exit_code(paired) == EXIT_OK
+    assert exit_code(compared(make("c", noisy), make("d", noisy), GATES)) == EXIT_INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_an_invalid_cell_decides_nothing(make: Make) -> None:
     busy = dataclasses.replace(spoiled.generator, cpu_s=(5.0,))
     new.write_trial(dataclasses.replace(spoiled, generator=busy))
     found = compared(make("a"), new, GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "INVALID in new" in comparison.render(found, "md")
 
 
 def test_nothing_in_common_is_inconclusive_and_says_so(make: Make) -> None:
     found = compared(make("a"), make("b", cells=(cell(batch=2),)), GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     text = comparison.render(found, "table")
     assert "no cell in common" in text
     assert "Only in b: b2" in text

@@ -16,13 +16,13 @@ STEAL_PERCENT = 2.0
 
 
 def unsteady(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
-    found = steadiness(trial.samples, trial.window)
-    if found.is_steady is False and found.cut is not None and found.moved is not None:
-        moved = f"{abs(found.moved):.0%} {'higher' if found.moved > 0 else 'lower'}"
+    result = steadiness(trial.samples, trial.window)
+    if result.is_steady is False and result.cut is not None and result.moved is not None:
+        moved = f"{abs(result.moved):.0%} {'higher' if result.moved > 0 else 'lower'}"
         yield Finding(
             "unsteady",
             Severity.WARNING,
-            f"Not steady: {found.figure} was {moved} after the first {found.cut:.0%} of the window "
+            f"Not steady: {result.figure} was {moved} after the first {result.cut:.0%} of the window "
             "(found by MSER-5).",
             "Warm-up inside the window, clocks or neighbours that change, or a queue that fills.",
             "Use a longer --warmup, then a longer --duration.",

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.comparison import Comparison
+from bench.analysis.comparison import Comparison, compare, exit_code
 from bench.analysis.results import RunResults
 from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
@@ -47,8 +47,8 @@ from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Sweep
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
-from bench.report import comparison as comparing
 from bench.report import page
+from bench.report.comparison import render
 from bench.report.publish import REPORTS, TALK, list_in_index, write_files
 from bench.server.reference_answers import refer
 from bench.server.session import opened, remote_target
@@ -203,18 +203,18 @@ def _judge(asked: Asked, path: Path, results: Sequence[RunResults]) -> int:
     was_served_again = results[0].folder.path.name == BASE
     base = RunResults.of(asked.base) if asked.base and not was_served_again else results[0]
     others = [run for run in results if run.folder.path != base.folder.path]
-    found = [comparing.compare(base, new, asked.gates, force=True, variants=True) for new in others]
+    found = [compare(base, new, asked.gates, force=True, variants=True) for new in others]
     form = "json" if asked.given["as_json"] else "table"
-    print("\n\n".join(comparing.render(comparison, form) for comparison in found))
+    print("\n\n".join(render(comparison, form) for comparison in found))
     _write(path, [base, *others], found)
     list_in_index(path)
-    return worst([comparing.exit_code(comparison) for comparison in found])
+    return worst([exit_code(comparison) for comparison in found])
 
 
 def _write(path: Path, runs: Sequence[RunResults], found: Sequence[Comparison]) -> None:
     (path / "report.html").write_text(page.render(runs), encoding="utf-8")
     for comparison in found:
         name = "compare.html" if len(found) == 1 else f"compare-{comparison.new.name}.html"
-        (path / name).write_text(comparing.render(comparison, "html"), encoding="utf-8")
+        (path / name).write_text(render(comparison, "html"), encoding="utf-8")
         TALK.print(f"comparison: {path / name}", soft_wrap=True)
     TALK.print(f"report: {path / 'report.html'}", soft_wrap=True)

@@ -134,14 +134,15 @@ def _table(rows: list[CellRow], record: RunRecord) -> str:
 
 def compare(given: Mapping[str, Any]) -> int:
     """`bench compare`."""
-    from bench.report import comparison as comparing
+    from bench.analysis import comparison as comparing
+    from bench.report.comparison import render
 
     flags = Mistakes()
     gates = [flags.read("--fail-if", text, comparing.parse_gate, None) for text in given["fail_if"]]
     flags.check()
     base, new = (RunResults.of(RunFolder.open(given[name])) for name in ("base", "new"))
     comparison = comparing.compare(base, new, [gate for gate in gates if gate], force=given["anyway"])
-    text = comparing.render(comparison, given["form"])
+    text = render(comparison, given["form"])
     if given["out"]:
         write_text(given["out"], text)
     else:

@@ -133,7 +133,7 @@ def _bound(protocol: Protocol, by: str, asked: int, trial: Trial) -> Bound:
         processes=trial.generator.workers,
         rate_per_s=summarize(trial).throughput_req_per_s,
         busiest=checks.busiest_worker(trial),
-        labelled=any(finding.code == "client-bound" for finding in checks.judge(trial)),
+        labelled=any(finding.code == "client-bound" for finding in checks.findings_of(trial)),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bench.analysis.summary import judged
+from bench.analysis.summary import measured_requests
 from bench.core.cell import Load, Protocol
 from bench.core.samples import Int64
 from bench.core.trial import Trial
@@ -93,7 +93,7 @@ def _observe(
 
 
 def _observed(trial: Trial) -> Observed:
-    return Observed(judged(trial).lateness_ns, trial.window.seconds)
+    return Observed(measured_requests(trial).lateness_ns, trial.window.seconds)
 
 
 def bare_alarm(rate_per_s: float, seconds: float, seed: int) -> Observed:

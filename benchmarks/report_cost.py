@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from bench.analysis import cell_table
+from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.report import page
 
@@ -15,14 +16,14 @@ from bench.report import page
 def main(path: Path) -> None:
     before_bytes = _peak_bytes()
     began = time.monotonic()
-    folder = RunFolder.open(path)
-    cell_table.write_csv(cell_table.rows(folder), path / "cells.csv")
-    told = time.monotonic()
-    written = page.write(folder)
+    results = RunResults.of(RunFolder.open(path))
+    cell_table.write_csv(results.rows, path / "cells.csv")
+    read = time.monotonic()
+    written = page.write(results)
     ended = time.monotonic()
     found = {
-        "csv_s": told - began,
-        "page_s": ended - told,
+        "csv_s": read - began,
+        "page_s": ended - read,
         "page_bytes": written.stat().st_size,
         "peak_bytes": _peak_bytes(),
         "imports_bytes": before_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,9 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.capacity_models import md1_wait_s
 from bench.analysis.stats import nearest_rank
-from bench.analysis.summary import judged, summarize
+from bench.analysis.summary import measured_requests, summarize
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration
 from bench.core.samples import Int64
 from bench.core.trial import Plan, Trial
@@ -179,6 +179,15 @@ def _slow(bench: Bench) -> Iterator[Held]:
     yield _absolute("p99, ms", 100.0, [percentile_ms(trial, 99) for trial in trials], MEDIAN_MS)
 
 
+def md1_wait_s(rate_per_s: float, service_s: float) -> float:
+    """Mean wait before service, Poisson arrivals, constant service, one server; infinite from capacity on.
+
+    Source: Pollaczek-Khinchine, W = rho s / (2 (1 - rho)).
+    """
+    utilisation = rate_per_s * service_s
+    return utilisation * service_s / (2 * (1 - utilisation)) if utilisation < 1 else math.inf
+
+
 def _queue(bench: Bench) -> Iterator[Held]:
     server = delay(1, delay_ms=QUEUE_MS)
     bench.say("capacity of the queue")
@@ -211,7 +220,7 @@ def service_ns(trial: Trial) -> float:
 
 def waited_ms(trial: Trial) -> float:
     """Mean response time beyond the mean of those that found the server idle."""
-    asked = judged(trial)
+    asked = measured_requests(trial)
     order = np.argsort(asked.intended_ns)
     due_ns, response_ns = asked.intended_ns[order], asked.response_ns[order]
     found_idle = due_ns[1:] > (due_ns + response_ns)[:-1]

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench.analysis.checks import mean_of
 from bench.analysis.stats import Interval, geometric, nearest_rank, paired_ratio
-from bench.analysis.summary import summarize
+from bench.analysis.summary import mean_of, summarize
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.target import Target
 from bench.core.trial import Plan, Served, Trial

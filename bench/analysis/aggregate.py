@@ -1,4 +1,4 @@
-"""All trials of one cell, folded into its row.
+"""The row of a cell, aggregated from all its trials.
 
 Percentiles are of the pooled requests of all repeats (never means of percentiles); intervals are over
 repeats. What has no number is None.
@@ -8,96 +8,86 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
-from bench.analysis.checks import judge, mean_of
-from bench.analysis.slo import Holding
-from bench.analysis.slo import judge as judge_slo
+from bench.analysis.checks import findings_of
+from bench.analysis.checks.cell import codes, merged
+from bench.analysis.slo import Holds, assess_slo
 from bench.analysis.stats import Interval, estimate_under, geometric, percentile
-from bench.analysis.summary import ServerTimes, TrialSummary, server_times, summarize
-from bench.core import units, vit_variants
+from bench.analysis.summary import ServerTimes, TrialSummary, mean_of, server_times, summarize
+from bench.core import vit_variants
 from bench.core.cell import Cell, SharedMemory
 from bench.core.datatypes import DTYPES, IMAGE
-from bench.core.findings import Finding, Severity, verdict
+from bench.core.findings import Finding, verdict
 from bench.core.run_folder import RunRecord
 from bench.core.samples import Int64
 from bench.core.slo import Slo, parse_slo
 from bench.core.trial import Counters, Trial, total
 
-# A quiet machine repeats a cell within a few percent.
-DRIFT = 1.10
 _COUNTS = {"repeats": 0, "requests": 0, "errors": 0, "latency_n": 0, "findings": ""}
 
 
-def row(trials: Sequence[Trial], record: RunRecord) -> CellRow:
-    """The row of a measured cell. `trials`: at least one, all of the same cell."""
-    slo = parse_slo(record.slo) if record.slo else None
-    summaries = [summarize(trial, slo) for trial in trials]
+@dataclass(frozen=True, slots=True)
+class MeasuredTrial:
+    """A trial with its figures and its findings, each made once."""
+
+    trial: Trial
+    summary: TrialSummary
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, trial: Trial, slo: Slo | None) -> MeasuredTrial:
+        """Summarise a trial and find what is wrong with it. `slo`: what its goodput counts by."""
+        summary = summarize(trial, slo)
+        return cls(trial, summary, findings_of(trial, summary))
+
+
+def slo_of(record: RunRecord) -> Slo | None:
+    """The SLO that a run was measured under; None without one."""
+    return parse_slo(record.slo) if record.slo else None
+
+
+def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
+    """The row of a cell. `measured`: at least one trial, all of the same cell."""
+    trials, summaries = [one.trial for one in measured], [one.summary for one in measured]
+    cell = trials[0].cell
     pooled = _pooled([s.latencies_ns for s in summaries])
-    judged = [finding for trial in trials for finding in judge(trial)]
-    remarks = merged([*judged, *_drift([s.throughput_img_per_s for s in summaries], record)])
-    errors = sum(s.errors for s in summaries)
+    remarks = merged([finding for one in measured for finding in one.findings])
     counters = _sum([trial.counters for trial in trials])
     known: dict[str, Any] = {
-        **identity(trials[0].cell, record),
+        **identity(cell, record),
         "way": ", ".join(sorted({trial.engine.get("way", "") for trial in trials})) or None,
         "repeats": len(trials),
         "requests": sum(s.requests for s in summaries),
-        "errors": errors,
-        **_throughput(summaries, trials[0].cell),
+        "errors": sum(s.errors for s in summaries),
+        **_throughput(summaries, cell),
         **_latency(summaries, pooled),
-        **_service(summaries, trials[0].cell),
+        **_service(summaries, cell),
         **_server(server_times(counters)),
         "batches": counters.batches if counters else {},
         **_machine(trials),
-        "slo_met": _slo_met(pooled, summaries, slo),
+        "slo_met": _slo_met(pooled, summaries, slo_of(record)),
         "verdict": str(verdict(remarks)),
         "findings": codes(remarks),
+        "reason": record.failed.get(cell.key, ""),
     }
     images_per_s = known.get("throughput_img_per_s")
     known |= gpu_columns(trials, images_per_s)
-    known |= _traffic(trials[0].cell, record, images_per_s)
+    known |= _traffic(cell, record, images_per_s)
     return CellRow(**{**dict.fromkeys(COLUMNS), **known}, remarks=remarks)
 
 
-def absent(cell: Cell, record: RunRecord, reason: str | None) -> CellRow:
-    """A cell without a trial: it could not be measured, or the run ended before it."""
-    said = {"verdict": "NOT RUN" if reason is None else "FAILED"}
-    known = {**dict.fromkeys(COLUMNS), **_COUNTS, **identity(cell, record), **said}
+def absent(cell: Cell, record: RunRecord) -> CellRow:
+    """The row of a cell without a trial: it could not be measured, or the run ended before it."""
+    reason = record.failed.get(cell.key)
+    word = "NOT RUN" if reason is None else "FAILED"
+    known = {**dict.fromkeys(COLUMNS), **_COUNTS, **identity(cell, record), "verdict": word}
     return CellRow(**known, reason=reason or "The run ended before it.")
-
-
-def broken(found: CellRow, record: RunRecord) -> CellRow:
-    """With what is to say of a cell of which a repeat failed, or whose server died."""
-    reason = record.failed.get(found.cell)
-    if reason is None or (not found.repeats and found.cell not in {crash.key for crash in record.crashes}):
-        return found
-    remarks = merged([*found.remarks, _failure(found, reason, record)])
-    said = str(verdict(remarks)) if found.repeats else found.verdict
-    return replace(found, verdict=said, remarks=remarks, findings=codes(remarks), reason=reason)
-
-
-def _failure(found: CellRow, reason: str, record: RunRecord) -> Finding:
-    if found.cell in {crash.key for crash in record.crashes}:
-        return Finding(
-            "server-died",
-            Severity.INVALID,
-            reason,
-            "The server died while this cell was measured, and was started again.",
-            "Its log is kept as tritonserver-1.log (-2...) in the run's folder; --resume measures it again.",
-        )
-    return Finding(
-        "repeat-failed",
-        Severity.WARNING,
-        f"{units.plural(found.repeats, 'repeat')} could be measured, then no more: {reason}",
-        "The figures are of those that could.",
-        "--resume measures the others.",
-    )
 
 
 def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
@@ -153,16 +143,16 @@ def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]
     of_repeats = tuple(
         tuple(_ms(percentile(s.latencies_ns, p).value_ns) for p in PERCENTS) for s in summaries
     )
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         f"latency_p{p.percent:g}_ms".replace(".", "_"): _ms(p.value_ns) for p in percentiles
     }
     for percent in (50.0, 99.0):
-        # The bounds are over repeats, the figure is of the pooled requests: close, not the same fold.
+        # Bounds are over repeats, the figure is of the pooled requests: close, but of other numbers.
         over = _over_repeats([repeat[PERCENTS.index(percent)] for repeat in of_repeats])
-        found[f"latency_p{percent:g}_ms_low"] = over.low if over else None
-        found[f"latency_p{percent:g}_ms_high"] = over.high if over else None
+        columns[f"latency_p{percent:g}_ms_low"] = over.low if over else None
+        columns[f"latency_p{percent:g}_ms_high"] = over.high if over else None
     return {
-        **found,
+        **columns,
         "latency_mean_ms": float(pooled.mean()) / 1e6 if len(pooled) else None,
         "latency_n": len(pooled),
         "percentiles": percentiles,
@@ -173,15 +163,15 @@ def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]
 
 def _service(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
     service = _pooled([s.service_ns for s in summaries])
-    found = {
+    columns = {
         "service_p50_ms": _ms(percentile(service, 50).value_ns),
         "service_p99_ms": _ms(percentile(service, 99).value_ns),
     }
     lateness = _pooled([s.lateness_ns for s in summaries])
     if cell.load.is_open_loop and len(lateness):
-        found["lateness_mean_ms"] = float(lateness.mean()) / 1e6
-        found["lateness_p99_ms"] = _ms(percentile(lateness, 99).value_ns)
-    return found
+        columns["lateness_mean_ms"] = float(lateness.mean()) / 1e6
+        columns["lateness_p99_ms"] = _ms(percentile(lateness, 99).value_ns)
+    return columns
 
 
 def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
@@ -190,35 +180,13 @@ def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
     return geometric(known) if len(known) == len(values_ms) else None
 
 
-def _drift(throughputs: Sequence[float], record: RunRecord) -> list[Finding]:
-    """Of the reference cell, which was measured again in each round: the others share its machine.
-
-    Only a sweep has one; a search measures a rate as often as it needs to, and plans no cells.
-    """
-    asked = int(record.spec.get("repeats", len(throughputs)))
-    if not record.planned or len(throughputs) <= asked or min(throughputs) <= 0:
-        return []
-    spread = max(throughputs) / min(throughputs)
-    if spread <= DRIFT:
-        return []
-    return [
-        Finding(
-            "machine-drift",
-            Severity.WARNING,
-            f"The reference cell, measured in every round, ranged over a factor of {spread:.2f}.",
-            "The machine did other things meanwhile, or its clocks changed.",
-            "Differences between cells smaller than that mean little; repeat on a quieter machine.",
-        )
-    ]
-
-
 def _slo_met(pooled: Int64, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:
     """None without an SLO, and where the samples do not decide."""
     if slo is None or len(pooled) == 0:
         return None
     errors, asked = sum(s.errors for s in summaries), sum(s.asked for s in summaries)
-    holding, _ = judge_slo(pooled, errors, asked, slo)
-    return {Holding.HOLDS: True, Holding.MISSES: False, Holding.UNDECIDED: None}[holding]
+    holds, _ = assess_slo(pooled, errors, asked, slo)
+    return {Holds.YES: True, Holds.NO: False}.get(holds)
 
 
 def _server(times: ServerTimes | None) -> dict[str, Any]:
@@ -260,19 +228,6 @@ def _traffic(cell: Cell, record: RunRecord, images_per_s: float | None) -> dict[
     }
 
 
-def merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One of each code, the first seen, the most severe first."""
-    by_code: dict[tuple[str, str], Finding] = {}
-    for finding in findings:
-        by_code.setdefault((finding.code, finding.severity), finding)
-    order = list(Severity)
-    return tuple(sorted(by_code.values(), key=lambda finding: order.index(finding.severity)))
-
-
-def codes(findings: Sequence[Finding]) -> str:
-    return " ".join(finding.code for finding in findings if finding.severity is not Severity.NOTE)
-
-
 def _pooled(parts: Sequence[Int64]) -> Int64:
     return np.sort(np.concatenate(parts))
 
@@ -311,25 +266,25 @@ def gpu_columns(trials: Sequence[Trial], images_per_s: float | None) -> dict[str
 Rows = Sequence[tuple[int, float]]
 
 
-def _of_gpus(trials: Sequence[Trial], reading: str, fold: Callable[[Rows], float | None]) -> list[float]:
-    """One number a GPU: the mean over repeats of what `fold` makes of its readings in the window."""
+def _of_gpus(trials: Sequence[Trial], reading: str, reduce: Callable[[Rows], float | None]) -> list[float]:
+    """One number a GPU: the mean over repeats of what `reduce` makes of its readings in the window."""
     names = {
         name
         for trial in trials
         for name in trial.machine
         if name.startswith("gpu") and name.partition("_")[2] == reading
     }
-    found = []
+    of_gpus = []
     for name in sorted(names):
-        values = [fold(_inside(trial, name)) for trial in trials]
+        values = [reduce(_inside(trial, name)) for trial in trials]
         known = [value for value in values if value is not None]
-        found += [float(np.mean(known))] if known else []
-    return found
+        of_gpus += [float(np.mean(known))] if known else []
+    return of_gpus
 
 
 def _inside(trial: Trial, name: str) -> Rows:
     window = trial.window
-    return [row for row in trial.machine.get(name, ()) if window.start_ns <= row[0] < window.end_ns]
+    return [(at, value) for at, value in trial.machine.get(name, ()) if window.start_ns <= at < window.end_ns]
 
 
 def _mean_readings(rows: Rows) -> float | None:

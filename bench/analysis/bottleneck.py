@@ -1,7 +1,7 @@
-"""How far each cell is from the hardware, and which wall it stands at: compute, wire, client, queue, load.
+"""How far each cell is from the hardware, and what its bottleneck is: compute, wire, client, queue or load.
 
 Inferred, not proved: from what the server counted, from what travels, and from the same cell measured over
-shared memory where there is one. Each sentence says from what.
+shared memory where there is one. Each sentence says from what. cells.csv calls the bottleneck `wall`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from bench.analysis.ceiling import Ceiling
 from bench.analysis.cell_row import CellRow
 from bench.core.units import significant
 
-BUSY = 0.85  # of the time instances execute: what is left is the hand-over between two executions
-MOST_OF_IT = 0.4  # of a request's time
-MOVING = 0.3  # of an execution: worth a word
-FASTER = 1.1  # by shared memory
+# Instances that execute for this share of the time are the bottleneck: the rest is the hand-over between two
+# executions.
+BUSY = 0.85
+# A request that spends more than this share of its time in one place has its bottleneck there.
+MOST_OF_IT = 0.4
+# Moving tensors in and out is mentioned when it takes more than this share of an execution.
+MOVING = 0.3
+# A cell that shared memory makes this many times as fast has its bottleneck in the bytes on the connection.
+FASTER = 1.1
 
 
-def explained(rows: Sequence[CellRow], ceiling: Ceiling | None) -> list[CellRow]:
-    """`rows` with efficiency, where the bare model was measured, and with the wall of each."""
+def with_bottlenecks(rows: Sequence[CellRow], ceiling: Ceiling | None) -> list[CellRow]:
+    """The rows with the bottleneck of each, and with efficiency where the bare model was measured."""
     models = _batch_models(rows)
     known = [_with_ceiling(row, ceiling) if ceiling else row for row in rows]
     by_memory = {(_way(row), row.shared_memory): row for row in known if row.throughput_img_per_s}
-    return [_with_wall(row, models.get(_server(row)), by_memory.get((_way(row), "system"))) for row in known]
+    return [
+        _with_bottleneck(row, models.get(_server(row)), by_memory.get((_way(row), "system"))) for row in known
+    ]
 
 
 def _with_ceiling(row: CellRow, ceiling: Ceiling) -> CellRow:
@@ -43,17 +50,17 @@ def _with_ceiling(row: CellRow, ceiling: Ceiling) -> CellRow:
     )
 
 
-def _with_wall(row: CellRow, model: BatchModel | None, shared: CellRow | None) -> CellRow:
-    found = wall(row, model, shared)
-    return replace(row, wall=found[0], wall_reason=found[1]) if found else row
+def _with_bottleneck(row: CellRow, model: BatchModel | None, shared: CellRow | None) -> CellRow:
+    inferred = bottleneck(row, model, shared)
+    return replace(row, wall=inferred[0], wall_reason=inferred[1]) if inferred else row
 
 
-def wall(
+def bottleneck(
     row: CellRow, model: BatchModel | None = None, shared: CellRow | None = None
 ) -> tuple[str, str] | None:
-    """What this cell's throughput ends at, in a word and in a sentence; None where nothing tells.
+    """What limits a cell's throughput, in a word and in a sentence; None where nothing tells.
 
-    `shared`: the same cell over shared memory.
+    `model`: time over batch of its server configuration. `shared`: the same cell over shared memory.
     """
     busy, mean = busy_share(row), row.latency_mean_ms
     if busy is None or not mean or row.verdict == "FAILED":
@@ -76,7 +83,10 @@ def wall(
 
 
 def busy_share(row: CellRow) -> float | None:
-    """Of the time, of all instances: executions a second x the time of one, from Triton's counters."""
+    """The share of the time that instances execute: executions per second x the time of one, over instances.
+
+    From Triton's counters; None where they are missing.
+    """
     times = (row.server_compute_input_ms, row.server_compute_infer_ms, row.server_compute_output_ms)
     if None in times or not row.throughput_img_per_s or not row.executed_batch_mean:
         return None
@@ -91,22 +101,22 @@ def _outside(row: CellRow, share: float, executing: str, shared: CellRow | None)
     if row.shared_memory != "none":
         return "client", f"The load generator and the protocol: {seen}, and no tensor travels."
     moved = [way / 1e6 for way in (row.wire_in_bytes_per_s, row.wire_out_bytes_per_s) if way is not None]
-    said = f"The wire: {seen}" + (f", {significant(sum(moved))} MB/s both ways" if len(moved) == 2 else "")
+    text = f"The wire: {seen}" + (f", {significant(sum(moved))} MB/s both ways" if len(moved) == 2 else "")
     if shared is None:
-        return "wire", f"{said}. --shared-memory system would tell bytes from the rest."
+        return "wire", f"{text}. --shared-memory system would tell bytes from the rest."
     ratio = (shared.throughput_img_per_s or 0.0) / (row.throughput_img_per_s or 1.0)
     if ratio >= FASTER:
-        return "wire", f"{said}. Over shared memory it is {ratio:.2f} x as fast."
+        return "wire", f"{text}. Over shared memory it is {ratio:.2f} x as fast."
     return "client", f"The load generator and the protocol: {seen}; shared memory is {ratio:.2f} x as fast."
 
 
 def _of_an_execution(row: CellRow, model: BatchModel | None) -> str:
     moving = (row.server_compute_input_ms or 0.0) + (row.server_compute_output_ms or 0.0)
     whole = moving + (row.server_compute_infer_ms or 0.0)
-    said = f", {moving / whole:.0%} of it moving tensors in and out" if moving > MOVING * whole else ""
+    moved = f", {moving / whole:.0%} of it moving tensors in and out" if moving > MOVING * whole else ""
     batch = round(row.executed_batch_mean or row.batch)
     fixed = model.fixed_s / model.execution_s(batch) if model else 0.0
-    return said + (f", {fixed:.0%} of it the same at any batch, by s(b)" if fixed > MOVING else "")
+    return moved + (f", {fixed:.0%} of it the same at any batch, by s(b)" if fixed > MOVING else "")
 
 
 def _server_ms(row: CellRow) -> float:
@@ -120,7 +130,7 @@ def _server_ms(row: CellRow) -> float:
 
 
 def _way(row: CellRow) -> tuple[object, ...]:
-    """A cell but for how tensors travel."""
+    """What names a cell, but for how its tensors travel."""
     load = (row.protocol, row.batch, row.concurrency, row.rate_per_s, row.arrival, row.via, row.engine)
     return (*load, _server(row))
 
@@ -132,10 +142,10 @@ def _server(row: CellRow) -> tuple[object, ...]:
 
 def _batch_models(rows: Sequence[CellRow]) -> Mapping[tuple[object, ...], BatchModel | None]:
     """s(b) of each server configuration, from all its cells."""
-    found: dict[tuple[object, ...], dict[int, tuple[int, int]]] = {}
+    executions: dict[tuple[object, ...], dict[int, tuple[int, int]]] = {}
     for row in rows:
-        sizes = found.setdefault(_server(row), {})
+        sizes = executions.setdefault(_server(row), {})
         for size, (count, ns) in row.batches.items():
             before = sizes.get(size, (0, 0))
             sizes[size] = (before[0] + count, before[1] + ns)
-    return {server: fit_batches(sizes) for server, sizes in found.items()}
+    return {server: fit_batches(sizes) for server, sizes in executions.items()}

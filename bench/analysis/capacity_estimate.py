@@ -1,10 +1,10 @@
-"""At which rate is the error budget just used up: what every probe together says of it.
+"""The capacity under an SLO, estimated from all probes: the rate at which the budget is just used up.
 
 A p99 lets 1 % of the requests be late: that is the budget. The share of late requests grows steeply with the
-rate, and is noisy: they queue behind each other and come in crowds. One probe says little. All of them
-together, under a curve whose place, steepness and noise are unknown, say it as a distribution, from which
-the next rate to look at and the answer are read (Watson and Pelli, QUEST: a Bayesian adaptive psychometric
-method, 1983).
+rate, and is noisy: late requests queue behind each other and come in crowds. One probe says little. All of
+them together, under a curve whose place, steepness and noise are unknown, give a distribution of the
+capacity, from which the next rate to probe and the answer are read (Watson and Pelli, QUEST: a Bayesian
+adaptive psychometric method, 1983).
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from numpy.typing import NDArray
 
 from bench.analysis.distributions import log_gamma
 
-STEP = 0.002  # of the grid, in ln(rate)
-# What a curve may be, even odds for each: e-folds of lateness for an e-fold of rate, from a service that
-# hardly queues to many instances that saturate at once; and how many late requests come in a crowd.
+# The grid of rates is so fine, in ln(rate).
+STEP = 0.002
+# The steepness of the curve may be any of these with even odds, from a service that hardly queues to many
+# instances that saturate at once: how many times e the odds of being late grow when the rate grows e times.
 SLOPES = np.geomspace(2.0, 100.0, 16)
+# Late requests may come in crowds of any of these sizes, with even odds.
 CROWDS = np.geomspace(1.5, 400.0, 9)
-LAPSES = 0.05  # of the probes: a neighbour on the machine, a stall
+# One probe in twenty is disturbed from outside: a neighbour on the machine, a stall.
+LAPSES = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One probe: `late` of `requests`, where the share `budget` may be."""
+class Evidence:
+    """What one probe saw: `late` of `requests` were late, where the share `budget` is allowed to be."""
 
     rate_per_s: float
     late: int
@@ -36,20 +39,21 @@ class Seen:
 
 
 class CapacityEstimate:
-    """What is known of the capacity: a distribution between two rates, even at first."""
+    """A distribution of the capacity over the rates between `low` and `high`, even at first."""
 
     def __init__(self, low_per_s: float, high_per_s: float) -> None:
         self._at = np.arange(math.log(low_per_s), math.log(high_per_s) + STEP, STEP)
         shape = (len(self._at), len(SLOPES), len(CROWDS))
         self._weight: NDArray[np.float64] = np.zeros(shape)  # log of the posterior
 
-    def see(self, seen: Seen | None) -> None:
-        """Bayes' rule, with a negative binomial count of late requests: variance = crowd x mean.
+    def see(self, seen: Evidence | None) -> None:
+        """Update by Bayes' rule, with a negative binomial count of late requests: variance = crowd x mean.
 
-        A probe in LAPSES was disturbed from outside (Wichmann and Hill, The psychometric function, 2001): any
-        count is as likely then, so that one the others contradict does not decide.
+        The share LAPSES of the probes was disturbed from outside (Wichmann and Hill, The psychometric
+        function, 2001): any count is as likely then, so that a probe which the others contradict does not
+        decide.
 
-        What was seen outside the rates in question tells of a part of the curve that may bend: left out.
+        A probe outside the rates in question is left out: the curve may bend there. None changes nothing.
         """
         if seen is None or not self._at[0] <= math.log(seen.rate_per_s) <= self._at[-1]:
             return

@@ -1,6 +1,6 @@
-"""Capacity in formulas: Little's law, time over batch, scalability over concurrency, the roofline, M/D/1.
+"""Capacity in formulas: Little's law, time over batch, scalability over concurrency, the roofline.
 
-Each says how well it fits; none is believed beyond what was measured.
+Each says how well it fits, and is not read beyond what was measured.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from bench.core.samples import Samples, Window
 
-FURTHEST = 1.5  # a curve is not read further out than this many times the largest point it was fitted to
-KNEE = 0.95  # of the highest throughput: what comes after it costs latency and brings next to nothing
-LEAST_USL_POINTS = 6  # three parameters, and as many again to tell whether they fit
+# A curve is not read further out than this many times the largest point it was fitted to.
+FURTHEST = 1.5
+# The knee has this share of the highest throughput: more load costs latency and brings next to nothing.
+KNEE = 0.95
+# The universal scalability law has three parameters, and as many points again tell whether they fit.
+LEAST_USL_POINTS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,6 @@ class BatchModel:
 
     def execution_s(self, batch: int) -> float:
         return self.fixed_s + self.per_item_s * batch
-
-    def items_per_s(self, batch: int, instances: int = 1) -> float:
-        """At most, with `instances` that share nothing; for those that do see `ceiling_per_s`."""
-        return instances * batch / self.execution_s(batch)
 
     @property
     def ceiling_per_s(self) -> float:
@@ -124,12 +123,6 @@ class Usl:
         return at if at <= FURTHEST * self.largest else None
 
     @property
-    def knee(self) -> float:
-        """The least concurrency with 95 % of the highest throughput within the measured range."""
-        grid = np.linspace(1, self.largest, 2001)
-        return measured_knee({n: self._curve(n) for n in grid.tolist()})
-
-    @property
     def worst(self) -> float:
         return max(abs(residual) for residual in self.residuals.values())
 
@@ -160,20 +153,6 @@ def measured_knee(throughput_per_s: Mapping[float, float]) -> float:
     """The least concurrency with 95 % of the highest throughput."""
     enough = KNEE * max(throughput_per_s.values())
     return min(n for n, per_s in throughput_per_s.items() if per_s >= enough)
-
-
-def operational_knee(single_per_s: float, highest_per_s: float) -> float:
-    """Where the bounds N / R and X max cross: N = X max * R, R the time of a lone request (Lazowska 1984)."""
-    return highest_per_s / single_per_s
-
-
-def md1_wait_s(rate_per_s: float, service_s: float) -> float:
-    """Mean wait before service, Poisson arrivals, constant service, one server; infinite from capacity on.
-
-    Source: Pollaczek-Khinchine, W = rho s / (2 (1 - rho)).
-    """
-    utilisation = rate_per_s * service_s
-    return utilisation * service_s / (2 * (1 - utilisation)) if utilisation < 1 else math.inf
 
 
 def roofline_per_s(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import cattrs
 from bench.analysis.roofline import Measured, Shape, limit_per_s, peak_of
 from bench.analysis.stats import Interval, geometric
 from bench.core.errors import RunFolderError
-from bench.core.files import write_json
+from bench.core.run_folder import RunFolder
 
 CEILING_FILE = "ceiling.json"
 
@@ -30,9 +29,9 @@ class Bare:
 
     @property
     def interval(self) -> Interval:
-        found = geometric(self.images_per_s)
-        assert found is not None  # there is a sample at least, and none is zero
-        return found
+        interval = geometric(self.images_per_s)
+        assert interval is not None  # there is a sample at least, and none is zero
+        return interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +62,9 @@ class Ceiling:
             (peak, peak.source if peak else ""),
             (self.rates.get(bare.precision), "measured here"),
         ):
-            found = rates and limit_per_s(self.shape, bare.precision, bare.batch, rates, pooled=pooled)
-            if found:
-                return found, source
+            limit = rates and limit_per_s(self.shape, bare.precision, bare.batch, rates, pooled=pooled)
+            if limit:
+                return limit, source
         return None
 
 
@@ -73,24 +72,24 @@ def _variant(bare: Bare) -> tuple[str | int, ...]:
     return bare.weights, bare.precision, bare.compile, bare.output, bare.batch
 
 
-def write_ceiling(ceiling: Ceiling, folder: Path) -> Path:
-    """Into a run's folder, atomically, beside what was measured there of other variants."""
+def write_ceiling(ceiling: Ceiling, folder: RunFolder) -> Path:
+    """Write a ceiling into a run's folder, beside what was measured there of other variants."""
     before = read_ceiling(folder)
     if before is not None and (before.device, before.shape) == (ceiling.device, ceiling.shape):
         again = {_variant(bare) for bare in ceiling.bare}
         kept = tuple(bare for bare in before.bare if _variant(bare) not in again)
         ceiling = replace(ceiling, bare=(*kept, *ceiling.bare), rates={**before.rates, **ceiling.rates})
-    path = folder / CEILING_FILE
-    write_json(path, cattrs.unstructure(ceiling))
-    return path
+    return folder.write_json(CEILING_FILE, cattrs.unstructure(ceiling))
 
 
-def read_ceiling(folder: Path) -> Ceiling | None:
+def read_ceiling(folder: RunFolder) -> Ceiling | None:
     """A run's ceiling; None where none was measured. Raises RunFolderError for a file that is none."""
-    path = folder / CEILING_FILE
-    if not path.exists():
+    data = folder.read_json(CEILING_FILE)
+    if data is None:
         return None
     try:
-        return cattrs.structure(json.loads(path.read_text()), Ceiling)
-    except (OSError, ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}): remove it, or measure again.") from error
+        return cattrs.structure(data, Ceiling)
+    except (ValueError, KeyError, TypeError, cattrs.BaseValidationError) as error:
+        raise RunFolderError(
+            f"{folder.path / CEILING_FILE} cannot be read ({error}): remove it, or measure again."
+        ) from error

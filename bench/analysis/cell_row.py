@@ -1,4 +1,4 @@
-"""One row a cell: the figures of all its trials, tidy, units in the names."""
+"""A row per cell: the figures of all its trials, tidy, units in the names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CellRow:
     engine: str
     max_batch: int | None
     max_queue_delay_us: int | None
-    precision: str | None  # as served; this and the next three: None for a model without variants
+    precision: str | None  # as served; None for a model without variants, as the next three fields
     compile: str | None
     wire: str | None
     output: str | None
@@ -74,8 +74,8 @@ class CellRow:
     gpu_utilisation_percent: float | None  # mean over GPUs
     gpu_memory_used_bytes: float | None  # sum
     gpu_power_w: float | None  # sum
-    gpu_sm_clock_mhz: float | None  # mean over GPUs, as the next one
-    gpu_temperature_c: float | None
+    gpu_sm_clock_mhz: float | None  # mean over GPUs
+    gpu_temperature_c: float | None  # mean over GPUs
     gpu_energy_j_per_img: float | None
     gpu_img_per_s_per_w: float | None
     goodput_img_per_s: float | None
@@ -85,9 +85,9 @@ class CellRow:
     roofline_img_per_s: float | None  # at most, by the device's peak rates
     wire_in_bytes_per_s: float | None  # of tensors; 0: they travel in shared memory
     wire_out_bytes_per_s: float | None
-    wall: str | None  # what ends the throughput, inferred: compute, wire, client, queue, load
+    wall: str | None  # the bottleneck, inferred: compute, wire, client, queue, load
     agreement: str | None  # of the two engines: agree, differ, unclear
-    agreement_throughput_ratio: float | None  # perf_analyzer over locust, as the next ones
+    agreement_throughput_ratio: float | None  # perf_analyzer over locust, as all agreement ratios
     agreement_throughput_ratio_low: float | None
     agreement_throughput_ratio_high: float | None
     agreement_p50_ratio: float | None

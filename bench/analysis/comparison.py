@@ -1,25 +1,26 @@
 """Two runs, cell by cell: did it get worse by more than a gate allows, and can that be told?
 
-Ratios new / base come with an interval over repeats: paired where trials of both took turns, else of
-two groups. The interval decides, and Hodges-Lehmann's estimate stands beside it.
+A gate says how much worse a figure may get, such as `p99>+5%` or `throughput<-3%`. Ratios new / base come
+with an interval over repeats: paired where trials of both were interleaved, else of two groups. The interval
+decides, and Hodges-Lehmann's estimate stands beside it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.cell_table import rows
 from bench.analysis.engine_agreement import values_of
-from bench.analysis.gates import DEFAULT_GATES, Gate
 from bench.analysis.labels import label
+from bench.analysis.results import RunResults
 from bench.analysis.stats import (
     LEAST_REPEATS,
     Change,
     Interval,
+    change_of,
     hodges_lehmann,
-    judge,
     paired_ratio,
     ratio,
     repeats_to_settle,
@@ -27,12 +28,54 @@ from bench.analysis.stats import (
 )
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.run_folder import RunRecord
 
-# Of the machine, what makes numbers of two runs mean different things.
+# Runs on machines that differ in one of these measure different things.
 _MACHINE = ("cpu", "cores", "architecture")
-_OURS = ("variant", "turns")  # how variants are told apart is seen in what they set
+# These keys of a spec only name a variant; in what it differs is seen in what it sets.
+_OURS = ("variant", "turns")
+# Settings of a server that cells are matched by, beside its parameters.
 _SETTINGS = ("replicas", "instances", "max_batch", "max_queue_delay_us")
+
+
+MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTS))
+_ALLOWED = (
+    "give a relative gate, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
+    f"{', '.join(MEASURES[1:])} with > and a plus"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How much worse a figure may get, such as `p99>+5%`: missed where new / base is beyond `limit`."""
+
+    measure: str
+    limit: float  # a ratio: 1.05 for >+5%, 0.97 for <-3%
+
+    @property
+    def higher_is_worse(self) -> bool:
+        return self.limit > 1
+
+    def __str__(self) -> str:
+        sign = ">+" if self.higher_is_worse else "<-"
+        return f"{self.measure}{sign}{abs(self.limit - 1) * 100:g}%"
+
+
+# A comparison without gates of its own uses these: any cell has enough samples for them.
+DEFAULT_GATES = (Gate("throughput", 0.95), Gate("p50", 1.05))
+
+
+def parse_gate(text: str) -> Gate:
+    """`p99>+5%` -> Gate. Raises ValueError saying what is allowed."""
+    term = re.fullmatch(r"\s*([\w.]+)\s*([<>])\s*([+-])\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if not term or term[1] not in MEASURES or (term[2] == ">") != (term[3] == "+"):
+        raise ValueError(_ALLOWED)
+    if (term[1] == "throughput") != (term[2] == "<"):  # getting better is no regression
+        raise ValueError(_ALLOWED)
+    share = float(term[4]) / 100
+    if share == 0 or (term[2] == "<" and share >= 1):
+        raise ValueError(_ALLOWED)
+    return Gate(term[1], 1 + share if term[2] == ">" else 1 - share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +128,16 @@ class Comparison:
     @property
     def change(self) -> Change:
         """The worst of all cells; inconclusive without any."""
-        found = {result.change for cell in self.cells for result in cell.results}
+        changes = {result.change for cell in self.cells for result in cell.results}
         for change in (Change.REGRESSION, Change.INCONCLUSIVE):
-            if change in found:
+            if change in changes:
                 return change
-        return Change.NO_CHANGE if found else Change.INCONCLUSIVE
+        return Change.NO_CHANGE if changes else Change.INCONCLUSIVE
 
 
 def compare(
-    base: RunFolder,
-    new: RunFolder,
+    base: RunResults,
+    new: RunResults,
     gates: Sequence[Gate] = (),
     *,
     force: bool = False,
@@ -112,9 +155,9 @@ def compare(
         raise WrongUse([*mistakes, "--anyway compares them all the same; the ratios then mix both changes."])
     return compare_rows(
         base.record,
-        rows(base),
+        base.rows,
         new.record,
-        rows(new),
+        new.rows,
         gates or DEFAULT_GATES,
         paired=paired or turns,
         variants=variants or turns,
@@ -174,7 +217,7 @@ def exit_code(comparison: Comparison) -> int:
 
 def unlike(base: RunRecord, new: RunRecord) -> list[str]:
     """Sentences on why two runs do not measure the same thing."""
-    found = [
+    reasons = [
         f"The machines differ in {name}: {base.machine.get(name, 'none')} in {base.name}, "
         f"{new.machine.get(name, 'none')} in {new.name}."
         for name in _machine_names(base, new)
@@ -182,23 +225,41 @@ def unlike(base: RunRecord, new: RunRecord) -> list[str]:
     ]
     for what, a, b in (("models", _models(base), _models(new)), ("weights", base.weights, new.weights)):
         if a != b:
-            found.append(
+            reasons.append(
                 f"The {what} differ: {a or 'unknown'} in {base.name}, {b or 'unknown'} in {new.name}."
             )
-    return found
+    return reasons
 
 
 def differences(base: RunRecord, new: RunRecord) -> tuple[tuple[str, str, str], ...]:
     """Everything that is not the same in the two records, for a reader to judge."""
-    found = []
+    differing = []
     for part in ("machine", "versions", "spec"):
         a, b = getattr(base, part), getattr(new, part)
         names = [name for name in {**a, **b} if a.get(name) != b.get(name) and name not in _OURS]
-        found += [(f"{part}: {name}", str(a.get(name, "")), str(b.get(name, ""))) for name in names]
+        differing += [
+            (f"{part}: {name}", str(a.get(name, "")), str(b.get(name, "")))
+            for name in names
+            if name != "parameters"
+        ]
+    differing += _differing_parameters(base, new)
     for part in ("target", "weights", "slo"):
         if getattr(base, part) != getattr(new, part):
-            found.append((part, getattr(base, part), getattr(new, part)))
-    return tuple(found)
+            differing.append((part, getattr(base, part), getattr(new, part)))
+    return tuple(differing)
+
+
+def _differing_parameters(base: RunRecord, new: RunRecord) -> list[tuple[str, str, str]]:
+    """Parameters of the model that were asked for, by name; `default` where one was not."""
+    a, b = (
+        {name: ", ".join(map(str, values)) for name, values in record.spec.get("parameters", ())}
+        for record in (base, new)
+    )
+    return [
+        (f"parameter {name}", a.get(name, "default"), b.get(name, "default"))
+        for name in {**a, **b}
+        if a.get(name) != b.get(name)
+    ]
 
 
 def _machine_names(base: RunRecord, new: RunRecord) -> list[str]:
@@ -238,13 +299,13 @@ def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:
     shown = (_shown(base, gate.measure), _shown(new, gate.measure))
     for name, row in (("base", base), ("new", new)):
         if row.verdict != "VALID":
-            said = ", ".join(row.findings.split()) or row.reason or "no findings"
-            why = f"The cell is {row.verdict} in {name}: {said}."
+            reasons = ", ".join(row.findings.split()) or row.reason or "no findings"
+            why = f"The cell is {row.verdict} in {name}: {reasons}."
             return Result(gate, *shown, None, None, Change.INCONCLUSIVE, why)
     if not a or not b:
         return Result(gate, *shown, None, None, Change.INCONCLUSIVE, _too_few_samples(gate, base, new))
     interval = paired_ratio(a, b) if paired and len(a) == len(b) else ratio(a, b)
-    change = judge(interval, gate.limit, higher_is_worse=gate.higher_is_worse)
+    change = change_of(interval, gate.limit, higher_is_worse=gate.higher_is_worse)
     why = _unsettled(interval, gate) if change is Change.INCONCLUSIVE else ""
     return Result(gate, *shown, interval, hodges_lehmann(a, b), change, why)
 

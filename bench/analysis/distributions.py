@@ -1,4 +1,4 @@
-"""The two special functions the statistics need, so that scipy stays a test's oracle."""
+"""The distributions that the statistics need, written out so that scipy is needed in tests only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 # Stirling's series, DLMF 5.11.1: B(2k) / (2k (2k - 1)).
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
-_SHIFT = 8  # from here on five terms are good to 1e-13
+# From this x on, five terms of the series are good to 1e-13.
+_SHIFT = 8
 
 
 def log_gamma(x: NDArray[np.float64]) -> NDArray[np.float64]:

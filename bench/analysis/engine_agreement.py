@@ -1,6 +1,7 @@
-"""Two engines on the same cell: do they say the same?
+"""Two engines on the same cell: do they measure the same?
 
-Beyond 10 % with intervals that do not overlap they differ, and that is a finding on both rows.
+They differ where they are more than 10 % apart with intervals that do not overlap; that is a finding on both
+rows (`checks/cell.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from bench.analysis.cell_row import PERCENTS, CellRow
 from bench.analysis.stats import Interval, geometric, paired_ratio, ratio
-from bench.core.findings import Finding, Severity
 
+# Two engines that are closer than this agree, whatever their intervals.
 TOLERANCE = 0.10
 MEASURES = ("throughput", "p50", "p99")
 
@@ -28,23 +29,23 @@ class Agreement:
 
 def pairs(rows: Sequence[CellRow]) -> list[Agreement]:
     """Every cell that both engines measured, Locust's row first."""
-    found: dict[tuple[object, ...], dict[str, CellRow]] = {}
+    by_axes: dict[tuple[object, ...], dict[str, CellRow]] = {}
     for row in rows:
         if row.throughputs:
-            found.setdefault((row.model, *row.axes), {})[row.engine] = row
+            by_axes.setdefault((row.model, *row.axes), {})[row.engine] = row
     return [
         _agreement(engines["locust"], engines["perf_analyzer"])
-        for engines in found.values()
+        for engines in by_axes.values()
         if {"locust", "perf_analyzer"} <= engines.keys()
     ]
 
 
 def with_agreement(rows: Sequence[CellRow]) -> list[CellRow]:
-    """The same rows, with the agreement columns filled and a finding where engines differ."""
+    """The same rows, with the agreement columns filled."""
     changed: dict[str, CellRow] = {}
-    for found in pairs(rows):
-        for row in (found.base, found.other):
-            changed[row.cell] = _filled(row, found)
+    for agreement in pairs(rows):
+        for row in (agreement.base, agreement.other):
+            changed[row.cell] = _filled(row, agreement)
     return [changed.get(row.cell, row) for row in rows]
 
 
@@ -79,48 +80,14 @@ def _verdict(a: Sequence[float], b: Sequence[float]) -> str:
     return "unclear" if one.overlaps(other) else "differ"
 
 
-def _filled(row: CellRow, found: Agreement) -> CellRow:
-    throughput, p50, p99 = found.ratios
-    remarks = row.remarks + ((_finding(found),) if found.verdict == "differ" else ())
+def _filled(row: CellRow, agreement: Agreement) -> CellRow:
+    throughput, p50, p99 = agreement.ratios
     return replace(
         row,
-        agreement=found.verdict,
+        agreement=agreement.verdict,
         agreement_throughput_ratio=throughput.value if throughput else None,
         agreement_throughput_ratio_low=throughput.low if throughput else None,
         agreement_throughput_ratio_high=throughput.high if throughput else None,
         agreement_p50_ratio=p50.value if p50 else None,
         agreement_p99_ratio=p99.value if p99 else None,
-        remarks=remarks,
-        findings=" ".join(
-            [*row.findings.split(), *(["engines-differ"] if len(remarks) > len(row.remarks) else [])]
-        ),
     )
-
-
-def _finding(found: Agreement) -> Finding:
-    said = [
-        f"{name} {interval.value:.2f} times"
-        for name, interval in zip(MEASURES, found.ratios, strict=True)
-        if interval
-    ]
-    return Finding(
-        "engines-differ",
-        Severity.WARNING,
-        f"perf_analyzer against Locust: {', '.join(said)}.",
-        _reason(found),
-        "Look at both cells' client CPU and findings; believe neither before it is explained.",
-    )
-
-
-def _reason(found: Agreement) -> str:
-    """The likeliest cause, by what is known of the two rows."""
-    if any("client-bound" in row.findings for row in (found.base, found.other)):
-        return "One of the generators was at its own limit."
-    if found.base.is_open_loop:
-        return "perf_analyzer counts latency from the real send, Locust from when the request was due."
-    if found.base.shared_memory != found.other.shared_memory:
-        return "One of them copies tensors that the other shares."
-    client, other = found.base.client_cpu_cores or 0.0, found.other.client_cpu_cores or 0.0
-    if max(client, other) > 0.5:
-        return "Generator and server share the CPU, and the generators need different amounts of it."
-    return "Their protocol stacks and copies of tensors cost differently."

@@ -1,38 +1,60 @@
-"""A cell in words, the same in every view."""
+"""A cell in words: the same in every view. A cell that is not measured yet has `core.spec.describe`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from bench.analysis.cell_row import CellRow
-from bench.core.units import queue_delay
+from bench.core.units import queue_delay, significant
 
 
 def label(row: CellRow, *, with_max_batch: bool = False) -> str:
-    """b8 · 2 inst · http · 4 users."""
-    instances = [] if row.instances is None else [f"{row.instances} inst"]
+    """Short, for charts and tables: b8 · 2 inst · http · 4 users."""
     extra = [f"{name} {value}" for name, value in row.parameters.items()]
     extra += [f"max batch {row.max_batch}"] if with_max_batch else []
     extra += [] if row.max_queue_delay_us is None else [queue_delay(row.max_queue_delay_us)]
     extra += [] if row.shared_memory == "none" else [f"{row.shared_memory} shm"]
     extra += [] if row.via is None else [f"via {row.via}"]
     pods = [] if row.replicas is None else [f"{row.replicas} pods"]
+    instances = [] if row.instances is None else [f"{row.instances} inst"]
     return " · ".join([f"b{row.batch}", *pods, *instances, row.protocol, load_text(row), *extra])
 
 
 def load_text(row: CellRow) -> str:
-    """4 users; 50/s."""
+    """The load alone: 4 users; 50/s."""
     if row.rate_per_s is not None:
         return f"{row.rate_per_s:g}/s"
-    return f"{row.concurrency} user{'' if row.concurrency == 1 else 's'}"
+    return _plural(row.concurrency or 0, "user")
 
 
 def name_of(row: CellRow, among: Sequence[CellRow] = ()) -> str:
-    """2 instances, batch 8, precision bf16: what to configure, without the load. `among`: rows that it has
-    to be told from; every model has a maximum of its batch, so that is said where it differs."""
-    count = "" if row.instances is None else f"{row.instances} instance{'' if row.instances == 1 else 's'}"
-    pods = "" if row.replicas is None else f"{row.replicas} replica{'' if row.replicas == 1 else 's'}"
-    server = [f"{k} {v}" for k, v in row.parameters.items()]
+    """What to configure, without the load: 2 instances, batch 8, precision bf16.
+
+    `among`: rows that it has to be told from. Every model has a maximum of its batch, so that is named only
+    where it differs among them.
+    """
+    pods = [] if row.replicas is None else [_plural(row.replicas, "replica")]
+    instances = [] if row.instances is None else [_plural(row.instances, "instance")]
+    server = [f"{name} {value}" for name, value in row.parameters.items()]
     server += [f"max batch {row.max_batch}"] if len({other.max_batch for other in among}) > 1 else []
     server += [] if row.max_queue_delay_us is None else [queue_delay(row.max_queue_delay_us)]
-    return ", ".join([*filter(None, (pods, count)), f"batch {row.batch}", *server])
+    return ", ".join([*pods, *instances, f"batch {row.batch}", *server])
+
+
+def full_name(row: CellRow, among: Sequence[CellRow] = ()) -> str:
+    """Configuration and load: 2 instances, batch 8 over http at 4 users. `among`: as `name_of`."""
+    via = "" if row.via is None else f" via {row.via}"
+    memory = "" if row.shared_memory == "none" else f" with {row.shared_memory} shared memory"
+    return f"{name_of(row, among)} over {row.protocol}{via}{memory} at {load_text(row)}"
+
+
+def throughput(row: CellRow) -> str:
+    """Images a second, with the interval where there is one: 25 (24.1-26)."""
+    value = significant(row.throughput_img_per_s or 0)
+    low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
+    return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
+
+
+def _plural(number: int, noun: str) -> str:
+    """1 user, 1200 users: without separators, as it is typed in a command."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

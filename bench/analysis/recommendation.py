@@ -5,24 +5,16 @@ The page's card makes the same choice in the reader's browser, for any limit; a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from bench.analysis.capacity_models import KNEE
 from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.slo import Holds
 from bench.core.slo import Slo
 from bench.core.units import duration
 
-# An interval whose ends are this many times apart says little about what it is around.
+# An interval whose ends are this many times apart says little about the figure in it.
 WIDE = 1.5
-
-
-class Holds(StrEnum):
-    YES = "yes"  # proved by the samples
-    LIKELY = "likely"  # the figure is within; the samples do not prove it
-    NO = "no"
-    UNKNOWN = "unknown"  # too few samples for the percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,47 +40,51 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Of the first engine's valid rows. `best` None: nothing holds the limit."""
+class Recommendation:
+    """What to run, and beside what it was chosen: only rows of the first engine that are VALID."""
 
     valid: tuple[CellRow, ...]
-    best: CellRow | None
-    next_best: CellRow | None  # another configuration
-    first: CellRow | None  # the smallest batch on the fewest instances: what everything is compared with
-    quickest: CellRow | None  # lowest median
-    knee: CellRow | None  # 95 % of the best's throughput, at the lowest mean latency
-    proved: bool
-    held: dict[Holds, int]
+    best: CellRow | None  # the most throughput within the limit; None: nothing holds it
+    next_best: CellRow | None  # the best of another configuration
+    quickest: CellRow | None  # the lowest median latency of all
+    proved: bool  # the samples prove that `best` holds the limit; else it is only likely
+    counts: Mapping[Holds, int]  # how many valid cells hold the limit, and how surely
 
 
-def decide(rows: Sequence[CellRow], limit: Limit | None) -> Decision:
+def recommend(rows: Sequence[CellRow], limit: Limit | None) -> Recommendation:
+    """Choose the cell with the most throughput among those that hold the limit.
+
+    Cells that are proved to hold it come before those that only likely do. `limit` None: every cell holds.
+    """
     engine = min((row.engine for row in rows), default="")
     valid = tuple(r for r in rows if r.verdict == "VALID" and r.engine == engine and r.throughput_img_per_s)
     by = {kind: [row for row in valid if holds(row, limit) is kind] for kind in Holds}
     fits = sorted(by[Holds.YES] or by[Holds.LIKELY], key=_throughput, reverse=True)
     best = fits[0] if fits else None
-    return Decision(
+    return Recommendation(
         valid=valid,
         best=best,
         next_best=next((r for r in fits if best and _configuration(r) != _configuration(best)), None),
-        first=_first(valid),
         quickest=min(
             (r for r in valid if r.latency_ms(50.0)), key=lambda r: r.latency_ms(50.0) or 0, default=None
         ),
-        knee=_knee(valid, best),
         proved=bool(by[Holds.YES]),
-        held={kind: len(found) for kind, found in by.items()},
+        counts={kind: len(of_kind) for kind, of_kind in by.items()},
     )
 
 
 def holds(row: CellRow, limit: Limit | None) -> Holds:
+    """Whether a cell holds a limit, by its pooled percentiles and its errors; the least sure of its terms.
+
+    NO when too many requests failed, whatever the latency. `limit` None: YES.
+    """
     if limit is None:
         return Holds.YES
     if row.errors / max(1, row.errors + row.latency_n) > limit.error_fraction:
         return Holds.NO
     terms = ((limit.percent, limit.bound_ms), *limit.others)
-    found = {_within(row, percent, bound_ms) for percent, bound_ms in terms}
-    return next(kind for kind in _WORST_FIRST if kind in found)
+    answers = {_within(row, percent, bound_ms) for percent, bound_ms in terms}
+    return next(kind for kind in _WORST_FIRST if kind in answers)
 
 
 _WORST_FIRST = (Holds.NO, Holds.UNKNOWN, Holds.LIKELY, Holds.YES)
@@ -119,16 +115,3 @@ def _configuration(row: CellRow) -> tuple[object, ...]:
     pods = (row.replicas, row.instances, row.via)
     queue = (row.max_batch, row.max_queue_delay_us)
     return (row.model, *pods, row.batch, row.protocol, row.shared_memory, str(row.parameters), *queue)
-
-
-def _first(valid: Sequence[CellRow]) -> CellRow | None:
-    if not valid:
-        return None
-    batch, instances = min((r.batch, r.instances or 0) for r in valid)
-    return max((r for r in valid if (r.batch, r.instances or 0) == (batch, instances)), key=_throughput)
-
-
-def _knee(valid: Sequence[CellRow], best: CellRow | None) -> CellRow | None:
-    enough = KNEE * _throughput(best) if best else 0.0
-    near = [r for r in valid if r.latency_mean_ms and _throughput(r) >= enough]
-    return min(near, key=lambda r: r.latency_mean_ms or 0.0, default=None)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from bench.analysis.capacity_models import roofline_per_s
 
 ITEM_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
-_OUTPUT_BYTES = 4  # answers are fp32, whatever the network computes in
+# An answer's numbers are fp32, whatever the network computes in: four bytes each.
+_OUTPUT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)

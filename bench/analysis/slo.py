@@ -5,45 +5,50 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from bench.analysis.capacity_estimate import Seen
+from bench.analysis.capacity_estimate import Evidence
 from bench.analysis.stats import nearest_rank, proves
 from bench.core.samples import Int64
 from bench.core.slo import Slo
 
-CLEARLY = 4.0  # times the budget: beyond the edge, however noisy it is
+# A probe with this many times the late requests that the SLO allows lies beyond the capacity, however noisy.
+CLEARLY = 4.0
 
 
-class Holding(StrEnum):
-    HOLDS = "holds"  # proved at 99 %, by MLPerf's early stopping
-    MISSES = "misses"
-    UNDECIDED = "undecided"
+class Holds(StrEnum):
+    """Whether a limit on latency and errors holds, as far as the samples tell."""
+
+    YES = "yes"  # proved at 99 %, by MLPerf's early stopping
+    LIKELY = "likely"  # the figure is within the limit; the samples do not prove it
+    NO = "no"
+    UNKNOWN = "unknown"  # too few samples for the percentile to have a figure
 
 
-def judge(latencies_ns: Int64, errors: int, asked: int, slo: Slo) -> tuple[Holding, str]:
-    """And why, in a phrase. `latencies_ns`: response times, sorted; unfinished requests as they waited.
+def assess_slo(latencies_ns: Int64, errors: int, asked: int, slo: Slo) -> tuple[Holds, str]:
+    """Whether these samples hold an SLO (YES, LIKELY or NO), and why, in a phrase.
 
-    `errors` of `asked` requests failed, unfinished ones among them.
+    `latencies_ns`: response times, sorted; an unfinished request counts as long as it waited. `errors` of
+    `asked` requests failed, unfinished ones among them.
     """
     n = len(latencies_ns)
     if n == 0 or asked == 0:
-        return Holding.MISSES, "nothing was answered"
+        return Holds.NO, "nothing was answered"
     if errors / asked > slo.error_fraction:
-        return Holding.MISSES, f"{errors} of {asked} requests failed"
+        return Holds.NO, f"{errors} of {asked} requests failed"
     proved = True
     for percent, bound in slo.latencies:
         value = nearest_rank(latencies_ns, percent)
         if value > bound:
-            return Holding.MISSES, f"p{percent:g} is {value / 1e6:.3g} ms"
+            return Holds.NO, f"p{percent:g} is {value / 1e6:.3g} ms"
         over = int((latencies_ns > bound).sum())
         proved = proved and proves(percent, over, n)
-    said = ", ".join(f"p{p:g} is {nearest_rank(latencies_ns, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
-    return (Holding.HOLDS if proved else Holding.UNDECIDED), said
+    figures = ", ".join(f"p{p:g} is {nearest_rank(latencies_ns, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
+    return (Holds.YES if proved else Holds.LIKELY), figures
 
 
-def seen(latencies_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Seen | None:
+def evidence_of(latencies_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Evidence | None:
     """The same samples as evidence of where the SLO breaks: of the percentile nearest to its limit.
 
-    Too many failed requests are as clear a sign as CLEARLY times the late ones that may be.
+    None without any answer. Too many failed requests count as CLEARLY times the late ones that are allowed.
     """
     n = len(latencies_ns)
     if n == 0:
@@ -52,4 +57,4 @@ def seen(latencies_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: flo
     late, budget = max(counts, key=lambda count: count[0] / count[1])
     if asked and errors / asked > slo.error_fraction:
         late = max(late, math.ceil(CLEARLY * budget * n))
-    return Seen(rate_per_s, min(late, n), n, budget)
+    return Evidence(rate_per_s, min(late, n), n, budget)

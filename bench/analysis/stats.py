@@ -18,9 +18,12 @@ import numpy as np
 from bench.analysis.distributions import binomial_cdf, student_t_quantile
 from bench.core.samples import Int64
 
+# Intervals are at this confidence.
 CONFIDENCE = 0.95
-LEAST_REPEATS = 3  # for an interval
-EARLY_STOPPING_CONFIDENCE = 0.99  # MLPerf LoadGen's
+# An interval needs this many repeats.
+LEAST_REPEATS = 3
+# MLPerf LoadGen stops early at this confidence, and an SLO is proved at it.
+EARLY_STOPPING_CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,6 @@ class Percentile:
     value_ns: int | None
     n: int
     needed: int
-
-    @property
-    def missing(self) -> int:
-        return max(0, self.needed - self.n)
 
 
 def nearest_rank(ordered: Int64, percent: float) -> int:
@@ -95,23 +94,6 @@ def estimate_under(ordered: Int64, percent: float) -> int | None:
 
 def _allows(percent: float, over: int, n: int) -> bool:
     return binomial_cdf(over, n, 1 - percent / 100) <= 1 - EARLY_STOPPING_CONFIDENCE
-
-
-def rank_interval(n: int, percent: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """Ranks (1-based) whose samples bracket the true percentile; None where none do. Distribution-free."""
-    p, tail = percent / 100, (1 - confidence) / 2
-    low = _last_rank(n, p, tail)
-    high = n + 1 - _last_rank(n, 1 - p, tail)
-    return (low, high) if low >= 1 and high <= n else None
-
-
-def _last_rank(n: int, p: float, tail: float) -> int:
-    """The highest rank r with P(Binomial(n, p) < r) <= tail."""
-    low, high = 0, n + 1
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (middle, high) if binomial_cdf(middle - 1, n, p) <= tail else (low, middle)
-    return low
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +172,10 @@ class Change(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def judge(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> Change:
-    """Three ways: the interval lies beyond the limit, or within it, or across it.
+def change_of(interval: Interval | None, limit: float, *, higher_is_worse: bool) -> Change:
+    """Whether a ratio is a regression: its interval lies beyond the limit, within it, or across it.
 
-    `limit` is the ratio that is still allowed: 1.05 for "at most 5 % more".
+    `limit` is the ratio that is still allowed: 1.05 for "at most 5 % more". INCONCLUSIVE without an interval.
     """
     if interval is None or interval.low is None or interval.high is None:
         return Change.INCONCLUSIVE

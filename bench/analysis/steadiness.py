@@ -1,6 +1,6 @@
 """Was the window in steady state, and did its queue stay where it was?
 
-MSER-5 alone cries wolf: on a short steady series its minimum lies anywhere, and a third of steady
+MSER-5 alone gives false alarms: on a short steady series its minimum lies anywhere, and a third of steady
 trials would lose over a quarter. So what it would cut must also differ from what it would keep. With
 both, simulated steady trials are called unsteady in under 1 of 10, in a closed loop in under 1 of 20.
 """
@@ -17,14 +17,21 @@ from bench.core.samples import Samples, Window
 
 Series = NDArray[np.float64]
 
-LEAST_BINS = 20  # four means of five: MSER-5 has nothing to compare with fewer
-MOST_SHORT_BINS = 100  # a shorter window has bins below a second, up to so many
-LEAST_PER_BIN = 5  # requests: with fewer, a bin's figures are counting noise
-MEANS_OF = 5
-LARGEST_CUT = 0.25  # MSER's own warning is a cut at the end of its range, half the series; this is stricter
-LEAST_MOVE = 0.05  # what moved by less costs no more than the interval over repeats shows
-DEVIATIONS = 4.0  # not 2: the cut is chosen where the difference is largest
-BACKLOG_GROWTH = 0.02  # of the requests due in the window; the rest of the queue's life is chance
+# MSER-5 takes means of five bins, and has nothing to compare with fewer than four of them.
+MEANS_OF, LEAST_BINS = 5, 20
+# Bins are a second; a window shorter than this many seconds has shorter bins, up to this many.
+MOST_SHORT_BINS = 100
+# With fewer requests than this in a bin, its figures are counting noise.
+LEAST_PER_BIN = 5
+# A trial may be unsteady where MSER-5 would cut more than this share. MSER's own warning is a cut at the end
+# of its range, half the series; this is stricter.
+LARGEST_CUT = 0.25
+# A figure that moved by less than this costs no more than the interval over repeats shows.
+LEAST_MOVE = 0.05
+# The difference must be this many standard errors. Two are too few: the cut is chosen where it is largest.
+DEVIATIONS = 4.0
+# A queue grows if it has gained this share of the requests due in the window; less is chance.
+BACKLOG_GROWTH = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,10 @@ def mser5(series: Series) -> tuple[Series, int] | None:
 
 
 def steadiness(samples: Samples, window: Window) -> Steadiness:
-    """The worse of throughput and median latency; of those two, one that is unsteady."""
+    """Of throughput and median latency the one that is unsteady, or else the one that moved more."""
     counts, medians = binned(samples, window)
-    found = [_judge("throughput", counts), _judge("median latency", medians)]
-    return min(found, key=lambda s: (s.is_steady is not False, s.is_steady is None, -abs(s.moved or 0.0)))
+    both = [_steadiness("throughput", counts), _steadiness("median latency", medians)]
+    return min(both, key=lambda s: (s.is_steady is not False, s.is_steady is None, -abs(s.moved or 0.0)))
 
 
 def binned(samples: Samples, window: Window) -> tuple[Series, Series]:
@@ -77,11 +84,11 @@ def binned(samples: Samples, window: Window) -> tuple[Series, Series]:
     return counts.astype(np.float64), np.array([np.median(part) for part in parts if len(part)])
 
 
-def _judge(figure: str, series: Series) -> Steadiness:
-    found = mser5(series)
-    if found is None:
+def _steadiness(figure: str, series: Series) -> Steadiness:
+    result = mser5(series)
+    if result is None:
         return Steadiness(figure)
-    means, d = found
+    means, d = result
     if d == 0:
         return Steadiness(figure, 0.0, 0.0, is_steady=True)
     cut, kept = means[:d], means[d:]

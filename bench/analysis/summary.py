@@ -1,4 +1,4 @@
-"""A trial in figures: one fold over its samples and counters.
+"""A trial in figures, from its samples and counters.
 
 Throughput counts completions inside the window. Latency is of requests done in the window in a closed
 loop; in an open loop of requests due in it, whenever they ended, and one that never ended counts as
@@ -18,7 +18,7 @@ from bench.core.trial import Counters, Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSummary:
-    """Figures of one trial; the arrays are sorted, and percentiles are folds over them.
+    """Figures of one trial. The arrays are sorted, so that percentiles can be read off them.
 
     `latencies_ns`: response times of the requests answered right, and of the unfinished ones as they waited.
     """
@@ -49,8 +49,9 @@ class ServerTimes:
 
 
 def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
+    """Compute the figures of a trial in one pass over its samples. `slo`: what goodput counts by."""
     done = trial.samples.done_in(trial.window)
-    asked = judged(trial)
+    asked = measured_requests(trial)
     answered = asked.where((asked.outcome == Outcome.OK) | (asked.outcome == Outcome.UNFINISHED))
     per_s = len(done.good()) / trial.window.seconds
     batch = trial.cell.load.batch
@@ -69,7 +70,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     )
 
 
-def judged(trial: Trial) -> Samples:
+def measured_requests(trial: Trial) -> Samples:
     """The requests whose latency the trial is about."""
     if trial.cell.load.is_open_loop:
         return trial.samples.intended_in(trial.window)
@@ -108,3 +109,15 @@ def server_times(counters: Counters | None) -> ServerTimes | None:
         total_ms=counters.success_ns / n,
         executed_batch_mean=counters.inference_count / max(1, counters.execution_count),
     )
+
+
+def mean_of(trial: Trial, series: str) -> float | None:
+    """Mean of a machine series inside the window; None where the sensor gave nothing there."""
+    values = readings(trial, series)
+    return float(np.mean(values)) if values else None
+
+
+def readings(trial: Trial, series: str) -> list[float]:
+    """Values of a machine series inside the window."""
+    window = trial.window
+    return [v for at_ns, v in trial.machine.get(series, ()) if window.start_ns <= at_ns < window.end_ns]

@@ -2,8 +2,6 @@
 
     BenchError                4
     ├── WrongUse              2   mistakes in what was asked; all of them at once
-    ├── GateMissed            1   an SLO, a gate or a regression
-    ├── Inconclusive          3   measured, but it does not decide
     ├── TargetError           4   the server under test
     │   ├── Unreachable           cannot connect
     │   ├── ServerStartFailed     an embedded tritonserver did not come up
@@ -14,8 +12,9 @@
     ├── ToolError             4   Locust, perf_analyzer, or what they need
     └── RunFolderError        2   a run folder that cannot be written or read
 
-A failed request is data (an outcome in `samples`), never one of these. Each message is a full
-sentence and ends with what to do next.
+A failed request is data (an outcome in `samples`), and a missed gate (exit code 1) or a result that does not
+decide (3) is a result: none of them is one of these. Each message is a full sentence and ends with what to do
+next.
 """
 
 from collections.abc import Iterable
@@ -29,9 +28,9 @@ EXIT_INTERRUPTED = 130
 
 
 def worst(codes: Iterable[int]) -> int:
-    """Of several judgements: a regression says more than something undecided."""
-    found = set(codes)
-    return next((code for code in (EXIT_MISSED, EXIT_INCONCLUSIVE) if code in found), EXIT_OK)
+    """The exit code of several judgements: a regression says more than something undecided."""
+    judgements = set(codes)
+    return next((code for code in (EXIT_MISSED, EXIT_INCONCLUSIVE) if code in judgements), EXIT_OK)
 
 
 class BenchError(Exception):
@@ -48,18 +47,6 @@ class WrongUse(BenchError):
     def __init__(self, mistakes: Iterable[str]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
-
-
-class GateMissed(BenchError):
-    """A gate, an SLO or a comparison came out against what was measured."""
-
-    exit_code = EXIT_MISSED
-
-
-class Inconclusive(BenchError):
-    """What was measured does not decide the question."""
-
-    exit_code = EXIT_INCONCLUSIVE
 
 
 class TargetError(BenchError):

@@ -33,5 +33,6 @@ class Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
+    """INVALID if any finding makes the number mean something else than it says; warnings do not."""
     invalid = any(finding.severity is Severity.INVALID for finding in findings)
     return Verdict.INVALID if invalid else Verdict.VALID

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -170,6 +171,30 @@ class RunFolder:
         for path in sorted((self.path / "trials").glob("*/*.json")):
             trial = _structure(_read_json(path), Trial, path)
             yield replace(trial, samples=_samples(path))
+
+    def trial_counts(self) -> list[int]:
+        """How many trials each measured cell has, told without reading them."""
+        counts = Counter(path.parent for path in (self.path / "trials").glob("*/*.json"))
+        return list(counts.values())
+
+    def read_json(self, name: str) -> Any | None:
+        """A further JSON file of the run, such as ceiling.json; None where there is none.
+
+        Raises RunFolderError for a file that is no JSON.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path} cannot be read ({error}): remove it, or measure again.") from error
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Write a further JSON file of the run, atomically, and say where it is."""
+        path = self.path / name
+        write_json(path, data)
+        return path
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
         return self.path / "trials" / _safe(cell_key) / f"{repeat}"

@@ -72,10 +72,6 @@ class SweepSpec:
     processes: int = 0  # 0: as many as the load needs
     workers: int = 0  # of Locust's master, instead of processes; 0: none
 
-    @property
-    def is_quick(self) -> bool:
-        return self.repeats < DEFAULT_REPEATS
-
     def configurations(self) -> tuple[ServerConfiguration, ...]:
         """Each is loaded once."""
         names = [name for name, _ in self.parameters]

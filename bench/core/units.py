@@ -9,16 +9,6 @@ import re
 from decimal import Decimal
 
 _DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_BYTES = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 1 << 10,
-    "MiB": 1 << 20,
-    "GiB": 1 << 30,
-}
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"  # more digits than these are a slip
 PERCENTILES = (50, 90, 95, 99, 99.9)
 MOST_PER_S = 1_000_000  # arrivals: a tape of a minute is half a gigabyte; no client sends as fast
@@ -60,14 +50,6 @@ def parse_duration_s(text: str) -> float:
     if not found or (found[2] not in _DURATIONS_S and float(found[1]) != 0):
         raise ValueError("give a duration with its unit, such as 500ms, 30s or 2m")
     return float(found[1]) * _DURATIONS_S.get(found[2], 1.0)
-
-
-def parse_bytes(text: str) -> int:
-    """`64KiB` -> 65536; a bare number is bytes."""
-    found = re.fullmatch(rf"{_NUMBER}\s*([A-Za-z]*)", text.strip())
-    if not found or found[2] not in _BYTES:
-        raise ValueError("give a size such as 4096, 64KiB or 1GB")
-    return round(float(found[1]) * _BYTES[found[2]])
 
 
 def parse_percent(text: str) -> float:

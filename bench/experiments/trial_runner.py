@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bench.analysis.checks import PERCENTILE
+from bench.analysis.checks.evidence import PERCENTILE
 from bench.core.cell import Cell, ServerConfiguration
 from bench.core.errors import (
     ModelLoadFailed,

@@ -1,4 +1,4 @@
-"""A comparison as text, markdown, HTML or JSON; and what the command needs of it."""
+"""A comparison as text, markdown, HTML or JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from rich.console import Console
 from rich.markup import escape as rich_escape
 from rich.table import Table
 
-from bench.analysis.comparison import Comparison, Result, compare, exit_code
-from bench.analysis.gates import Gate, parse_gate
+from bench.analysis.comparison import Comparison, Result
 from bench.analysis.stats import Change, Interval
 from bench.core.units import plural, significant
 from bench.report.static_page import static_page
 from bench.report.terminal import plain, table_row
-
-__all__ = ["Comparison", "Gate", "compare", "exit_code", "parse_gate", "render"]
 
 _STYLE = {"regression": "red", "inconclusive": "yellow", "better": "green", "no change": "none"}
 _STYLES = """
@@ -66,19 +63,19 @@ def _counts(comparison: Comparison) -> str:
     named = {word: f"{n} {word}" for word, n in counts.items() if n}
     if counts["regression"]:
         named["regression"] = plural(counts["regression"], "regression")
-    said = ", ".join(named.values())
+    outcomes = ", ".join(named.values())
     gates = ", ".join(str(gate) for gate in comparison.gates)
-    return f"; {plural(len(comparison.cells), 'cell')}, gates {gates}: {said}"
+    return f"; {plural(len(comparison.cells), 'cell')}, gates {gates}: {outcomes}"
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What is inconclusive and what would settle it; what was not compared; what else differs."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for cell in comparison.cells:
         for result in cell.results:
             if result.why:
-                found.setdefault(result.why, []).append(f"{cell.name} {result.gate}")
-    lines = [f"{_few(cells)}: {why}" for why, cells in found.items()]
+                by_reason.setdefault(result.why, []).append(f"{cell.name} {result.gate}")
+    lines = [f"{_few(cells)}: {why}" for why, cells in by_reason.items()]
     for name, cells in (
         (comparison.base.name, comparison.only_base),
         (comparison.new.name, comparison.only_new),
@@ -86,7 +83,7 @@ def notes(comparison: Comparison) -> list[str]:
         lines += [f"Only in {name}: {_few(list(cells))}."] if cells else []
     lines += [f"Differs in {what}: {a or 'none'} -> {b or 'none'}." for what, a, b in comparison.differences]
     if comparison.paired:
-        lines.append("Ratios are paired: trials of both took turns.")
+        lines.append("Ratios are paired: trials of both runs were interleaved.")
     return lines
 
 
@@ -173,7 +170,7 @@ def as_html(comparison: Comparison) -> str:
     span = _span(comparison)
     body = "".join(_html_row(cells, result, span) for cells, result in _rows(comparison))
     head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in _HTML_HEADINGS)
-    said = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
+    items = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return static_page(
         kind="Comparison of two runs",
@@ -181,7 +178,7 @@ def as_html(comparison: Comparison) -> str:
         facts=f"{_counts(comparison).lstrip(';, ')}. Intervals are 95 % over repeats, drawn on a log axis; "
         "full line: no change, dashed: the gate, right: more.",
         body=f'<section><div class="scroll">{table}</div></section>'
-        f"<section><h2>Notes</h2><ul>{said}</ul></section>",
+        f"<section><h2>Notes</h2><ul>{items}</ul></section>",
         style=_STYLES,
     )
 

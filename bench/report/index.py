@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from bench.analysis.cell_table import frame, rows
+from bench.analysis.cell_table import frame
+from bench.analysis.results import RunResults
 from bench.core.errors import RunFolderError
 from bench.core.files import write_text
 from bench.core.run_folder import RunFolder, RunRecord
@@ -126,7 +127,7 @@ def _cells(folder: RunFolder) -> list[dict[Any, Any]]:
         table = pd.read_csv(folder.path / "cells.csv", dtype={"cell": str, "verdict": str})[_COLUMNS]
         table = table.astype({"throughput_img_per_s": float})
     except (OSError, ValueError, KeyError):
-        table = frame(rows(folder))[_COLUMNS]
+        table = frame(RunResults.of(folder).rows)[_COLUMNS]
     return table.astype(object).to_dict("records")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bench.analysis.cell_row import CellRow
 from bench.analysis.labels import load_text, name_of
-from bench.analysis.recommendation import Holds, Limit, holds
+from bench.analysis.recommendation import Limit, holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo
@@ -24,18 +25,18 @@ def headline(rows: Sequence[CellRow], record: RunRecord) -> str:
     scenario = Scenario(name)
     valid = [row for row in rows if row.verdict == "VALID" and row.throughput_img_per_s]
     if scenario in _PERCENT:
-        found = _latency(valid, _PERCENT[scenario])
+        figure = _latency(valid, _PERCENT[scenario])
     elif scenario is Scenario.SERVER:
-        found = _rate(valid, record.slo)
+        figure = _rate(valid, record.slo)
     else:
-        found = _throughput(valid)
-    return f"MLPerf {scenario}: {found}"
+        figure = _throughput(valid)
+    return f"MLPerf {scenario}: {figure}"
 
 
 def _latency(valid: Sequence[CellRow], percent: float) -> str:
     known = [(value, row) for row in valid if (value := row.latency_ms(percent)) is not None]
     if not known:
-        return f"p{percent:g} latency n/a, it needs {samples_needed(percent)} requests a cell."
+        return f"p{percent:g} latency n/a, it needs {samples_needed(percent)} requests per cell."
     value, row = min(known, key=lambda pair: pair[0])
     return f"p{percent:g} latency {significant(value)} ms ({_of(row, valid)})."
 

@@ -15,20 +15,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.aggregate import row
-from bench.analysis.bottleneck import explained
 from bench.analysis.capacity_models import KNEE
-from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.cell_table import by_cell, complete, frame
+from bench.analysis.cell_table import frame
 from bench.analysis.recommendation import WIDE, Limit
+from bench.analysis.results import RunResults
 from bench.analysis.stats import LEAST_REPEATS, samples_needed
 from bench.core.files import write_text
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo
-from bench.core.trial import Trial
 from bench.core.units import plural
-from bench.report.cell_details import MOST_BINS, detail, median_trial
 from bench.report.charts import per_cell, scaling
 from bench.report.charts.style import Entry, Keys
 from bench.report.mlperf import headline
@@ -38,35 +34,30 @@ from bench.report.sections.search import search_html
 from bench.report.sections.tuning import tuned_html
 from bench.report.terminal import restarts
 
-# Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
-MOST_SERIES = 60
-_MOST_NUMBERS = 75_000  # in all time series together: about 400 kB
-_LOAD_LINES = 7
 _SCRIPTS = ("js/page.js", "js/page_theme.js", "js/page_answer.js", "js/page_cells.js")
 _NOT_IN_JSON = ("percentiles",)
 
 Json = dict[str, Any]
 
 
-def write(folder: RunFolder) -> Path:
+def write(results: RunResults) -> Path:
     """Write the run's report.html. Raises RunFolderError where it cannot be written."""
-    path = folder.path / "report.html"
-    write_text(path, render([folder]))
+    path = results.folder.path / "report.html"
+    write_text(path, render([results]))
     return path
 
 
-def render(folders: Sequence[RunFolder]) -> str:
+def render(several: Sequence[RunResults]) -> str:
     """The page over one run or several; the newest is the one that is judged."""
-    runs = sorted(((folder.record, folder) for folder in folders), key=lambda run: run[0].created_at)
+    runs = sorted(several, key=lambda run: run.record.created_at)
     entries: list[Entry] = []
     details: Json = {}
-    for position, (record, folder) in enumerate(runs):
-        rows, of_cells = _read(folder, record)
-        for cell_row in rows:
-            if cell_row.cell in of_cells:
-                details[str(len(entries))] = of_cells[cell_row.cell]
-            entries.append(Entry(len(entries), position, cell_row))
-    records = [record for record, _ in runs]
+    for position, run in enumerate(runs):
+        for cell in run.cells:
+            if cell.detail is not None:
+                details[str(len(entries))] = asdict(cell.detail)
+            entries.append(Entry(len(entries), position, cell.row))
+    records = [run.record for run in runs]
     return _fill(
         {
             "title": escape(f"{records[-1].name} · Triton benchmark"),
@@ -74,7 +65,7 @@ def render(folders: Sequence[RunFolder]) -> str:
             "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1])
             + _beside(records[:-1]),
             "css": _asset("page.css"),
-            "search": "".join(search_html(folder) + tuned_html(folder) for _, folder in reversed(runs)),
+            "search": "".join(search_html(run.folder) + tuned_html(run.folder) for run in reversed(runs)),
             "measured": "".join(measured_html(record) for record in reversed(records)),
             "data": embed(_data(records, entries, details)),
             "plotly": _asset("vendor/plotly-cartesian.min.js"),
@@ -89,28 +80,6 @@ def embed(data: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _read(folder: RunFolder, record: RunRecord) -> tuple[list[CellRow], Mapping[str, Json]]:
-    """Rows and details in one pass; one cell's samples in memory at a time."""
-    measured, details = [], {}
-    folder_of_cells = folder.path / "trials"
-    trial_count = sum(1 for _ in folder_of_cells.glob("*/*.json"))
-    every = trial_count <= MOST_SERIES
-    shown = trial_count if every else sum(1 for _ in folder_of_cells.iterdir())
-    for trials in by_cell(folder.trials()):
-        found = row(trials, record)
-        measured.append(found)
-        details[found.cell] = _detail(trials, shown, every=every)
-    return explained(complete(measured, record), read_ceiling(folder.path)), details
-
-
-def _detail(trials: Sequence[Trial], shown: int, *, every: bool) -> Json:
-    """`shown`: how many trials of the run have their time series drawn, and so share the room there is."""
-    chosen = range(len(trials)) if every else [median_trial(trials)]
-    lines = _LOAD_LINES + len(trials[0].machine)
-    bins = max(10, min(MOST_BINS, _MOST_NUMBERS // (lines * shown)))
-    return {**detail(trials, chosen, bins), "repeats": len(trials)}
 
 
 def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json) -> Json:
@@ -172,13 +141,13 @@ def _trust(rows: Sequence[CellRow]) -> str:
     counts = sorted({r.repeats for r in rows if r.repeats})
     if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
-    said = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{said} repeats a cell; intervals are 95 % over repeats."
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} repeats per cell; intervals are 95 % over repeats."
 
 
 def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
     requests = sum(r.requests for r in rows)
-    said = [
+    facts = [
         f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
         escape(record.target),
         escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
@@ -187,7 +156,7 @@ def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
     ]
     unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
     died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
-    return " · ".join(part for part in said if part) + unfinished + died
+    return " · ".join(part for part in facts if part) + unfinished + died
 
 
 def _beside(others: Sequence[RunRecord]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.analysis import cell_table
-from bench.analysis.cell_row import CellRow
+from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.report import index, page, terminal
 
@@ -15,18 +15,26 @@ REPORTS = "reports"  # where runs go without --out; an index of them is kept the
 TALK = Console(stderr=True, highlight=False)
 
 
-def publish(folder: RunFolder, *, as_json: bool) -> list[CellRow]:
-    """Writes all of it from the folder's trials. `as_json`: stdout is left to what the verb prints there."""
-    rows = cell_table.rows(folder)
-    cell_table.write_csv(rows, folder.path / "cells.csv")
-    report_path = page.write(folder)
-    terminal.show(rows, folder.record, TALK if as_json else Console(highlight=False))
+def publish(folder: RunFolder, *, as_json: bool) -> RunResults:
+    """Write and show all of it from the folder's trials, which are read once.
+
+    `as_json`: stdout is left to what the verb prints there.
+    """
+    results = RunResults.of(folder)
+    report_path = write_files(results)
+    terminal.show(results.rows, results.record, TALK if as_json else Console(highlight=False))
     list_in_index(folder.path)
     TALK.print(f"report: {report_path}", soft_wrap=True)
-    return rows
+    return results
+
+
+def write_files(results: RunResults) -> Path:
+    """Write cells.csv and report.html into the run's folder, and say where the report is."""
+    cell_table.write_csv(results.rows, results.folder.path / "cells.csv")
+    return page.write(results)
 
 
 def list_in_index(path: Path) -> None:
-    """Renews the list of runs, where `path` is where lists are kept."""
+    """Renew the list of runs, where `path` lies in the folder that has one."""
     if path.parent.name == REPORTS:
         index.write(path.parent)

@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.analysis.cell_row import CellRow
-from bench.analysis.labels import load_text, name_of
-from bench.analysis.recommendation import WIDE, Decision, Holds, Limit, decide, overlap
+from bench.analysis.labels import full_name, load_text, throughput
+from bench.analysis.recommendation import WIDE, Limit, Recommendation, overlap, recommend
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.findings import Severity
 from bench.core.run_folder import RunRecord
@@ -48,10 +49,10 @@ def show(rows: Sequence[CellRow], record: RunRecord, console: Console) -> None:
     wide.print(table)
     for line in missing(rows):
         console.print(line, markup=False, soft_wrap=True)
-    found = findings(rows)
-    if found:
+    remarks = findings(rows)
+    if remarks:
         console.print()
-    for line in found:
+    for line in remarks:
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -80,11 +81,17 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     """What a reader wants first: what to run, and whether to believe it."""
     slo = parse_slo(record.slo) if record.slo else None
     limit = Limit.of(slo) if slo else None
-    decision = decide(rows, limit)
+    choice = recommend(rows, limit)
     lines = [record.weights] if record.weights else []
     scenario = headline(rows, record)
-    found = [*lines, *([scenario] if scenario else []), *_answer(decision, limit), *_trust(rows, decision)]
-    return [*found, *([died] if (died := restarts(record)) else [])]
+    died = restarts(record)
+    return [
+        *lines,
+        *([scenario] if scenario else []),
+        *_answer(choice, limit),
+        *_trust(rows, choice),
+        *([died] if died else []),
+    ]
 
 
 def restarts(record: RunRecord) -> str:
@@ -93,53 +100,55 @@ def restarts(record: RunRecord) -> str:
     return f"tritonserver died {plural(count, 'time')} and was started again." if count else ""
 
 
-def _answer(decision: Decision, limit: Limit | None) -> list[str]:
-    best = decision.best
-    if not decision.valid:
+def _answer(choice: Recommendation, limit: Limit | None) -> list[str]:
+    best = choice.best
+    if not choice.valid:
         return ["No valid cell was measured."]
     bound = str(limit) if limit else ""
-    if best is None and limit and decision.held[Holds.UNKNOWN]:
+    if best is None and limit and choice.counts[Holds.UNKNOWN]:
         needed = samples_needed(limit.percent)
         return [
-            f"Too few samples to tell what holds {bound}: p{limit.percent:g} needs {needed} requests a cell."
+            f"Too few samples to tell what meets {bound}: p{limit.percent:g} needs {needed} requests "
+            "per cell."
         ]
     if best is None:
         return [f"No measured configuration holds {bound}."]
     lead = f"For {bound} run" if limit else "For the most throughput run"
-    proved = "" if decision.proved else " (likely; too few samples to prove it)"
-    lines = [f"{lead} {named(best, decision.valid)}: {throughput(best)} img/s{proved}."]
+    proved = "" if choice.proved else " (likely; too few samples to prove it)"
+    lines = [f"{lead} {full_name(best, choice.valid)}: {throughput(best)} img/s{proved}."]
     low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
     if low and high and high / low > WIDE:
         lines.append("Its interval is wide: measure longer, with more repeats, or on a quieter machine.")
-    if decision.next_best is not None:
+    if choice.next_best is not None:
         apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
-        said = apart[overlap(best, decision.next_best)]
-        other = named(decision.next_best, decision.valid)
-        lines.append(f"Next best: {other}: {throughput(decision.next_best)} img/s{said}.")
-    if decision.quickest is not None:
-        median = significant(decision.quickest.latency_ms(50.0) or 0)
-        lines.append(f"Lowest median latency: {named(decision.quickest, decision.valid)}: {median} ms.")
+        distance = apart[overlap(best, choice.next_best)]
+        other = full_name(choice.next_best, choice.valid)
+        lines.append(f"Next best: {other}: {throughput(choice.next_best)} img/s{distance}.")
+    if choice.quickest is not None:
+        median = significant(choice.quickest.latency_ms(50.0) or 0)
+        lines.append(f"Lowest median latency: {full_name(choice.quickest, choice.valid)}: {median} ms.")
     if limit is not None:
-        counts = [f"{decision.held[kind]} {word}" for kind, word in _HELD.items() if decision.held[kind]]
-        lines.append(f"Of {len(decision.valid)} valid cells {', '.join(counts)}.")
+        counts = [f"{n} {verbs[n != 1]}" for kind, verbs in _HELD.items() if (n := choice.counts[kind])]
+        lines.append(f"Of {len(choice.valid)} valid cells: {', '.join(counts)}.")
     return lines
 
 
+# What is said of one valid cell, and of several.
 _HELD = {
-    Holds.YES: "hold it",
-    Holds.LIKELY: "likely do",
-    Holds.NO: "miss it",
-    Holds.UNKNOWN: "have too few samples to tell",
+    Holds.YES: ("meets the SLO", "meet the SLO"),
+    Holds.LIKELY: ("probably does", "probably do"),
+    Holds.NO: ("misses it", "miss it"),
+    Holds.UNKNOWN: ("has too few samples to tell", "have too few samples to tell"),
 }
 
 
-def _trust(rows: Sequence[CellRow], decision: Decision) -> list[str]:
+def _trust(rows: Sequence[CellRow], choice: Recommendation) -> list[str]:
     lines = []
     counts = {word: sum(row.verdict == word for row in rows) for word in _STYLE}
     if counts["VALID"] < len(rows):
         lines.append(f"Cells: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}.")
-    if any(row.throughput_img_per_s_low is None for row in decision.valid):
-        lines.append("Fewer than three repeats: no intervals, figures are indicative.")
+    if any(row.throughput_img_per_s_low is None for row in choice.valid):
+        lines.append("Fewer than three repeats: no confidence intervals; the figures are indicative.")
     return lines
 
 
@@ -174,19 +183,6 @@ def findings(rows: Sequence[CellRow]) -> list[str]:
 def _count(seen: dict[tuple[str, str], tuple[int, str]], key: tuple[str, str], text: str) -> None:
     count, first = seen.get(key, (0, text))
     seen[key] = (count + 1, first)
-
-
-def named(row: CellRow, among: Sequence[CellRow] = ()) -> str:
-    """2 instances, batch 8 over http at 4 users. `among`: as `name_of`."""
-    via = "" if row.via is None else f" via {row.via}"
-    memory = "" if row.shared_memory == "none" else f" with {row.shared_memory} shared memory"
-    return f"{name_of(row, among)} over {row.protocol}{via}{memory} at {load_text(row)}"
-
-
-def throughput(row: CellRow) -> str:
-    value = significant(row.throughput_img_per_s or 0)
-    low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
-    return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
 
 
 def _cells(row: CellRow) -> dict[str, str]:

@@ -12,8 +12,9 @@ import pytest
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import COLUMNS, CellRow
+from bench.analysis.results import RunResults
 from bench.analysis.stats import geometric, nearest_rank
-from bench.analysis.summary import judged, summarize
+from bench.analysis.summary import measured_requests, summarize
 from bench.core.run_folder import RunFolder
 from bench.core.trial import Trial
 from tests.support import synthetic
@@ -45,7 +46,7 @@ ASKED_COLUMNS = [
 
 def one_row(path: Path, study: Study) -> tuple[CellRow, list[Trial]]:
     folder = synthetic.write(path / "run", study)
-    (row,) = cell_table.rows(folder)
+    (row,) = RunResults.of(folder).rows
     return row, list(folder.trials())
 
 
@@ -56,7 +57,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_percentiles_are_of_the_pooled_requests_of_all_repeats(tmp_path: Path) -> None:
     row, trials = one_row(tmp_path, Study(cells=(cell(batch=1),)))
-    pooled = np.sort(np.concatenate([judged(trial).good().response_ns for trial in trials]))
+    pooled = np.sort(np.concatenate([measured_requests(trial).good().response_ns for trial in trials]))
     assert row.latency_n == len(pooled)
     for percent, value in ((50, row.latency_p50_ms), (90, row.latency_p90_ms), (99, row.latency_p99_ms)):
         assert value == nearest_rank(pooled, percent) / 1e6
@@ -95,13 +96,13 @@ def test_an_invalid_trial_makes_the_cell_invalid(tmp_path: Path) -> None:
     spoiled = synthetic.trial(cell(batch=1), repeat=1)
     busy = dataclasses.replace(spoiled.generator, cpu_s=(4.99,))
     folder.write_trial(dataclasses.replace(spoiled, generator=busy))
-    (row,) = cell_table.rows(folder)
+    (row,) = RunResults.of(folder).rows
     assert row.verdict == "INVALID"
     assert "client-bound" in row.findings.split()
 
 
 def test_every_planned_cell_has_a_row_in_the_order_of_the_axes(everything: RunFolder) -> None:
-    table = cell_table.rows(everything)
+    table = RunResults.of(everything).rows
     record = everything.record
     assert [row.cell for row in table] == [of.key for of in record.planned]
     for row in table:
@@ -122,7 +123,7 @@ def test_errors_are_counted_and_in_no_percentile(tmp_path: Path) -> None:
 
 def test_an_slo_gives_goodput_and_a_verdict(tmp_path: Path) -> None:
     of = (cell(batch=1, concurrency=1), cell(batch=8, concurrency=16))
-    quick, slow = cell_table.rows(synthetic.write(tmp_path / "run", Study(cells=of, slo="p90=40ms")))
+    quick, slow = RunResults.of(synthetic.write(tmp_path / "run", Study(cells=of, slo="p90=40ms"))).rows
     assert quick.slo_met is True
     assert slow.slo_met is False
     assert quick.goodput_img_per_s == pytest.approx(quick.throughput_img_per_s, rel=0.01)
@@ -131,7 +132,7 @@ def test_an_slo_gives_goodput_and_a_verdict(tmp_path: Path) -> None:
 
 def test_goodput_is_at_most_the_throughput_however_far_apart_the_repeats(tmp_path: Path) -> None:
     study = Study(cells=(cell(batch=1),), slo="p90=60s", world=World(repeat_sigma=0.5))
-    (row,) = cell_table.rows(synthetic.write(tmp_path / "run", study))
+    (row,) = RunResults.of(synthetic.write(tmp_path / "run", study)).rows
     assert row.goodput_img_per_s == pytest.approx(row.throughput_img_per_s)
 
 
@@ -151,7 +152,7 @@ def test_gpu_power_gives_energy_an_image(tmp_path: Path) -> None:
 
 
 def test_the_csv_has_the_promised_columns_and_reads_back(everything: RunFolder, tmp_path: Path) -> None:
-    table = cell_table.rows(everything)
+    table = RunResults.of(everything).rows
     cell_table.write_csv(table, tmp_path / "cells.csv")
     read = pd.read_csv(tmp_path / "cells.csv")
     assert set(ASKED_COLUMNS) <= set(read.columns)
@@ -165,7 +166,9 @@ def test_the_csv_has_the_promised_columns_and_reads_back(everything: RunFolder, 
 
 def test_server_parameters_are_columns_of_their_own(tmp_path: Path) -> None:
     of = tuple(cell(parameters=(("precision", p), ("batch", "x"))) for p in ("fp32", "bf16"))
-    frame = cell_table.frame(cell_table.rows(synthetic.write(tmp_path / "run", Study(cells=of, repeats=1))))
+    frame = cell_table.frame(
+        RunResults.of(synthetic.write(tmp_path / "run", Study(cells=of, repeats=1))).rows
+    )
     assert list(frame["precision"]) == ["fp32", "bf16"]
     assert list(frame["parameter_batch"]) == ["x", "x"]
     assert list(frame["batch"]) == [8, 8]
@@ -183,8 +186,8 @@ def reference_of(path: Path, slowdown: float) -> RunFolder:
 
 def test_the_reference_cell_shows_that_the_machine_drifted(tmp_path: Path) -> None:
     quiet, drifted = reference_of(tmp_path / "quiet", 1.0), reference_of(tmp_path / "drifted", 1.3)
-    assert not any("machine-drift" in row.findings for row in cell_table.rows(quiet))
-    first, *others = cell_table.rows(drifted)
+    assert not any("machine-drift" in row.findings for row in RunResults.of(quiet).rows)
+    first, *others = RunResults.of(drifted).rows
     assert "machine-drift" in first.findings
     assert first.verdict == "VALID"
     assert not any("machine-drift" in row.findings for row in others)
@@ -194,4 +197,4 @@ def test_a_rate_that_a_search_probed_often_is_no_reference(tmp_path: Path) -> No
     """Its probes are short and of random arrivals: they differ without any drift."""
     folder = reference_of(tmp_path / "run", 1.3)
     folder.write_record(dataclasses.replace(folder.record, planned=()))
-    assert not any("machine-drift" in row.findings for row in cell_table.rows(folder))
+    assert not any("machine-drift" in row.findings for row in RunResults.of(folder).rows)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.capacity_estimate import CapacityEstimate, Seen
+from bench.analysis.capacity_estimate import CapacityEstimate, Evidence
 
 BUDGET = 0.01
 
 
-def probe(rate: float, edge: float, slope: float, crowd: float, rng: np.random.Generator) -> Seen:
+def probe(rate: float, edge: float, slope: float, crowd: float, rng: np.random.Generator) -> Evidence:
     """Late requests come in crowds, of which there is a Poisson number."""
     n = 8000
     odds = BUDGET / (1 - BUDGET) * (rate / edge) ** slope
     crowds = rng.poisson(n * odds / (1 + odds) / crowd)
     late = int(rng.geometric(1 / crowd, crowds).sum()) if crowds else 0
-    return Seen(rate, min(late, n), n, BUDGET)
+    return Evidence(rate, min(late, n), n, BUDGET)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_three_disturbed_probes_do_not_outweigh_those_that_agree() -> None:
     for rate in (80.0, 88.0, 110.0, 115.0, 125.0):
         edge.see(probe(rate, 100, 10, 6, rng))
     for rate, late in ((77.0, 385), (75.0, 593), (76.0, 2859)):
-        edge.see(Seen(rate, late, 8000, BUDGET))
+        edge.see(Evidence(rate, late, 8000, BUDGET))
     for turn in range(12):
         edge.see(probe(edge.quantile((0.2, 0.5, 0.8)[turn % 3]), 100, 10, 6, rng))
     assert edge.quantile(0.5) == pytest.approx(100, rel=0.05)
@@ -61,13 +61,13 @@ def test_nothing_seen_is_even_odds() -> None:
 @given(late=st.integers(40, 1000))
 def test_a_probe_within_its_budget_moves_the_edge_up_and_one_beyond_moves_it_down(late: int) -> None:
     good, bad = CapacityEstimate(50, 200), CapacityEstimate(50, 200)
-    good.see(Seen(100, 0, 1000, BUDGET))
-    bad.see(Seen(100, late, 1000, BUDGET))
+    good.see(Evidence(100, 0, 1000, BUDGET))
+    bad.see(Evidence(100, late, 1000, BUDGET))
     assert good.quantile(0.5) > 100 > bad.quantile(0.5)
 
 
 def test_what_is_seen_elsewhere_or_not_at_all_changes_nothing() -> None:
     edge = CapacityEstimate(50, 200)
     edge.see(None)
-    edge.see(Seen(300, 900, 1000, BUDGET))
+    edge.see(Evidence(300, 900, 1000, BUDGET))
     assert edge.quantile(0.5) == pytest.approx(100, rel=0.01)

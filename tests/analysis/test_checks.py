@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.analysis.checks import judge, mean_of
+from bench.analysis.checks import findings_of
+from bench.analysis.summary import mean_of
 from bench.core.cell import Engine
 from bench.core.findings import Finding, Severity, Verdict, verdict
 from bench.core.samples import Outcome, Samples, Window
@@ -23,12 +24,12 @@ INVALID, WARNING, NOTE = Severity.INVALID, Severity.WARNING, Severity.NOTE
 
 
 def codes(of: Trial) -> dict[str, Severity]:
-    return {finding.code: finding.severity for finding in judge(of)}
+    return {finding.code: finding.severity for finding in findings_of(of)}
 
 
 @pytest.mark.parametrize("healthy", [HEALTHY, OPEN], ids=["closed loop", "open loop"])
 def test_a_healthy_trial_has_no_findings(healthy: Trial) -> None:
-    assert judge(healthy) == ()
+    assert findings_of(healthy) == ()
 
 
 def with_outcome(of: Trial, outcome: Outcome, every: int) -> Trial:
@@ -178,7 +179,7 @@ def test_it_is_found(of: Trial, code: str, severity: Severity) -> None:
 
 @pytest.mark.parametrize("row", FOUND, ids=[row[0] for row in FOUND])
 def test_a_finding_says_what_was_seen_why_and_what_to_do(row: tuple[str, Trial, str, Severity]) -> None:
-    for finding in judge(row[1]):
+    for finding in findings_of(row[1]):
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", finding.code)
         for sentence in (finding.seen, finding.cause, finding.next_step):
             assert re.fullmatch(r"[A-Za-z0-9-].*\.", sentence, re.DOTALL), sentence
@@ -221,13 +222,13 @@ def test_it_is_not_found(of: Trial, code: str) -> None:
 
 def test_noise_and_few_samples_invalidate_nothing() -> None:
     noisy = with_series(HEALTHY, "cpu_pressure_some_percent", 99, 99)
-    assert verdict(judge(noisy)) is Verdict.VALID
-    assert verdict(judge(trial(Server(always(10)), cell(concurrency=1), seconds=5))) is Verdict.VALID
+    assert verdict(findings_of(noisy)) is Verdict.VALID
+    assert verdict(findings_of(trial(Server(always(10)), cell(concurrency=1), seconds=5))) is Verdict.VALID
 
 
 def test_a_stall_of_the_server_is_its_own_and_leaves_the_trial_valid() -> None:
     stall = Window(15 * SECOND, 15 * SECOND + 1500 * MILLISECOND)
-    found = judge(trial(Server(always(2.0), stall=stall), cell(rate_per_s=400)))
+    found = findings_of(trial(Server(always(2.0), stall=stall), cell(rate_per_s=400)))
     assert verdict(found) is Verdict.VALID
 
 
@@ -245,7 +246,7 @@ def test_a_generator_that_mostly_waits_for_a_core_tells_of_the_machine() -> None
 
 def test_what_the_engine_saw_comes_first() -> None:
     own = Finding("own", Severity.NOTE, "Seen.", "Cause.", "Next.")
-    assert judge(replace(HEALTHY, findings=(own,)))[0] == own
+    assert findings_of(replace(HEALTHY, findings=(own,)))[0] == own
 
 
 def test_a_series_is_read_inside_the_window_only() -> None:
@@ -261,7 +262,7 @@ def test_a_series_is_read_inside_the_window_only() -> None:
 
 
 def test_a_server_that_does_not_tell_is_no_finding() -> None:
-    assert judge(replace(HEALTHY, counters=None)) == ()
+    assert findings_of(replace(HEALTHY, counters=None)) == ()
 
 
 def test_counters_of_the_simulation_agree_with_its_samples() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis import cell_table
 from bench.analysis.cell_row import CellRow
+from bench.analysis.results import RunResults
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell
 
@@ -16,7 +16,7 @@ BOTH = (cell(batch=1), cell(batch=1, engine="perf_analyzer"))
 
 def two(path: Path, other: World, repeats: int = 5) -> list[CellRow]:
     study = Study(cells=BOTH, worlds={BOTH[1].key: other}, repeats=repeats)
-    return cell_table.rows(synthetic.write(path / "run", study))
+    return RunResults.of(synthetic.write(path / "run", study)).rows
 
 
 def test_the_same_server_makes_them_agree_on_both_rows(tmp_path: Path) -> None:
@@ -41,6 +41,6 @@ def test_without_repeats_a_difference_is_unclear(tmp_path: Path) -> None:
 
 
 def test_a_cell_of_one_engine_has_no_agreement(tmp_path: Path) -> None:
-    (row,) = cell_table.rows(synthetic.write(tmp_path / "run", Study(cells=BOTH[:1])))
+    (row,) = RunResults.of(synthetic.write(tmp_path / "run", Study(cells=BOTH[:1]))).rows
     assert row.agreement is None
     assert row.agreement_throughput_ratio is None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.analysis.summary import in_flight_mean, judged, server_times, summarize
+from bench.analysis.summary import in_flight_mean, measured_requests, server_times, summarize
 from bench.core.samples import Outcome, Samples, Window
 from bench.core.slo import Slo
 from bench.core.trial import Trial
@@ -59,7 +59,7 @@ def test_an_open_loop_asks_about_requests_due_in_the_window_and_the_unanswered_w
 def test_every_request_is_in_one_of_the_two_counts() -> None:
     for open_loop in (True, False):
         one = of(ROWS, open_loop=open_loop)
-        asked = judged(one)
+        asked = measured_requests(one)
         assert len(asked) == len(asked.good()) + summarize(one).errors
 
 

@@ -130,11 +130,6 @@ def test_where_it_would_cost_more_than_it_tells_there_is_no_reference(spec: Swee
     assert not any(trial.is_reference for trial in spec.trials())
 
 
-def test_fewer_repeats_than_an_interval_needs_is_quick() -> None:
-    assert not SPEC.is_quick
-    assert replace(SPEC, repeats=1).is_quick
-
-
 @pytest.mark.parametrize(
     ("server", "load", "engine", "said"),
     [

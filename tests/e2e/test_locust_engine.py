@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.checks import judge
+from bench.analysis.checks import findings_of
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import Unreachable
 from bench.core.findings import Verdict, verdict
@@ -111,7 +111,7 @@ def test_a_server_that_answers_wrong_makes_the_cell_invalid(
     trial = measure(engine, triton, server, load, duration_s=0.3, check_fraction=1.0)
     assert len(trial.samples) > 0
     assert (trial.samples.outcome == outcome).all()
-    findings = judge(trial)
+    findings = findings_of(trial)
     assert code in {finding.code for finding in findings}
     assert verdict(findings) is Verdict.INVALID
     said = "this request fails on purpose" if mode == "error" else "y"  # the output's name
@@ -145,8 +145,8 @@ def test_a_worker_that_is_killed_is_a_finding_and_the_engine_goes_on(
     assert victims
     assert trial.generator.lost_workers == 1
     assert (len(trial.samples) > 0) == (left > 0)
-    assert "worker-lost" in {finding.code for finding in judge(trial)}
-    assert verdict(judge(trial)) is Verdict.INVALID
+    assert "worker-lost" in {finding.code for finding in findings_of(trial)}
+    assert verdict(findings_of(trial)) is Verdict.INVALID
     assert victims[0] not in engine.pids
     after = measure(engine, triton, delay(4), closed(4), duration_s=0.3, workers=workers)
     assert after.generator.lost_workers == 0
@@ -164,7 +164,7 @@ def test_requests_that_reach_nobody_are_data_and_not_a_hang(
         nobody = replace(triton.target, grpc_address=f"127.0.0.1:{unused.getsockname()[1]}")
         trial = engine.measure(plan, nobody, serve(triton, delay(4)))
     assert set(trial.samples.outcome.tolist()) == {Outcome.CONNECTION}
-    assert verdict(judge(trial)) is Verdict.INVALID
+    assert verdict(findings_of(trial)) is Verdict.INVALID
 
 
 def test_a_target_that_is_gone_is_an_error_and_not_a_trial(engine: LocustEngine) -> None:
@@ -190,7 +190,7 @@ def test_arrivals_of_an_overload_are_unfinished_and_not_lost(
     unfinished = int((trial.samples.outcome == Outcome.UNFINISHED).sum())
     assert trial.planned == len(trial.samples)
     assert unfinished > 0.5 * len(trial.samples)
-    assert "saturated" in {finding.code for finding in judge(trial)}
+    assert "saturated" in {finding.code for finding in findings_of(trial)}
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))

@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from bench.analysis import cell_table
+from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 
 pytestmark = pytest.mark.e2e
@@ -259,7 +259,7 @@ def test_a_model_whose_process_dies_is_a_labelled_cell_and_the_sweep_goes_on(
     words = ["--model", "faulty", "--parameter", "mode=exit,gpu_full", "--batch", "1", "--quick"]
     sweep = start(*words, "--concurrency", "2", "--duration", "1s", "--warmup", "0.2s")
     assert sweep.ended() == 3, sweep.said()
-    died, other = cell_table.rows(RunFolder.open(sweep.out))
+    died, other = RunResults.of(RunFolder.open(sweep.out)).rows
     assert died.verdict == "INVALID"
     assert any("Stub process 'faulty_0_0' is not healthy" in str(remark) for remark in died.remarks)
     assert other.verdict == "VALID"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.checks import judge
+from bench.analysis.checks import findings_of
 from bench.cli import main as cli
 from bench.cli.flags import sweep_spec
 from bench.cli.worker_flags import crew_of, master_address
@@ -107,8 +107,8 @@ def test_a_worker_killed_in_a_trial_is_a_finding_and_is_replaced(
         trial = kill_one_during(engine, triton, lambda: engine.pids[0])
         assert trial.generator.lost_workers == 1
         assert len(trial.samples) > 0
-        assert "worker-lost" in {finding.code for finding in judge(trial)}
-        assert verdict(judge(trial)) is Verdict.INVALID
+        assert "worker-lost" in {finding.code for finding in findings_of(trial)}
+        assert verdict(findings_of(trial)) is Verdict.INVALID
         after = measure(engine, triton, DELAY, closed(4), duration_s=0.3, workers=2)
     assert (after.generator.workers, after.generator.lost_workers) == (2, 0)
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.cell_table import rows
-from bench.analysis.comparison import compare, exit_code
-from bench.analysis.gates import parse_gate
+from bench.analysis.comparison import compare, exit_code, parse_gate
+from bench.analysis.results import RunResults
 from bench.cli import main as cli
 from bench.cli.flags import sweep_spec
 from bench.core.cell import ServerConfiguration
@@ -204,7 +203,7 @@ def test_variants_are_matched_by_what_they_share_and_paired(
 ) -> None:
     old = variant(tmp_path, "old", World(), "50")
     new = variant(tmp_path, "new", World(slowdown=slowdown, seed=2), "55")
-    found = compare(old, new, GATES)
+    found = compare(RunResults.of(old), RunResults.of(new), GATES)
     assert len(found.cells) == 2
     assert found.paired
     assert exit_code(found) == code
@@ -230,8 +229,8 @@ def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
     assert done.returncode == code, done.stderr + done.stdout
     assert "paired" in done.stdout
     assert (tmp_path / "run" / "compare.html").exists()
-    assert exit_code(compare(RunFolder.open(tmp_path / "run/old"), RunFolder.open(tmp_path / "run/new"),
-                             [parse_gate("p50>+5%")])) == code  # fmt: skip
+    old, new = (RunResults.of(RunFolder.open(tmp_path / "run" / name)) for name in ("old", "new"))
+    assert exit_code(compare(old, new, [parse_gate("p50>+5%")])) == code
 
 
 def sweep(*words: str) -> subprocess.CompletedProcess[str]:
@@ -254,7 +253,7 @@ def test_somebody_elses_server_is_measured_in_turns_and_left_as_it_was(
     assert done.returncode == EXIT_MISSED, done.stderr + done.stdout
     assert control.config("delay") == before
     folders = [RunFolder.open(tmp_path / "run" / name) for name in ("old", "new")]
-    medians = [rows(folder)[0].latency_p50_ms or 0.0 for folder in folders]
+    medians = [RunResults.of(folder).rows[0].latency_p50_ms or 0.0 for folder in folders]
     assert 20 <= medians[0] < 40 <= medians[1]
     again = sweep(*address, *words, "--against", str(tmp_path / "run/old"), "--variant", "b=delay_ms=45",
                   "--out", str(tmp_path / "again"))  # fmt: skip

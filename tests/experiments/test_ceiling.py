@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from bench.analysis import aggregate
-from bench.analysis.bottleneck import busy_share, explained, wall
+from bench.analysis.bottleneck import bottleneck, busy_share, with_bottlenecks
 from bench.analysis.ceiling import Bare, Ceiling, read_ceiling, write_ceiling
 from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.roofline import Measured, Shape
 from bench.core.errors import RunFolderError, ToolError
+from bench.core.run_folder import RunFolder
 from bench.experiments.ceiling import measure as ceiling
 
 TINY = Shape(192, 768, 12, 197, 768, 5_561_472)
@@ -48,20 +49,20 @@ def row(**known: Any) -> CellRow:
 
 def test_efficiency_is_served_over_bare_of_that_precision_and_batch() -> None:
     rows = [row(), row(cell="b", batch=1), row(cell="c", precision="bf16"), row(cell="d", precision=None)]
-    known = explained(rows, found(bare(), bare(batch=1, rates=(50.0, 50.0, 50.0))))
+    known = with_bottlenecks(rows, found(bare(), bare(batch=1, rates=(50.0, 50.0, 50.0))))
     assert [r.efficiency for r in known] == [pytest.approx(0.8, rel=1e-3), pytest.approx(1.6), None, None]
     assert known[0].roofline_img_per_s == pytest.approx(1e12 / TINY.flop_per_image, rel=0.01)
 
 
 def test_without_a_ceiling_there_is_no_efficiency() -> None:
-    assert explained([row()], None)[0].efficiency is None
+    assert with_bottlenecks([row()], None)[0].efficiency is None
 
 
 def test_a_ceiling_is_kept_with_the_run_and_later_variants_join_it(tmp_path: Path) -> None:
-    assert read_ceiling(tmp_path) is None
-    write_ceiling(found(bare(), bare(batch=1)), tmp_path)
-    write_ceiling(found(bare(rates=(7.0,)), bare(precision="bf16")), tmp_path)
-    known = read_ceiling(tmp_path)
+    assert read_ceiling(RunFolder(tmp_path)) is None
+    write_ceiling(found(bare(), bare(batch=1)), RunFolder(tmp_path))
+    write_ceiling(found(bare(rates=(7.0,)), bare(precision="bf16")), RunFolder(tmp_path))
+    known = read_ceiling(RunFolder(tmp_path))
     assert known is not None
     assert sorted((b.batch, b.precision, len(b.images_per_s)) for b in known.bare) == [
         (1, "fp32", 3),
@@ -74,7 +75,7 @@ def test_a_ceiling_is_kept_with_the_run_and_later_variants_join_it(tmp_path: Pat
 def test_a_broken_ceiling_is_named(tmp_path: Path) -> None:
     (tmp_path / "ceiling.json").write_text("{}")
     with pytest.raises(RunFolderError, match="remove it, or measure again"):
-        read_ceiling(tmp_path)
+        read_ceiling(RunFolder(tmp_path))
 
 
 WALLS = (
@@ -94,7 +95,7 @@ WALLS = (
 
 @pytest.mark.parametrize(("differs", "word"), [w[1:] for w in WALLS], ids=[w[0] for w in WALLS])
 def test_the_wall_is_named(differs: dict[str, Any], word: str) -> None:
-    said = wall(row(**differs))
+    said = bottleneck(row(**differs))
     assert said is not None
     assert said[0] == word
     assert said[1].endswith(".")
@@ -106,17 +107,17 @@ def test_busy_counts_every_instance() -> None:
 
 
 def test_nothing_is_said_where_the_server_does_not_tell() -> None:
-    assert wall(row(server_compute_infer_ms=None)) is None
+    assert bottleneck(row(server_compute_infer_ms=None)) is None
 
 
 def test_shared_memory_tells_bytes_from_the_rest() -> None:
     slow = {"throughput_img_per_s": 64.0, "latency_mean_ms": 120.0}
     http = row(**slow)
     fast = replace(row(cell="b", shared_memory="system"), throughput_img_per_s=110.0)
-    assert explained([http, fast], None)[0].wall == "wire"
-    assert "1.72 x as fast" in explained([http, fast], None)[0].wall_reason
+    assert with_bottlenecks([http, fast], None)[0].wall == "wire"
+    assert "1.72 x as fast" in with_bottlenecks([http, fast], None)[0].wall_reason
     same = replace(fast, throughput_img_per_s=64.0)
-    assert explained([http, same], None)[0].wall == "client"
+    assert with_bottlenecks([http, same], None)[0].wall == "client"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.analysis.slo import Holding, judge, seen
+from bench.analysis.slo import Holds, assess_slo, evidence_of
 from bench.cli.verbs.search import exit_code, sentence
 from bench.core.cell import SharedMemory
 from bench.core.slo import Slo, parse_slo
@@ -42,7 +42,7 @@ def search(slo: Slo, service_ns: int, seed: int) -> Capacity:
         seconds = samples_wanted(slo, effort) / rate
         latencies = response_ns(rate, service_ns, seconds, seed * 1000 + next(count))
         evidence = (latencies, 0, len(latencies), slo)
-        return Probe(rate, *judge(*evidence), seen(*evidence, rate))
+        return Probe(rate, *assess_slo(*evidence), evidence_of(*evidence, rate))
 
     return find_capacity(measure, 0.1e9 / service_ns)
 
@@ -63,7 +63,7 @@ def test_searches_stay_within_the_slo_and_near_the_capacity(asked: str, service_
 def test_an_slo_below_the_service_time_has_no_capacity() -> None:
     found = search(parse_slo("p99=10ms"), 20_000_000, 1)
     assert found.rate_per_s is None
-    assert all(probe.outcome is Holding.MISSES for probe in found.probes)
+    assert all(probe.outcome is Holds.NO for probe in found.probes)
 
 
 def test_a_server_that_fails_above_a_rate_has_its_capacity_there() -> None:
@@ -72,7 +72,7 @@ def test_a_server_that_fails_above_a_rate_has_its_capacity_there() -> None:
     def measure(rate: float, effort: Effort) -> Probe:
         n = samples_wanted(Slo(((99.0, 10),)), effort)
         evidence = (np.ones(n, dtype=np.int64), 5 * (rate > 100), n + 5, Slo(((99.0, 10),)))
-        return Probe(rate, *judge(*evidence), seen(*evidence, rate))
+        return Probe(rate, *assess_slo(*evidence), evidence_of(*evidence, rate))
 
     found = find_capacity(measure, 10)
     assert found.rate_per_s == pytest.approx(97, abs=3)
@@ -80,30 +80,28 @@ def test_a_server_that_fails_above_a_rate_has_its_capacity_there() -> None:
 
 def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
     rng = np.random.default_rng(1)
-    found = find_capacity(
-        lambda rate, _: Probe(rate, Holding.HOLDS if rng.random() < 0.5 else Holding.MISSES, ""), 10
-    )
+    found = find_capacity(lambda rate, _: Probe(rate, Holds.YES if rng.random() < 0.5 else Holds.NO, ""), 10)
     assert len(found.probes) <= 45
 
 
 @pytest.mark.parametrize(
     ("latencies_ms", "errors", "slo", "outcome"),
     [
-        ([1] * 662, 0, "p99=2ms", Holding.HOLDS),
-        ([1] * 400, 0, "p99=2ms", Holding.UNDECIDED),
-        ([1] * 661 + [3], 0, "p99=2ms", Holding.HOLDS),
-        ([1] * 660 + [3, 3], 0, "p99=2ms", Holding.UNDECIDED),
-        ([1] * 600 + [3] * 62, 0, "p99=2ms", Holding.MISSES),
-        ([1] * 662, 1, "p99=2ms", Holding.MISSES),
-        ([1] * 1999, 1, "p99=2ms,errors=0.1%", Holding.HOLDS),
-        ([], 5, "p99=2ms", Holding.MISSES),
+        ([1] * 662, 0, "p99=2ms", Holds.YES),
+        ([1] * 400, 0, "p99=2ms", Holds.LIKELY),
+        ([1] * 661 + [3], 0, "p99=2ms", Holds.YES),
+        ([1] * 660 + [3, 3], 0, "p99=2ms", Holds.LIKELY),
+        ([1] * 600 + [3] * 62, 0, "p99=2ms", Holds.NO),
+        ([1] * 662, 1, "p99=2ms", Holds.NO),
+        ([1] * 1999, 1, "p99=2ms,errors=0.1%", Holds.YES),
+        ([], 5, "p99=2ms", Holds.NO),
     ],
 )
 def test_a_probe_holds_only_when_its_samples_prove_it(
-    latencies_ms: list[int], errors: int, slo: str, outcome: Holding
+    latencies_ms: list[int], errors: int, slo: str, outcome: Holds
 ) -> None:
     latencies = np.array(latencies_ms, dtype=np.int64) * 1_000_000
-    assert judge(latencies, errors, len(latencies) + errors, parse_slo(slo))[0] is outcome
+    assert assess_slo(latencies, errors, len(latencies) + errors, parse_slo(slo))[0] is outcome
 
 
 def test_answers_for_different_servers_have_different_names() -> None:
@@ -124,7 +122,7 @@ def _limited(misses_by: tuple[str, ...] = (), holds_with: tuple[str, ...] = ()) 
         n = samples_wanted(slo, effort)
         evidence = (np.full(n, 5 if rate <= 100 else 50, dtype=np.int64), 0, n, slo)
         invalid = misses_by if rate > 100 else holds_with
-        return Probe(rate, *judge(*evidence), seen(*evidence, rate), invalid)
+        return Probe(rate, *assess_slo(*evidence), evidence_of(*evidence, rate), invalid)
 
     return find_capacity(measure, 10)
 
@@ -139,11 +137,11 @@ def _limited(misses_by: tuple[str, ...] = (), holds_with: tuple[str, ...] = ()) 
         # The speed of wrong answers, or of a response cache, is no capacity.
         (_limited(holds_with=("wrong-answers",)), ("wrong-answers",), 3),
         # One probe on which a worker was lost decides nothing.
-        (Capacity(9.0, (Probe(9.0, Holding.HOLDS, "", None, ("worker-lost",)),
-                        *[Probe(9.0, Holding.HOLDS, "")] * 2)), (), 0),
-        (Capacity(None, (Probe(9.0, Holding.MISSES, ""),)), (), 1),
+        (Capacity(9.0, (Probe(9.0, Holds.YES, "", None, ("worker-lost",)),
+                        *[Probe(9.0, Holds.YES, "")] * 2)), (), 0),
+        (Capacity(None, (Probe(9.0, Holds.NO, ""),)), (), 1),
         # The probes ran out: some rates did hold, so "is missed even at the lowest" would be wrong.
-        (Capacity(None, (Probe(9.0, Holding.HOLDS, ""), Probe(12.0, Holding.MISSES, ""))), (), 3),
+        (Capacity(None, (Probe(9.0, Holds.YES, ""), Probe(12.0, Holds.NO, ""))), (), 3),
     ],
 )  # fmt: skip
 def test_a_capacity_that_is_not_the_servers_is_no_answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis import cell_table
+from bench.analysis.results import RunResults
 from bench.core.cell import Cell, Protocol, ServerConfiguration
 from bench.core.errors import ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.core.spec import SweepSpec
@@ -270,7 +270,7 @@ def test_what_a_crash_cost_is_measured_with_resume_and_told_until_then(lab: Lab)
     victim = SPEC.cells()[3]
     killer(lab, {victim: 1})
     run(lab)
-    row = next(row for row in cell_table.rows(lab.folder) if row.cell == victim.key)
+    row = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
     assert (row.repeats, row.verdict) == (2, "INVALID")
     assert "server-died" in row.findings
     assert any("SIGSEGV" in remark.seen for remark in row.remarks)
@@ -280,7 +280,7 @@ def test_what_a_crash_cost_is_measured_with_resume_and_told_until_then(lab: Lab)
     rest = again(lab)
     run(rest)
     assert len(rest.order) == 1
-    after = next(row for row in cell_table.rows(lab.folder) if row.cell == victim.key)
+    after = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
     assert after.repeats == 3
     assert "server-died" not in after.findings
 
@@ -290,7 +290,7 @@ def test_a_cell_that_only_killed_the_server_is_failed_with_a_typed_finding(lab: 
     killer(lab, {victim: 1})
     lab.spec = replace(SPEC, repeats=1)
     run(lab)
-    row = next(row for row in cell_table.rows(lab.folder) if row.cell == victim.key)
+    row = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
     assert (row.repeats, row.verdict, row.findings) == (0, "FAILED", "server-died")
     assert row.reason == "tritonserver crashed (SIGSEGV)."
 
@@ -301,6 +301,6 @@ def test_a_repeat_that_failed_otherwise_is_a_warning_beside_the_others(lab: Lab)
         ToolError("the tool ended") if plan.cell == victim and plan.repeat == 2 else None
     )
     run(lab)
-    row = next(row for row in cell_table.rows(lab.folder) if row.cell == victim.key)
+    row = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
     assert row.repeats == 2
     assert "repeat-failed" in row.findings

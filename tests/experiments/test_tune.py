@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.experiments.tune.algorithm import default_budget, tune
 from bench.experiments.tune.history import Point, Reading, Space, Stop, Tuned
 from tests.support.tuning_spaces import SPACES, Simulated, grid_best

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.analysis import cell_table
 from bench.analysis.cell_row import CellRow
+from bench.analysis.results import RunResults
 from bench.report.charts import per_cell, scaling
 from bench.report.charts.style import DASHES, Entry, Keys
 from tests.support import synthetic
@@ -22,7 +22,7 @@ def entries_of(rows: list[CellRow], run: int = 0) -> list[Entry]:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
-    return entries_of(cell_table.rows(synthetic.every_kind(tmp_path_factory.mktemp("all") / "run")))
+    return entries_of(RunResults.of(synthetic.every_kind(tmp_path_factory.mktemp("all") / "run")).rows)
 
 
 def all_figures(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -122,16 +122,16 @@ def test_whiskers_reach_the_bounds_of_the_interval(entries: list[Entry]) -> None
 def test_execution_time_finds_the_servers_own_law(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The synthetic server takes 6 + 2.5 b ms, of which nine tenths are compute infer."""
     study = Study(cells=grid(instances=(1,), protocols=("http",)), world=synthetic.World(repeat_sigma=0.0))
-    found = entries_of(cell_table.rows(synthetic.write(tmp_path_factory.mktemp("law") / "run", study)))
+    found = entries_of(RunResults.of(synthetic.write(tmp_path_factory.mktemp("law") / "run", study)).rows)
     figure = next(figure for figure in all_figures(found) if figure["id"] == "execution-time")
     assert figure["notes"] == ["1 inst: s(b) = 5.4 + 2.25 b ms, within 0.0%; at most 444 img/s an instance"]
 
 
 def test_one_cell_alone_can_be_drawn(tmp_path_factory: pytest.TempPathFactory) -> None:
     found = entries_of(
-        cell_table.rows(
+        RunResults.of(
             synthetic.write(tmp_path_factory.mktemp("one") / "run", Study(cells=(cell(),), repeats=1))
-        )
+        ).rows
     )
     assert "tradeoff" in [figure["id"] for figure in all_figures(found)]
 
@@ -141,7 +141,7 @@ def test_nothing_measured_draws_nothing(tmp_path_factory: pytest.TempPathFactory
     study = Study(cells=(of,), failed={of.key: "no"})
     assert (
         all_figures(
-            entries_of(cell_table.rows(synthetic.write(tmp_path_factory.mktemp("none") / "run", study)))
+            entries_of(RunResults.of(synthetic.write(tmp_path_factory.mktemp("none") / "run", study)).rows)
         )
         == []
     )

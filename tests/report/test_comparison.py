@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.analysis.gates import Gate
+from bench.analysis.comparison import Comparison, Gate, compare, exit_code, parse_gate
+from bench.analysis.results import RunResults
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
 from bench.core.run_folder import RunFolder
 from bench.report import comparison
@@ -17,8 +18,12 @@ from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell
 
 CELLS = (cell(batch=1, instances=2), cell(batch=8, instances=2))
-GATES = (comparison.parse_gate("throughput<-5%"), comparison.parse_gate("p50>+5%"))
+GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
 Make = Callable[..., RunFolder]
+
+
+def compared(base: RunFolder, new: RunFolder, gates: Sequence[Gate], **how: bool) -> Comparison:
+    return compare(RunResults.of(base), RunResults.of(new), gates, **how)
 
 
 @pytest.fixture
@@ -39,10 +44,10 @@ def make(tmp_path: Path) -> Make:
     ],
 )
 def test_a_gate_reads_as_it_is_written(text: str, gate: Gate) -> None:
-    found = comparison.parse_gate(text)
+    found = parse_gate(text)
     assert found.measure == gate.measure
     assert found.limit == pytest.approx(gate.limit)
-    assert comparison.parse_gate(str(found)) == found
+    assert parse_gate(str(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -63,60 +68,55 @@ def test_a_gate_reads_as_it_is_written(text: str, gate: Gate) -> None:
 )
 def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(ValueError, match=r"such as p99>\+5% or throughput<-3%"):
-        comparison.parse_gate(text)
+        parse_gate(text)
 
 
 def test_ten_studies_of_no_change_pass(make: Make) -> None:
     for seed in range(10):
         base = make(f"base{seed}", World(seed=2 * seed))
         new = make(f"new{seed}", World(seed=2 * seed + 1))
-        assert comparison.exit_code(comparison.compare(base, new, GATES)) == EXIT_OK
+        assert exit_code(compared(base, new, GATES)) == EXIT_OK
 
 
 def test_ten_studies_of_a_tenth_slower_are_caught(make: Make) -> None:
     for seed in range(10):
         base = make(f"base{seed}", World(seed=2 * seed))
         new = make(f"new{seed}", World(seed=2 * seed + 1, slowdown=1.1))
-        assert comparison.exit_code(comparison.compare(base, new, GATES)) == EXIT_MISSED
+        assert exit_code(compared(base, new, GATES)) == EXIT_MISSED
 
 
 def test_too_few_repeats_are_inconclusive_and_say_how_many_it_takes(make: Make) -> None:
-    found = comparison.compare(make("a", repeats=2), make("b", World(seed=2), repeats=2), GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    found = compared(make("a", repeats=2), make("b", World(seed=2), repeats=2), GATES)
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "--repeats 3" in comparison.render(found, "table")
 
 
 def test_an_interval_across_the_gate_says_how_many_repeats_would_settle_it(make: Make) -> None:
     noisy = World(repeat_sigma=0.06)
-    found = comparison.compare(
-        make("a", noisy), make("b", dataclasses.replace(noisy, seed=7, slowdown=1.03)), GATES
-    )
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    found = compared(make("a", noisy), make("b", dataclasses.replace(noisy, seed=7, slowdown=1.03)), GATES)
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "repeats of each would settle it" in comparison.render(found, "table")
 
 
 def test_a_percentile_without_samples_is_inconclusive_not_skipped(make: Make) -> None:
-    gate = comparison.parse_gate("p99.9>+5%")
-    found = comparison.compare(make("a"), make("b"), [gate])
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    gate = parse_gate("p99.9>+5%")
+    found = compared(make("a"), make("b"), [gate])
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "6636 requests in each repeat" in comparison.render(found, "table")
 
 
 def test_getting_faster_is_no_regression_and_is_called_better(make: Make) -> None:
-    found = comparison.compare(make("a"), make("b", World(slowdown=0.7)), GATES)
-    assert comparison.exit_code(found) == EXIT_OK
+    found = compared(make("a"), make("b", World(slowdown=0.7)), GATES)
+    assert exit_code(found) == EXIT_OK
     assert {result.word for one in found.cells for result in one.results} == {"better"}
 
 
 def test_pairing_removes_what_both_have_in_common(make: Make) -> None:
     """The same seed gives both runs the same repeats: paired, they differ by nothing at all."""
     noisy = World(repeat_sigma=0.2)
-    paired = comparison.compare(make("a", noisy), make("b", noisy), GATES, paired=True)
-    assert comparison.exit_code(paired) == EXIT_OK
-    assert (
-        comparison.exit_code(comparison.compare(make("c", noisy), make("d", noisy), GATES))
-        == EXIT_INCONCLUSIVE
-    )
+    paired = compared(make("a", noisy), make("b", noisy), GATES, paired=True)
+    assert exit_code(paired) == EXIT_OK
+    assert exit_code(compared(make("c", noisy), make("d", noisy), GATES)) == EXIT_INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_different_machines_or_models_are_refused_unless_told(
 ) -> None:
     base, new = make("a"), make("b", **changes)
     with pytest.raises(WrongUse, match=says) as refused:
-        comparison.compare(base, new, GATES)
+        compared(base, new, GATES)
     assert "--anyway" in str(refused.value)
-    comparison.compare(base, new, GATES, force=True)
+    compared(base, new, GATES, force=True)
 
 
 def test_an_invalid_cell_decides_nothing(make: Make) -> None:
@@ -142,14 +142,14 @@ def test_an_invalid_cell_decides_nothing(make: Make) -> None:
     spoiled = synthetic.trial(CELLS[0], 0)
     busy = dataclasses.replace(spoiled.generator, cpu_s=(5.0,))
     new.write_trial(dataclasses.replace(spoiled, generator=busy))
-    found = comparison.compare(make("a"), new, GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    found = compared(make("a"), new, GATES)
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     assert "INVALID in new" in comparison.render(found, "md")
 
 
 def test_nothing_in_common_is_inconclusive_and_says_so(make: Make) -> None:
-    found = comparison.compare(make("a"), make("b", cells=(cell(batch=2),)), GATES)
-    assert comparison.exit_code(found) == EXIT_INCONCLUSIVE
+    found = compared(make("a"), make("b", cells=(cell(batch=2),)), GATES)
+    assert exit_code(found) == EXIT_INCONCLUSIVE
     text = comparison.render(found, "table")
     assert "no cell in common" in text
     assert "Only in b: b2" in text
@@ -158,7 +158,7 @@ def test_nothing_in_common_is_inconclusive_and_says_so(make: Make) -> None:
 @pytest.mark.parametrize("form", ["table", "md", "html", "json"])
 def test_every_form_has_the_same_figures_and_no_markup_of_data(make: Make, form: str) -> None:
     evil = "<script>alert(1)</script>"
-    found = comparison.compare(make("a"), make("b", World(seed=2), weights=evil), GATES, force=True)
+    found = compared(make("a"), make("b", World(seed=2), weights=evil), GATES, force=True)
     text = comparison.render(found, form)
     ratio = found.cells[0].results[0].interval
     assert ratio is not None

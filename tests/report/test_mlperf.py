@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis import cell_table
+from bench.analysis.results import RunResults
 from bench.core.cell import Cell
 from bench.report import page, terminal
 from bench.report.mlperf import headline
@@ -35,10 +35,10 @@ def test_the_figure_of_a_scenario_is_said(
     folder = synthetic.write(tmp_path / "run", Study(cells=of, slo=slo, world=World()))
     record = dataclasses.replace(folder.record, spec={**folder.record.spec, "scenario": scenario})
     folder.write_record(record)
-    rows = cell_table.rows(folder)
+    rows = RunResults.of(folder).rows
     said = headline(rows, record)
     assert says in said
     assert bool(said) == bool(scenario)
     if said:
         assert said in terminal.summary(rows, record)
-        assert said in page.render([folder])
+        assert said in page.render([RunResults.of(folder)])

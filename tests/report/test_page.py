@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs_version
 
-from bench.analysis import cell_table
+from bench.analysis import cell_table, results
 from bench.analysis.cell_row import PERCENTS
+from bench.analysis.results import RunResults
 from bench.analysis.stats import nearest_rank
-from bench.analysis.summary import judged
+from bench.analysis.summary import measured_requests
 from bench.cli.verbs import report
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
@@ -51,7 +52,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def html(everything: RunFolder) -> str:
-    return page.write(everything).read_text(encoding="utf-8")
+    return page.write(RunResults.of(everything)).read_text(encoding="utf-8")
 
 
 def test_figures_in_the_page_equal_those_recomputed_from_the_samples(
@@ -66,9 +67,9 @@ def test_figures_in_the_page_equal_those_recomputed_from_the_samples(
         for i, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)
     }
     order = [row["cell"] for row in rows.values()]
-    for trials in cell_table.by_cell(everything.trials()):
+    for trials in results.by_cell(everything.trials()):
         key, batch = trials[0].cell.key, trials[0].cell.load.batch
-        pooled = np.sort(np.concatenate([judged(t).good().response_ns for t in trials]))
+        pooled = np.sort(np.concatenate([measured_requests(t).good().response_ns for t in trials]))
         rates = [len(t.samples.done_in(t.window).good()) * batch / t.window.seconds for t in trials]
         assert rows[key]["throughput_img_per_s"] == pytest.approx(np.exp(np.mean(np.log(rates))))
         if len(pooled) >= 662:
@@ -81,7 +82,7 @@ def test_figures_in_the_page_equal_those_recomputed_from_the_samples(
 
 
 def test_the_csv_in_the_page_is_the_file_beside_it(everything: RunFolder, html: str, tmp_path: Path) -> None:
-    cell_table.write_csv(cell_table.rows(everything), tmp_path / "cells.csv")
+    cell_table.write_csv(RunResults.of(everything).rows, tmp_path / "cells.csv")
     assert data_of(html)["csv"] == (tmp_path / "cells.csv").read_text()
     assert len(pd.read_csv(io.StringIO(data_of(html)["csv"]))) == len(everything.record.planned)
 
@@ -107,7 +108,7 @@ def test_words_of_data_never_become_markup(tmp_path: Path) -> None:
         cells=(of, cell(model=EVIL, batch=1)), failed={of.key: EVIL}, name=EVIL, machine={EVIL: EVIL},
         weights=EVIL, world=World(error_share=0.1),
     )  # fmt: skip
-    html = page.render([synthetic.write(tmp_path / "run", study)])
+    html = page.render([RunResults.of(synthetic.write(tmp_path / "run", study))])
     assert "<script>alert" not in html
     assert html.count("<!--") == page._asset("vendor/plotly-cartesian.min.js").count("<!--")
     start = html.index('id="data">')
@@ -140,15 +141,15 @@ def test_the_slo_of_the_run_is_where_the_slider_starts(html: str, tmp_path: Path
     limit = {"percent": 99.0, "bound_ms": 100.0, "error_fraction": 0.001, "others": []}
     assert data_of(html)["limit"] == limit
     plain = synthetic.write(tmp_path / "run", Study(cells=(cell(batch=32),), repeats=1))
-    assert data_of(page.render([plain]))["limit"] is None
-    assert data_of(page.render([plain]))["percent"] == 50.0
+    assert data_of(page.render([RunResults.of(plain)]))["limit"] is None
+    assert data_of(page.render([RunResults.of(plain)]))["percent"] == 50.0
 
 
 def test_several_runs_lie_over_each_other_the_newest_judged(tmp_path: Path) -> None:
     of = grid(protocols=("http",))
     old = synthetic.write(tmp_path / "old", Study(cells=of, repeats=1, name="old", created_at="2026-01-01"))
     new = synthetic.write(tmp_path / "new", Study(cells=of, repeats=1, name="new", created_at="2026-02-01"))
-    html = page.render([new, old])
+    html = page.render([RunResults.of(new), RunResults.of(old)])
     data = data_of(html)
     assert [run["name"] for run in data["runs"]] == ["old", "new"]
     assert [row["run"] for row in rows_of(data)] == [0] * len(of) + [1] * len(of)
@@ -159,7 +160,13 @@ def test_several_runs_lie_over_each_other_the_newest_judged(tmp_path: Path) -> N
 def test_a_run_without_any_trial_still_has_a_report(tmp_path: Path) -> None:
     of = cell()
     data = data_of(
-        page.render([synthetic.write(tmp_path / "run", Study(cells=(of,), failed={of.key: "no memory"}))])
+        page.render(
+            [
+                RunResults.of(
+                    synthetic.write(tmp_path / "run", Study(cells=(of,), failed={of.key: "no memory"}))
+                )
+            ]
+        )
     )
     assert data["figures"] == []
     assert rows_of(data)[0]["reason"] == "no memory"
@@ -183,14 +190,15 @@ def test_a_million_samples_take_no_more_room_than_a_thousand(tmp_path: Path) -> 
     few = Study(cells=(cell(),), repeats=1, world=World(requests=1_000))
     many = Study(cells=(cell(),), repeats=1, world=World(requests=1_200_000))
     sizes = [
-        len(page.render([synthetic.write(tmp_path / name, s)])) for name, s in (("few", few), ("many", many))
+        len(page.render([RunResults.of(synthetic.write(tmp_path / name, s))]))
+        for name, s in (("few", few), ("many", many))
     ]
     assert abs(sizes[1] - sizes[0]) < 10_000
 
 
 def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1, slo="p99=100ms"))
-    assert 'id="capacity"' not in page.render([folder])
+    assert 'id="capacity"' not in page.render([RunResults.of(folder)])
     probes = [
         {"rate_per_s": 40.0, "outcome": "holds", "why": "p99 is 80 ms"},
         {"rate_per_s": 60, "outcome": EVIL},
@@ -208,7 +216,7 @@ def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
         {"what": "m", "rate_per_s": None, "probes": [], "doubts": [], "failed": f"no memory {EVIL}"},
     ]
     (folder.path / "search.json").write_text(json.dumps(found))
-    html = page.render([folder])
+    html = page.render([RunResults.of(folder)])
     assert "41.5 req/s" in html
     assert "INVALID: client-bound" in html
     assert "FAILED: no memory" in html
@@ -227,7 +235,7 @@ def test_the_index_lists_runs_the_newest_first_with_a_trend(tmp_path: Path) -> N
             cells=(cell(),), repeats=1, name=name, created_at=created, world=World(slowdown=slowdown)
         )
         folder = synthetic.write(tmp_path / f"run-{created}", study)
-        cell_table.write_csv(cell_table.rows(folder), folder.path / "cells.csv")
+        cell_table.write_csv(RunResults.of(folder).rows, folder.path / "cells.csv")
         (folder.path / "report.html").write_text("")
     (tmp_path / "not-a-run").mkdir()
     (tmp_path / "broken").mkdir()
@@ -285,7 +293,9 @@ def test_several_runs_leave_each_others_pages_alone_and_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a", "b"):
-        page.write(synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name)))
+        page.write(
+            RunResults.of(synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name)))
+        )
     runs, own = [tmp_path / "a", tmp_path / "b"], (tmp_path / "a" / "report.html").read_bytes()
     assert report.report(runs, None, "html") == 0
     assert (tmp_path / "a" / "report.html").read_bytes() == own

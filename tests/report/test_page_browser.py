@@ -16,7 +16,8 @@ from selenium.webdriver.common.keys import Keys
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import PERCENTS
-from bench.analysis.recommendation import Limit, decide
+from bench.analysis.recommendation import Limit, recommend
+from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
 from bench.report import page
@@ -81,8 +82,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = synthetic.every_kind(tmp_path_factory.mktemp("everything") / "run")
-    cell_table.write_csv(cell_table.rows(folder), folder.path / "cells.csv")
-    page.write(folder)
+    cell_table.write_csv(RunResults.of(folder).rows, folder.path / "cells.csv")
+    page.write(RunResults.of(folder))
     return folder
 
 
@@ -113,7 +114,7 @@ def test_every_chart_is_drawn(browser: Browser, everything: RunFolder) -> None:
 
 def test_the_slider_moves_the_answer_as_python_would(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
-    rows = cell_table.rows(everything)
+    rows = RunResults.of(everything).rows
     answers = set()
     for percent in (99.0, 50.0):
         browser.run(
@@ -124,7 +125,7 @@ def test_the_slider_moves_the_answer_as_python_would(browser: Browser, everythin
         for position in range(0, 1001, 50):
             browser.slide(position)
             bound = float(browser.run("return document.documentElement.dataset.bound"))
-            best = decide(rows, Limit(percent, bound, 0.001)).best
+            best = recommend(rows, Limit(percent, bound, 0.001)).best
             shown = browser.run("return document.documentElement.dataset.best ?? ''")
             assert shown == (best.cell if best else ""), (percent, bound)
             answers.add(browser.text("#card .headline"))
@@ -135,8 +136,8 @@ def test_every_term_of_an_slo_has_to_hold(browser: Browser, tmp_path: Path) -> N
     """The larger batch serves more, and its median is over what was asked."""
     study = Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo="p50=20ms,p99=10s")
     folder = synthetic.write(tmp_path / "run", study)
-    browser.open(page.write(folder))
-    best = decide(cell_table.rows(folder), Limit.of(parse_slo(study.slo))).best
+    browser.open(page.write(RunResults.of(folder)))
+    best = recommend(RunResults.of(folder).rows, Limit.of(parse_slo(study.slo))).best
     assert best is not None
     assert best.batch == 1
     assert browser.run("return document.documentElement.dataset.best") == best.cell
@@ -149,7 +150,7 @@ def test_the_table_has_goodput_where_an_slo_says_what_is_good(
     browser: Browser, tmp_path: Path, slo: str, columns: int
 ) -> None:
     folder = synthetic.write(tmp_path / "run", Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo=slo))
-    browser.open(page.write(folder))
+    browser.open(page.write(RunResults.of(folder)))
     found = browser.run(
         "const heads = [...document.querySelectorAll('#table th')].map(e => e.innerText);"
         "const at = heads.indexOf('goodput');"
@@ -177,7 +178,7 @@ def test_no_limit_shows_throughput_latency_and_knee(browser: Browser, everything
     browser.open(everything.path / "report.html")
     before = browser.text("#heat-map")
     browser.driver.find_element(By.ID, "no-limit").click()
-    decision = decide(cell_table.rows(everything), None)
+    decision = recommend(RunResults.of(everything).rows, None)
     assert browser.text("#card .headline").startswith("For the most throughput run")
     assert decision.best is not None
     assert browser.run("return document.documentElement.dataset.best") == decision.best.cell
@@ -200,7 +201,7 @@ def test_a_click_on_a_point_opens_its_cell_and_escape_closes_it(
     ActionChains(browser.driver).move_by_offset(-int(x), -int(y)).perform()
     browser.until(lambda: browser.run("return document.getElementById('cell').open"))
     opened = int(browser.run("return document.getElementById('cell').dataset.index"))
-    rows = cell_table.rows(everything)
+    rows = RunResults.of(everything).rows
     assert rows[opened].throughput_img_per_s == pytest.approx(rows[index].throughput_img_per_s, rel=0.05)
     assert rows[opened].cell in browser.text("#cell")
     assert "bench sweep --model python_vit" in browser.text("#cell")
@@ -215,7 +216,7 @@ def test_the_keyboard_alone_opens_a_cell_and_gets_back(browser: Browser, everyth
     link = browser.driver.find_element(By.CSS_SELECTOR, "#table tbody tr:nth-child(3) a")
     link.send_keys(Keys.ENTER)
     browser.until(lambda: browser.run("return document.getElementById('cell').open"))
-    assert cell_table.rows(everything)[2].cell in browser.text("#cell")
+    assert RunResults.of(everything).rows[2].cell in browser.text("#cell")
     browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     browser.until(lambda: not browser.run("return document.getElementById('cell').open"))
     assert browser.driver.switch_to.active_element == link
@@ -223,7 +224,7 @@ def test_the_keyboard_alone_opens_a_cell_and_gets_back(browser: Browser, everyth
 
 def test_a_failed_cell_opens_with_its_reason(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
-    index = next(i for i, row in enumerate(cell_table.rows(everything)) if row.verdict == "FAILED")
+    index = next(i for i, row in enumerate(RunResults.of(everything).rows) if row.verdict == "FAILED")
     browser.run("location.hash = arguments[0]", f"#cell-{index}")
     browser.until(lambda: browser.run("return document.getElementById('cell').open"))
     assert "out of memory: <script>alert(1)</script>" in browser.text("#cell")
@@ -241,14 +242,14 @@ def test_downloads_are_the_same_csv_and_the_same_rows(
         browser.until(lambda name=name: (tmp_path / f"cells.{name}").exists())  # type: ignore[misc]  # bound at once
     assert (tmp_path / "cells.csv").read_bytes() == (everything.path / "cells.csv").read_bytes()
     rows = json.loads((tmp_path / "cells.json").read_text())
-    assert [row["cell"] for row in rows] == [row.cell for row in cell_table.rows(everything)]
+    assert [row["cell"] for row in rows] == [row.cell for row in RunResults.of(everything).rows]
 
 
 def test_sorting_and_filtering(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
     browser.driver.find_element(By.XPATH, "//table[@id='table']//th//button[.='img/s']").click()
     first = browser.text("#table tbody tr")
-    best = max(cell_table.rows(everything), key=lambda row: row.throughput_img_per_s or 0)
+    best = max(RunResults.of(everything).rows, key=lambda row: row.throughput_img_per_s or 0)
     assert first.startswith(f"b{best.batch} · {best.instances} inst · {best.protocol}")
     browser.run(
         "const s = document.querySelector('[data-facet=protocol]');"
@@ -256,7 +257,7 @@ def test_sorting_and_filtering(browser: Browser, everything: RunFolder) -> None:
         "s.dispatchEvent(new Event('change'))"
     )
     shown = browser.run("return [...document.querySelectorAll('#table tbody tr')].map(r => r.innerText)")
-    assert len(shown) == sum(row.protocol == "grpc" for row in cell_table.rows(everything))
+    assert len(shown) == sum(row.protocol == "grpc" for row in RunResults.of(everything).rows)
     assert all("grpc" in line for line in shown)
     assert browser.complaints() == []
 
@@ -268,7 +269,7 @@ def test_a_model_called_like_a_script_does_nothing(browser: Browser, tmp_path: P
         cells=(of, cell(model=evil, batch=8)), name=evil, world=World(error_share=0.1), weights=evil,
         failed={cell(model=evil, batch=8).key: evil},
     )  # fmt: skip
-    browser.open(page.write(synthetic.write(tmp_path / "run", study)))
+    browser.open(page.write(RunResults.of(synthetic.write(tmp_path / "run", study))))
     browser.run("location.hash = '#cell-0'")
     browser.until(lambda: browser.run("return document.getElementById('cell').open"))
     with pytest.raises(NoAlertPresentException):
@@ -289,7 +290,7 @@ def test_odd_runs_are_shown_without_a_complaint(browser: Browser, tmp_path: Path
     }[kind]
     folders = [synthetic.write(tmp_path / f"{i}", study) for i, study in enumerate(made)]
     path = tmp_path / "report.html"
-    path.write_text(page.render(folders), encoding="utf-8")
+    path.write_text(page.render([RunResults.of(folder) for folder in folders]), encoding="utf-8")
     browser.open(path)
     assert browser.complaints() == []
     assert browser.requests() == [path.as_uri()]
@@ -298,7 +299,7 @@ def test_odd_runs_are_shown_without_a_complaint(browser: Browser, tmp_path: Path
 def test_sixty_cells_open_in_two_seconds_or_so(browser: Browser, tmp_path: Path) -> None:
     of = grid(batches=(1, 4, 8, 16, 32), levels=(1, 4, 16))
     study = Study(cells=of, repeats=1, world=World(gpu=True))
-    path = page.write(synthetic.write(tmp_path / "run", study))
+    path = page.write(RunResults.of(synthetic.write(tmp_path / "run", study)))
     started = time.monotonic()
     browser.open(path)
     assert time.monotonic() - started < 10  # the goal is 2 s; cores here are shared

@@ -108,7 +108,7 @@ def test_a_cells_command_read_back_asks_for_that_cell_and_nothing_else(
 ) -> None:
     of = data.draw(st.sampled_from(spec.cells()))
     ran = record(spec)
-    command = shlex.split(repeat_command.repeat_command(absent(of, ran, "not run"), ran))
+    command = shlex.split(repeat_command.repeat_command(absent(of, ran), ran))
     assert command[:2] == ["bench", "sweep"]
     again = read_back(command[2:])
     assert again.cells() == (of,)
@@ -121,7 +121,7 @@ def test_where_it_was_measured_goes_along_and_headers_do_not() -> None:
     of = synthetic.cell()
     said = ["--url", "h:8000", "--vit=tiny", "--header", "***", "--slo", "p99=1s", "--name", "x"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    command = repeat_command.repeat_command(absent(of, ran, ""), ran)
+    command = repeat_command.repeat_command(absent(of, ran), ran)
     assert command.endswith("--url h:8000 --vit=tiny --slo p99=1s")
     assert repeat_command.target_flags(ran) == {"url": "h:8000", "vit": "tiny", "slo": "p99=1s"}
 
@@ -129,7 +129,7 @@ def test_where_it_was_measured_goes_along_and_headers_do_not() -> None:
 def test_a_service_made_for_the_run_is_made_again() -> None:
     said = ["--deploy", "--triton-image", "r/vit:1", "--gpu=1", "--set", "cpu=8", "--keep"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    command = repeat_command.repeat_command(absent(synthetic.cell(), ran, ""), ran)
+    command = repeat_command.repeat_command(absent(synthetic.cell(), ran), ran)
     assert command.endswith("--deploy --triton-image r/vit:1 --gpu=1 --set cpu=8")
     assert repeat_command.target_flags(ran)["deploy"] is True
 
@@ -147,13 +147,13 @@ def test_a_record_without_a_spec_of_its_own_still_repeats_its_cells() -> None:
     ran = dataclasses.replace(
         synthetic.record(Study(cells=(synthetic.cell(),))), spec={"model": "m", "batches": 3}
     )
-    assert "--batch 8" in repeat_command.repeat_command(absent(synthetic.cell(), ran, ""), ran)
+    assert "--batch 8" in repeat_command.repeat_command(absent(synthetic.cell(), ran), ran)
 
 
 def test_who_made_the_load_makes_it_again_but_not_for_a_run_against_this_one() -> None:
     said = ["--workers", "4", "--locust-master=10.0.0.5", "--in-cluster", "--load-image", "i:1"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    assert repeat_command.repeat_command(absent(synthetic.cell(), ran, ""), ran).endswith(shlex.join(said))
+    assert repeat_command.repeat_command(absent(synthetic.cell(), ran), ran).endswith(shlex.join(said))
     assert repeat_command.target_flags(ran) == {}
 
 
@@ -162,6 +162,6 @@ def test_a_model_without_a_batch_axis_is_not_asked_for_a_maximum_of_none() -> No
     ran = record(SweepSpec(model="m", batches=(1,)))
     served = {of.server.key: {"max_batch_size": 0}}
     ran = dataclasses.replace(ran, served=served)
-    command = shlex.split(repeat_command.repeat_command(absent(of, ran, ""), ran))
+    command = shlex.split(repeat_command.repeat_command(absent(of, ran), ran))
     assert "--max-batch" not in command
     read_back(command[2:])

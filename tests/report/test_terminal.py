@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.analysis import cell_table
 from bench.analysis.cell_row import CellRow
-from bench.analysis.labels import label
-from bench.analysis.recommendation import Holds, Limit, decide, holds
+from bench.analysis.labels import full_name, label
+from bench.analysis.recommendation import Limit, holds, recommend
+from bench.analysis.results import RunResults
+from bench.analysis.slo import Holds
 from bench.core.cell import SharedMemory
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
@@ -23,7 +24,7 @@ from tests.support.synthetic import Study, World, cell, grid
 
 def shown(folder: RunFolder) -> str:
     out = io.StringIO()
-    terminal.show(cell_table.rows(folder), folder.record, Console(file=out))
+    terminal.show(RunResults.of(folder).rows, folder.record, Console(file=out))
     return out.getvalue()
 
 
@@ -43,10 +44,10 @@ def test_without_a_terminal_it_is_plain_and_whole(everything: RunFolder) -> None
 
 def test_the_answer_comes_first_and_holds_the_limit(everything: RunFolder) -> None:
     text = shown(everything)
-    best = decide(cell_table.rows(everything), Limit(99.0, 100.0, 0.001)).best
+    best = recommend(RunResults.of(everything).rows, Limit(99.0, 100.0, 0.001)).best
     assert best is not None
     assert text.index("For p99 <= 100 ms run") < text.index("protocol")
-    assert terminal.named(best) in text
+    assert full_name(best) in text
 
 
 def test_a_missing_percentile_says_what_it_needs(everything: RunFolder) -> None:
@@ -68,7 +69,7 @@ def test_words_of_data_are_no_markup_of_a_terminal_or_of_markdown(tmp_path: Path
     of = cell(parameters=(("note", "[red]x|y<b>"),))
     folder = synthetic.write(tmp_path / "r", Study(cells=(of,), failed={}, world=World(error_share=0.1)))
     assert "[red]x|y<b>" in shown(folder)
-    text = terminal.markdown(cell_table.rows(folder), folder.record)
+    text = terminal.markdown(RunResults.of(folder).rows, folder.record)
     assert "<b>" not in text
     assert "\\[red\\]x\\|y&lt;b&gt;" in text
 
@@ -83,7 +84,7 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 
 def row_of(tmp_path: Path, **world: float) -> CellRow:
     study = Study(cells=(cell(batch=1, concurrency=1),), world=World(**world))  # type: ignore[arg-type]
-    return cell_table.rows(synthetic.write(tmp_path / "r", study))[0]
+    return RunResults.of(synthetic.write(tmp_path / "r", study)).rows[0]
 
 
 def test_a_limit_is_proved_likely_missed_or_unknown(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_what_is_recommended_holds_the_whole_slo(tmp_path: Path) -> None:
     """The larger batch serves more, and its median is over what was asked."""
     study = Study(cells=grid((1, 32), (1,), ("http",), (1,)), slo="p50=20ms,p99=10s")
     folder = synthetic.write(tmp_path / "r", study)
-    rows = cell_table.rows(folder)
+    rows = RunResults.of(folder).rows
     assert {row.batch: row.slo_met for row in rows} == {1: True, 32: False}
     assert terminal.summary(rows, folder.record)[1].startswith(
         "For p99 <= 10 s and p50 <= 20 ms run 1 instance, batch 1 "
@@ -125,17 +126,17 @@ def test_settings_that_set_cells_apart_are_shown(tmp_path: Path) -> None:
     of = tuple(dataclasses.replace(base, server=server) for server in servers)
     memory = dataclasses.replace(base.load, shared_memory=SharedMemory.SYSTEM)
     folder = synthetic.write(tmp_path / "r", Study(cells=(*of, dataclasses.replace(of[0], load=memory))))
-    rows = cell_table.rows(folder)
+    rows = RunResults.of(folder).rows
     table = terminal.markdown(rows, folder.record).splitlines()
     (head,) = (line for line in table if line.startswith("| protocol"))
     assert "| queue | memory |" in head
     assert {tuple(line.split(" | ")[4:6]) for line in table if line.startswith("| http")} == {
         ("off", "none"), ("0 ms", "none"), ("1 ms", "none"), ("off", "system"),
     }  # fmt: skip
-    decision = decide(rows, None)
+    decision = recommend(rows, None)
     assert decision.best is not None
     assert decision.next_best is not None
-    names = {terminal.named(row, rows) for row in rows}
+    names = {full_name(row, rows) for row in rows}
     assert len(names) == 4
     assert len({label(row) for row in rows}) == 4
 
@@ -147,7 +148,7 @@ def test_too_many_errors_hold_no_limit(tmp_path: Path) -> None:
 
 
 def test_an_invalid_cell_is_never_recommended(everything: RunFolder) -> None:
-    rows = cell_table.rows(everything)
-    decision = decide(rows, None)
+    rows = RunResults.of(everything).rows
+    decision = recommend(rows, None)
     assert all(row.verdict == "VALID" for row in decision.valid)
     assert decision.best is max(decision.valid, key=lambda row: row.throughput_img_per_s or 0)

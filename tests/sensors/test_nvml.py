@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from bench.analysis import aggregate, cell_table
-from bench.analysis.checks import judge
+from bench.analysis import aggregate
+from bench.analysis.checks import findings_of
 from bench.analysis.checks.gpu import SILENT_NS
+from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.core.target import Target
 from bench.core.trial import Trial
@@ -140,7 +141,7 @@ def test_energy_comes_from_the_counter_and_else_from_power() -> None:
 
 
 def codes(of: Trial) -> set[str]:
-    return {finding.code for finding in judge(of)}
+    return {finding.code for finding in findings_of(of)}
 
 
 MEMORY = "CUDA out of memory. Tried to allocate 392.00 MiB. GPU 0 has a total capacity of 139.81 GiB of which 211.44 MiB is free. Process 4711 has 17 GiB"  # noqa: E501 as torch says it
@@ -200,7 +201,7 @@ def test_a_full_gpu_is_a_labelled_cell_and_the_sweep_goes_on(tmp_path: Path) -> 
         timeout=100,
     )
     assert done.returncode == 3, done.stderr
-    rows = {row.instances: row for row in cell_table.rows(RunFolder.open(tmp_path / "run"))}
+    rows = {row.instances: row for row in RunResults.of(RunFolder.open(tmp_path / "run")).rows}
     assert rows[8].verdict == "FAILED"
     assert "211.44 MiB is free): fewer instances" in rows[8].reason
     assert rows[1].verdict == "VALID"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.analysis.checks import mean_of
+from bench.analysis.summary import mean_of
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.trial import Plan, Served, Trial
 from bench.loadgen.locust.engine import LocustEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.analysis.stats import Change, geometric, judge, nearest_rank, paired_ratio
+from bench.analysis.stats import Change, change_of, geometric, nearest_rank, paired_ratio
 from bench.analysis.summary import summarize
 from bench.core.samples import Outcome, Window
 from tests.support.simulation import MILLISECOND, SECOND, Server, always, cell, closed_loop, drawn, trial
@@ -94,8 +94,8 @@ def test_the_same_against_the_same_is_no_regression_and_a_tenth_slower_is() -> N
         base = [_throughput(seed, 10.0, 0.005, seconds=10) for seed in seeds]
         same = [_throughput(seed + 2500, 10.0, 0.005, seconds=10) for seed in seeds]
         slower = [_throughput(seed + 2500, 11.1, 0.005, seconds=10) for seed in seeds]
-        assert judge(paired_ratio(base, same), 0.95, higher_is_worse=False) is Change.NO_CHANGE
-        assert judge(paired_ratio(base, slower), 0.95, higher_is_worse=False) is Change.REGRESSION
+        assert change_of(paired_ratio(base, same), 0.95, higher_is_worse=False) is Change.NO_CHANGE
+        assert change_of(paired_ratio(base, slower), 0.95, higher_is_worse=False) is Change.REGRESSION
 
 
 def test_an_a_a_study_has_overlapping_intervals() -> None:

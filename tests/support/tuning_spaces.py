@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import estimate_under, nearest_rank, percentile
 from bench.core.samples import Int64, Samples, Window
 from bench.core.slo import Slo, parse_slo

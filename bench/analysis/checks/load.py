@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from bench.analysis.stats import nearest_rank
 from bench.analysis.steadiness import backlog
-from bench.analysis.summary import TrialSummary, judged
+from bench.analysis.summary import TrialSummary, measured_requests
 from bench.core import units
 from bench.core.cell import Engine
 from bench.core.findings import Finding, Severity
 from bench.core.trial import Trial
 
-# What is due is known to the request, so no noise has to be allowed for: 2 % is what a table rounds away.
+# A worker that sleeps less than a tenth of the time does not wait for the server: it is what is measured.
+AWAKE = 0.90
+# A worker that mostly waits for a core shows a busy machine; one that is the limit computes this much.
+COMPUTING = 0.75
+# Requests carry the time they are due, so no noise has to be allowed for: 2 % is what a table rounds away.
 LEAST_DELIVERED = 0.98
-LEAST_MISSING = 3  # requests due just before the window's end and sent just after it
-LEAST_IN_FLIGHT = 0.90  # of the concurrency: a lone user of a fast server spends some time in the client
-MOST_LATE_NS = 1_000_000  # the goal of benchmarks/pacing.py for an otherwise idle core
-MOST_LATE_SHARE = 0.05  # of the p99 response time: less is lost in the number itself
+# Up to so many requests may be due just before the window's end and sent just after it.
+LEAST_MISSING = 3
+# A lone user of a fast server spends some time in the client; below this share the concurrency was not kept.
+LEAST_IN_FLIGHT = 0.90
+# On an otherwise idle core requests are sent less than a millisecond late (the goal of benchmarks/pacing.py).
+MOST_LATE_NS = 1_000_000
+# Lateness below this share of the p99 response time is lost in the number itself.
+MOST_LATE_SHARE = 0.05
+
+
+def busiest_worker(trial: Trial) -> float:
+    """Cores used by the busiest load-generating process, over the window."""
+    return max(trial.generator.cpu_s, default=0.0) / trial.window.seconds
+
+
+def is_client_bound(trial: Trial) -> bool:
+    """Whether a load-generating process had next to no time left, waiting for a core counted as no time."""
+    seconds = trial.window.seconds
+    spent = zip_longest(trial.generator.cpu_s, trial.generator.waited_s, fillvalue=0.0)
+    return any(cpu > COMPUTING * seconds and cpu + waited > AWAKE * seconds for cpu, waited in spent)
+
+
+def client_bound(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
+    if is_client_bound(trial) and trial.cell.engine is Engine.LOCUST:
+        yield Finding(
+            "client-bound",
+            Severity.INVALID,
+            f"A load generator used {units.percent(busiest_worker(trial))} of a core, and never slept.",
+            "The load generator is the limit, not the server.",
+            "Use --processes auto or a higher number, or make the load from another machine.",
+        )
 
 
 def lost_workers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
@@ -27,13 +59,13 @@ def lost_workers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
             "worker-lost",
             Severity.INVALID,
             f"{lost} of {units.plural(trial.generator.workers, 'worker')} did not report.",
-            "It was killed, ran out of memory, or hung: its requests are missing.",
+            "A worker was killed, ran out of memory, or hung: its requests are missing.",
             "Repeat the cell; look at the workers' log and at the machine's memory.",
         )
 
 
 def missing_arrivals(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
-    """Planned = sent + unfinished, to the request."""
+    """Every planned request was sent or is counted as unfinished."""
     planned, rows = trial.planned, len(trial.samples)
     ours = trial.cell.engine is Engine.LOCUST and not trial.generator.lost_workers
     if ours and planned is not None and planned != rows:
@@ -49,13 +81,13 @@ def missing_arrivals(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 def under_delivered(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
     if not trial.cell.load.is_open_loop:
         return
-    due, sent = len(judged(trial)), round(summary.sent_per_s * trial.window.seconds)
+    due, sent = len(measured_requests(trial)), round(summary.sent_per_s * trial.window.seconds)
     if sent < LEAST_DELIVERED * due and due - sent > LEAST_MISSING:
         yield Finding(
             "under-delivered",
             Severity.INVALID,
             f"{units.count(sent)} of {units.plural(due, 'request')} due in the window were sent in it.",
-            "Every connection waits for a server past its capacity, or the generator is at its own.",
+            "Every connection waits for a server past its capacity, or the generator is at its own limit.",
             "Lower --rate: this is an overload, not a service level. If client-bound too: --processes auto.",
         )
 
@@ -66,8 +98,9 @@ def low_concurrency(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "under-delivered",
             Severity.INVALID,
-            f"{units.significant(summary.in_flight_mean)} requests were in flight on average, {asked} asked.",
-            "Between two requests the generator took more than a tenth of the time, or connections failed.",
+            f"{units.significant(summary.in_flight_mean)} requests were in flight on average, "
+            f"{asked} were asked for.",
+            "The generator took more than a tenth of the time between two requests, or connections failed.",
             "Use --processes auto or a higher --batch; look at the errors.",
         )
 
@@ -80,9 +113,11 @@ def late_sends(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "late-sends",
             Severity.WARNING,
-            f"p99 of send lateness is {units.duration(late)}, of response time {units.duration(response)}.",
+            f"Requests were sent up to {units.duration(late)} late (p99); the p99 response time is "
+            f"{units.duration(response)}.",
             "Every connection was busy when a request was due, or the generator got no CPU in time.",
-            "Response times include it, as a caller's would; lower --rate, or use --processes auto.",
+            "Response times include the lateness, as a caller's would; lower --rate, or use "
+            "--processes auto.",
         )
 
 
@@ -95,10 +130,18 @@ def saturated(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "saturated",
             Severity.WARNING,
-            f"Requests waiting or in service grew through the window, from {first} to {last}.",
-            "Requests arrive faster than they are served: the queue grows for as long as this goes on.",
-            "Its percentiles depend on --duration and mean nothing else; lower --rate.",
+            f"The queue kept growing: {first} requests waited or were in service at first, {last} at last.",
+            "The rate is above the server's capacity: the queue grows for as long as this goes on.",
+            "Lower --rate; these percentiles depend on --duration and say nothing else.",
         )
 
 
-CHECKS = (lost_workers, missing_arrivals, under_delivered, low_concurrency, late_sends, saturated)
+CHECKS = (
+    client_bound,
+    lost_workers,
+    missing_arrivals,
+    under_delivered,
+    low_concurrency,
+    late_sends,
+    saturated,
+)

@@ -14,12 +14,19 @@ from bench.core.findings import Finding, Severity
 from bench.core.samples import Outcome
 from bench.core.trial import Counters, Trial
 
-LITTLE_OFF = 0.02  # beyond what the ends of the window explain; it is an identity but for them
-LITTLE_LEAST = 100  # requests: with fewer the ends are all there is
-COUNTS_OFF = 0.005  # beyond what is in flight at both ends: the call for the counters takes time too
+# Little's law is exact but for requests that cross an end of the window; beyond what those explain, and this
+# share, samples are missing.
+LITTLE_OFF = 0.02
+# With fewer requests than this, those that cross an end of the window are most of them.
+LITTLE_LEAST = 100
+# Counts of server and client may differ by what is in flight at both ends of the window, and by this share.
+COUNTS_OFF = 0.005
+# Executions smaller than this share of the client's batch mean that requests were split.
 SMALLER_BATCH = 0.95
-SHORTER = 0.98  # client mean over server mean: both are means over slightly different requests
-TIMES_LEAST = 50  # requests
+# Client and server take means over slightly different requests, so the client's may be this little shorter.
+SHORTER = 0.98
+# Means of fewer requests than this say too little to be compared.
+TIMES_LEAST = 50
 
 
 def counts(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
@@ -55,9 +62,9 @@ def _stale(counters: Counters) -> Finding:
     return Finding(
         "stale-counters",
         Severity.WARNING,
-        f"The server's counters {moved} the window, though requests were answered.",
+        f"The server's counters {moved} the window, although requests were answered.",
         "The model was reloaded, the server restarted, or another replica answered the call for them.",
-        "Server times and batches mean nothing here; repeat the trial against one server.",
+        "Ignore server times and batches here; repeat the trial against one server.",
     )
 
 
@@ -67,7 +74,7 @@ def _disagree(what: str, server: int, client: int) -> Finding:
         "counts-disagree",
         Severity.INVALID,
         f"The server counted {units.count(server)} {what}, the client {units.count(client)}.",
-        "Somebody else uses the model, or answers got lost."
+        "Another client uses the model, or answers were lost."
         if more
         else "A response cache answered, or several servers share the address.",
         "Measure one server that nobody else uses, without a response cache.",
@@ -80,8 +87,8 @@ def littles_law(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "little",
             Severity.WARNING,
-            f"{units.significant(law.in_flight)} requests were in flight on average, by throughput "
-            f"times service time it is {units.significant(law.in_flight / (1 + law.off))}.",
+            f"Little's law does not hold: {units.significant(law.in_flight)} requests in flight measured, "
+            f"{units.significant(law.in_flight / (1 + law.off))} expected from throughput x service time.",
             "Samples are missing, the load changed in the window, or a few requests outlasted it.",
             "Look at throughput over time; if it is even, report it as a bug, with the run folder.",
         )
@@ -93,9 +100,10 @@ def executed_batch(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "executed-batch-smaller",
             Severity.WARNING,
-            f"{units.significant(times.executed_batch_mean)} items an execution, {asked} a request.",
+            f"The server executed {units.significant(times.executed_batch_mean)} items at a time, a request "
+            f"has {asked}.",
             "The server splits requests, or another client sends smaller ones.",
-            "Look at the model's configuration as served.",
+            "Look at the model's configuration as it is served.",
         )
 
 

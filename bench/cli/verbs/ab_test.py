@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.analysis import cell_table as cells_table
-from bench.analysis.comparison import Comparison
+from bench.analysis.comparison import Comparison, compare, exit_code
+from bench.analysis.results import RunResults
 from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import (
@@ -50,9 +50,9 @@ from bench.experiments.sweep import Sweep
 from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
-from bench.report import comparison as comparing
 from bench.report import page
-from bench.report.publish import REPORTS, TALK, list_in_index
+from bench.report.comparison import render
+from bench.report.publish import REPORTS, TALK, list_in_index, write_files
 from bench.server.session import opened, remote_target
 
 # Not of what takes turns: who makes the load, and the bare model.
@@ -88,7 +88,12 @@ def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[s
         tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(participants) else None
         was_interrupted = _measure(participants, folders, path, scratch, progress, stack, tool)
         progress.__exit__()
-        return EXIT_INTERRUPTED if was_interrupted else _judge(asked, path, folders)
+        results = [RunResults.of(folder) for folder in folders]
+        for run in results:
+            write_files(run)
+        if was_interrupted:
+            list_in_index(path)
+        return EXIT_INTERRUPTED if was_interrupted else _judge(asked, path, results)
 
 
 def _say(text: str) -> None:
@@ -199,31 +204,26 @@ def _measure(
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: what was measured is saved; --resume goes on from here.")
-    for folder in folders:
-        cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
-        page.write(folder)
-    if was_interrupted:
-        list_in_index(path)
     return was_interrupted
 
 
-def _judge(asked: Asked, path: Path, folders: Sequence[RunFolder]) -> int:
+def _judge(asked: Asked, path: Path, results: Sequence[RunResults]) -> int:
     """Each against the base, or the first; the worst verdict is the command's."""
-    was_served_again = folders[0].path.name == BASE
-    base = asked.base if asked.base and not was_served_again else folders[0]
-    others = [folder for folder in folders if folder.path != base.path]
-    found = [comparing.compare(base, new, asked.gates, force=True, variants=True) for new in others]
+    was_served_again = results[0].folder.path.name == BASE
+    base = RunResults.of(asked.base) if asked.base and not was_served_again else results[0]
+    others = [run for run in results if run.folder.path != base.folder.path]
+    found = [compare(base, new, asked.gates, force=True, variants=True) for new in others]
     form = "json" if asked.given["as_json"] else "table"
-    print("\n\n".join(comparing.render(comparison, form) for comparison in found))
+    print("\n\n".join(render(comparison, form) for comparison in found))
     _write(path, [base, *others], found)
     list_in_index(path)
-    return worst([comparing.exit_code(comparison) for comparison in found])
+    return worst([exit_code(comparison) for comparison in found])
 
 
-def _write(path: Path, folders: Sequence[RunFolder], found: Sequence[Comparison]) -> None:
-    (path / "report.html").write_text(page.render(folders), encoding="utf-8")
+def _write(path: Path, runs: Sequence[RunResults], found: Sequence[Comparison]) -> None:
+    (path / "report.html").write_text(page.render(runs), encoding="utf-8")
     for comparison in found:
         name = "compare.html" if len(found) == 1 else f"compare-{comparison.new.name}.html"
-        (path / name).write_text(comparing.render(comparison, "html"), encoding="utf-8")
+        (path / name).write_text(render(comparison, "html"), encoding="utf-8")
         TALK.print(f"comparison: {path / name}", soft_wrap=True)
     TALK.print(f"report: {path / 'report.html'}", soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from bench.analysis import cell_table as cells_table
 from bench.analysis.ceiling import Bare, Ceiling, write_ceiling
 from bench.analysis.cell_row import CellRow
+from bench.analysis.results import RunResults
 from bench.core import vit_variants
 from bench.core.errors import EXIT_OK, RunFolderError
 from bench.core.mistakes import Mistakes
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 def run(given: Mapping[str, Any]) -> int:
     """`bench ceiling`: raises WrongUse with all mistakes, ToolError where the network cannot run here."""
     folder = RunFolder.open(given["run"]) if given.get("run") else None
-    rows = cells_table.rows(folder) if folder else []
+    rows = RunResults.of(folder).rows if folder else []
     flags = Mistakes()
     axes, batches = _axes(given, rows), _batches(given, rows, flags)
     seconds = flags.read("--seconds", given["seconds"], positive_duration, 1.0)
@@ -51,8 +52,8 @@ def run(given: Mapping[str, Any]) -> int:
         print(json.dumps(_as_json(found), indent=1))
     show(found, TALK if given["as_json"] else Console(highlight=False))
     if folder:
-        path = write_ceiling(found, folder.path)
-        cells_table.write_csv(cells_table.rows(folder), folder.path / "cells.csv")
+        path = write_ceiling(found, folder)
+        cells_table.write_csv(RunResults.of(folder).rows, folder.path / "cells.csv")
         TALK.print(f"written: {path}; `bench report {folder.path}` shows efficiency.", soft_wrap=True)
     return EXIT_OK
 
@@ -80,7 +81,7 @@ def before_sweep(given: Mapping[str, Any], spec: SweepSpec, say: Say) -> Ceiling
 
 def keep(found: Ceiling | None, folder: RunFolder) -> None:
     if found is not None:
-        write_ceiling(found, folder.path)
+        write_ceiling(found, folder)
 
 
 def show(found: Ceiling, console: Console) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis.cell_row import CellRow
+from bench.analysis.results import RunResults
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs.sweep import exit_code
 from bench.core.cell import Protocol, ServerConfiguration
@@ -86,10 +87,10 @@ def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
             raise WrongUse([f"{runs[0]} holds several runs and gets an index.html: name those you mean."])
         TALK.print(f"index: {index.write(runs[0])}", soft_wrap=True)
         return EXIT_OK
-    folders = [RunFolder.open(path) for path in runs]
-    found = [(folder.record, cells_table.rows(folder)) for folder in folders]
+    results = [RunResults.of(RunFolder.open(path)) for path in runs]
+    found = [(run.record, run.rows) for run in results]
     if form == "html":
-        _write_page(folders, [rows for _, rows in found], out)
+        _write_page(results, out)
     elif out:
         write_text(out, _report_text(found, form))
     elif form == "table" and len(found) == 1:
@@ -99,14 +100,14 @@ def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
     return worst([exit_code(rows, record.slo) for record, rows in found])
 
 
-def _write_page(folders: Sequence[RunFolder], tables: Sequence[Sequence[CellRow]], out: Path | None) -> None:
+def _write_page(runs: Sequence[RunResults], out: Path | None) -> None:
     """One run's page is in its folder; one over several is beside theirs, which stay as they are."""
-    alone = folders[0].path / "report.html"
-    path = out or (alone if len(folders) == 1 else folders[0].path.parent / "overlay.html")
-    write_text(path, page.render(folders))
+    first = runs[0].folder.path
+    path = out or (first / "report.html" if len(runs) == 1 else first.parent / "overlay.html")
+    write_text(path, page.render(runs))
     if out is None:
-        for folder, rows in zip(folders, tables, strict=True):
-            cells_table.write_csv(rows, folder.path / "cells.csv")
+        for run in runs:
+            cells_table.write_csv(run.rows, run.folder.path / "cells.csv")
     TALK.print(f"report: {path}", soft_wrap=True)
 
 
@@ -133,14 +134,15 @@ def _table(rows: list[CellRow], record: RunRecord) -> str:
 
 def compare(given: Mapping[str, Any]) -> int:
     """`bench compare`."""
-    from bench.report import comparison as comparing
+    from bench.analysis import comparison as comparing
+    from bench.report.comparison import render
 
     flags = Mistakes()
     gates = [flags.read("--fail-if", text, comparing.parse_gate, None) for text in given["fail_if"]]
     flags.check()
-    base, new = RunFolder.open(given["base"]), RunFolder.open(given["new"])
+    base, new = (RunResults.of(RunFolder.open(given[name])) for name in ("base", "new"))
     comparison = comparing.compare(base, new, [gate for gate in gates if gate], force=given["anyway"])
-    text = comparing.render(comparison, given["form"])
+    text = render(comparison, given["form"])
     if given["out"]:
         write_text(given["out"], text)
     else:

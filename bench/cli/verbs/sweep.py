@@ -125,7 +125,7 @@ def _run(
 
 def conclude(folder: RunFolder, *, as_json: bool) -> int:
     """Everything a run ends with, and the exit code its cells deserve."""
-    rows = publish(folder, as_json=as_json)
+    rows = publish(folder, as_json=as_json).rows
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
     return exit_code(rows, folder.record.slo)

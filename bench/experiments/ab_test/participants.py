@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from bench.analysis.comparison import unlike
-from bench.analysis.gates import Gate
+from bench.analysis.comparison import Gate, unlike
 from bench.core.errors import WrongUse
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder

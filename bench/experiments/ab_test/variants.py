@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.gates import Gate, parse_gate
+from bench.analysis.comparison import Gate, parse_gate
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunRecord
 from bench.core.spec import SweepSpec

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from bench.analysis.capacity_estimate import CapacityEstimate, Seen
-from bench.analysis.slo import Holding
+from bench.analysis.capacity_estimate import CapacityEstimate, Evidence
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.slo import Slo
 
@@ -42,6 +42,8 @@ BACK_OFF = 0.995
 MOST_PROBES = 45
 # The code of the one finding that says a probe missed the SLO because of the load generator.
 CLIENT_BOUND = "client-bound"
+# What search.json calls the outcome of a probe.
+OUTCOMES = {Holds.YES: "holds", Holds.LIKELY: "undecided", Holds.UNKNOWN: "undecided", Holds.NO: "misses"}
 # A majority is taken over so many probes: close to the capacity one probe is a coin toss.
 VOTES = 3
 
@@ -63,9 +65,9 @@ class Probe:
     """
 
     rate_per_s: float
-    outcome: Holding
+    outcome: Holds
     why: str
-    seen: Seen | None = None
+    seen: Evidence | None = None
     invalid: tuple[str, ...] = ()
 
 
@@ -92,7 +94,7 @@ class Capacity:
     @property
     def is_missed(self) -> bool:
         """Whether every rate that was probed misses the SLO. Otherwise, without an answer, probes ran out."""
-        misses = all(probe.outcome is Holding.MISSES for probe in self.probes)
+        misses = all(probe.outcome is Holds.NO for probe in self.probes)
         return misses and not self.is_confirmed and not self.failure
 
     @property
@@ -104,7 +106,7 @@ class Capacity:
         that missed do not count, since above its capacity a server cannot be given all its load.
         """
         at_answer = [probe for probe in self.probes if probe.rate_per_s == self.rate_per_s]
-        misses = [probe for probe in self.probes if probe.outcome is Holding.MISSES]
+        misses = [probe for probe in self.probes if probe.outcome is Holds.NO]
         client = {CLIENT_BOUND} & _most(misses)
         return tuple(sorted(client | (_most(at_answer) if self.is_confirmed else set())))
 
@@ -138,14 +140,14 @@ class _Log:
         self.probes.append(probe)
         if self.estimate is not None:
             self.estimate.see(probe.seen)
-        return probe.outcome is not Holding.MISSES
+        return probe.outcome is not Holds.NO
 
     def majority(self, rate: float, effort: Effort) -> bool:
         """Whether most of VOTES probes meet the SLO; one is enough when its samples prove that it does."""
         ayes = noes = 0
         while max(ayes, noes) <= VOTES // 2:
             ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
-            if self.probes[-1].outcome is Holding.HOLDS and not noes:
+            if self.probes[-1].outcome is Holds.YES and not noes:
                 return True
         return ayes > noes
 
@@ -234,7 +236,7 @@ def table(answers: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
             "edge_per_s_low": capacity.low,
             "edge_per_s_high": capacity.high,
             "probes": [
-                {"rate_per_s": probe.rate_per_s, "outcome": probe.outcome.value, "why": probe.why}
+                {"rate_per_s": probe.rate_per_s, "outcome": OUTCOMES[probe.outcome], "why": probe.why}
                 for probe in capacity.probes
             ],
             "doubts": list(capacity.doubts),

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bench.analysis.checks import judge as findings
-from bench.analysis.slo import judge, seen
-from bench.analysis.summary import judged
+from bench.analysis.checks import findings_of
+from bench.analysis.slo import assess_slo, evidence_of
+from bench.analysis.summary import measured_requests
 from bench.core.cell import Cell
 from bench.core.files import write_json
 from bench.core.findings import Severity
@@ -20,6 +20,7 @@ from bench.core.spec import PlannedTrial, settings
 from bench.core.trial import Trial
 from bench.experiments.progress import Say
 from bench.experiments.search.algorithm import (
+    OUTCOMES,
     Capacity,
     Effort,
     Probe,
@@ -92,13 +93,13 @@ class SearchRunner:
         load = replace(cell.load, concurrency=None, rate_per_s=rate)
         wanted_s = samples_wanted(self.slo, effort) / rate
         trial = self._measure(replace(cell, load=load), min(max(wanted_s, LEAST_PROBE_S), self.longest_s))
-        due = judged(trial)
+        due = measured_requests(trial)
         answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
         evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
-        outcome, why = judge(*evidence)
-        self.say(f"  {rate:g}/s {outcome}: {why}")
-        codes = (finding.code for finding in findings(trial) if finding.severity is Severity.INVALID)
-        probe = Probe(rate, outcome, why, seen(*evidence, rate), tuple(codes))
+        outcome, why = assess_slo(*evidence)
+        self.say(f"  {rate:g}/s {OUTCOMES[outcome]}: {why}")
+        codes = (finding.code for finding in findings_of(trial) if finding.severity is Severity.INVALID)
+        probe = Probe(rate, outcome, why, evidence_of(*evidence, rate), tuple(codes))
         self._probes.append(probe)
         return probe
 

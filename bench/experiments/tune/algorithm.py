@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import Interval, geometric, paired_ratio
 from bench.experiments.tune.history import (
     FITS,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.distributions import student_t_quantile
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import Interval
 
 Value = int | str | None  # None: as served

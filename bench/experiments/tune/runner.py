@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.analysis import aggregate
-from bench.analysis.recommendation import Holds, Limit, holds
+from bench.analysis.aggregate import MeasuredTrial, aggregate
+from bench.analysis.recommendation import Limit, holds
+from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.cluster.deploy.model_patch import config_map, config_text, mlservice_patch
 from bench.core.cell import Cell
@@ -99,7 +100,8 @@ class TuneRunner:
 
 def judged(trials: Sequence[Trial], folder: RunFolder, slo: Slo) -> Reading:
     """The last trial's throughput, and whether the SLO holds by all trials, as the report decides it."""
-    row, last = aggregate.row(trials, folder.record), aggregate.row(trials[-1:], folder.record)
+    measured = [MeasuredTrial.of(trial, slo) for trial in trials]
+    row, last = aggregate(measured, folder.record), aggregate(measured[-1:], folder.record)
     images, limit = last.throughput_img_per_s or 0.0, Limit.of(slo)
     if row.verdict != "VALID":
         return Reading(images, Holds.NO, f"{row.verdict}: {row.findings}")

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.checks import is_client_bound
+from bench.analysis.checks.load import is_client_bound
 from bench.core import units
 from bench.core.cell import Load
 from bench.core.errors import ToolError

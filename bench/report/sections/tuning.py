@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bench.analysis.recommendation import Holds
+from bench.analysis.slo import Holds
 from bench.core.run_folder import TUNE_FILE, RunFolder
 from bench.core.units import significant
 

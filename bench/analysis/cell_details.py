@@ -1,4 +1,4 @@
-"""What a cell's own page shows: its trials over time, its tail, and what the server executed.
+"""What a cell's own page shows: its trials over time, its tail, and what was found in them.
 
 Bounded in size whatever the number of samples: bins for time, a fixed ladder for percentiles.
 """
@@ -7,47 +7,90 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.checks import judge
+from bench.analysis.aggregate import MeasuredTrial
 from bench.analysis.stats import nearest_rank, samples_needed
-from bench.analysis.summary import summarize
 from bench.core.findings import Severity
 from bench.core.samples import Samples
 from bench.core.trial import Trial
 
-MOST_BINS = 60
+# A run of up to so many trials shows each of them over time; a larger one shows one trial of each cell.
+MOST_SERIES = 60
+# All time series of a run together have at most so many numbers: about 400 kB of a page.
+MOST_NUMBERS = 75_000
+# A time series has at most so many bins, and where there is room at least so many.
+MOST_BINS, FEWEST_BINS = 60, 10
+# A trial of few requests is still drawn in this many bins.
 _LEAST_BINS = 12
-_A_BIN = 8  # requests, at least, on average: with fewer, a rate over time is noise
-# The tail's steps, as 1 / (1 - p): 1 is the median of nothing, 100 is p99, 1000 is p99.9.
+# With fewer requests in a bin than this on average, a rate over time is noise.
+_A_BIN = 8
+# Seven lines over time show the load: asked, sent, done, errors, in flight, median and p99.
+_LOAD_LINES = 7
+# The steps of the tail, as 1 / (1 - p): 1 is the fastest request, 2 the median, 100 is p99, 1000 is p99.9.
 STEPS = tuple(m * 10**e for e in range(6) for m in (1, 1.5, 2, 3, 5, 7))
+# These series of sensors are counters or bit masks: a line over time would not show anything.
 _NOT_SHOWN = ("throttle_reasons", "energy_j", "processes")
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]
 
 
-def detail(trials: Sequence[Trial], series_of: Sequence[int], bins: int = MOST_BINS) -> Json:
-    """Of one cell. `series_of`: positions of the trials whose time series are wanted, `bins` long."""
-    summaries = [summarize(trial) for trial in trials]
+@dataclass(frozen=True, slots=True)
+class CellDetail:
+    """JSON in its fields: the page embeds it."""
+
+    ladder: Json  # as `ladder`
+    series: tuple[Json, ...]  # as `time_series`, with `repeat`
+    findings: tuple[Json, ...]  # each finding once, with `repeats` that have it; the most severe first
+    errors: Mapping[str, int]  # the 20 most frequent messages
+    engine: Mapping[str, str]
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesBudget:
+    """How much of a run is drawn over time, so that its page stays small."""
+
+    every_trial: bool  # else the trial of median throughput of each cell
+    series: int  # how many there will be: they share the room
+
+    @classmethod
+    def of(cls, trial_counts: Sequence[int]) -> SeriesBudget:
+        """`trial_counts`: of each measured cell."""
+        trials = sum(trial_counts)
+        every = trials <= MOST_SERIES
+        return cls(every, trials if every else len(trial_counts))
+
+    def bins(self, lines: int) -> int:
+        """For a series of so many lines."""
+        return max(FEWEST_BINS, min(MOST_BINS, MOST_NUMBERS // (lines * self.series)))
+
+
+def detail(measured: Sequence[MeasuredTrial], budget: SeriesBudget) -> CellDetail:
+    """What is shown of one cell. `measured`: all its trials, at least one."""
+    trials, summaries = [one.trial for one in measured], [one.summary for one in measured]
     response = np.sort(np.concatenate([s.latencies_ns for s in summaries]))
     service = np.sort(np.concatenate([s.service_ns for s in summaries]))
-    return {
-        "ladder": ladder(response, service),
-        "series": [{"repeat": trials[i].plan.repeat, **time_series(trials[i], bins)} for i in series_of],
-        "findings": _findings(trials),
-        "errors": _errors(trials),
-        "engine": dict(trials[0].engine),
-    }
+    shown = trials if budget.every_trial else [trials[median_trial(measured)]]
+    bins = budget.bins(_LOAD_LINES + len(trials[0].machine))
+    return CellDetail(
+        ladder=ladder(response, service),
+        series=tuple({"repeat": trial.plan.repeat, **time_series(trial, bins)} for trial in shown),
+        findings=tuple(_findings(measured)),
+        errors=_errors(trials),
+        engine=dict(trials[0].engine),
+        repeats=len(trials),
+    )
 
 
-def median_trial(trials: Sequence[Trial]) -> int:
+def median_trial(measured: Sequence[MeasuredTrial]) -> int:
     """The position of the trial whose throughput is in the middle."""
-    rates = [summarize(trial).throughput_req_per_s for trial in trials]
+    rates = [one.summary.throughput_req_per_s for one in measured]
     return int(np.argsort(rates)[len(rates) // 2])
 
 
@@ -111,16 +154,16 @@ def _percentiles(good: Samples, edges: Floats) -> tuple[Floats, Floats]:
     order = np.argsort(good.done_ns, kind="stable")
     cuts = np.searchsorted(good.done_ns[order], edges)
     taken = good.response_ns[order]
-    found = np.full((2, len(edges) - 1), np.nan)
+    percentiles_ms = np.full((2, len(edges) - 1), np.nan)
     for i, (low, high) in enumerate(itertools.pairwise(cuts)):
         if high > low:
             part = np.sort(taken[low:high])
-            found[:, i] = nearest_rank(part, 50) / 1e6, nearest_rank(part, 99) / 1e6
-    return found[0], found[1]
+            percentiles_ms[:, i] = nearest_rank(part, 50) / 1e6, nearest_rank(part, 99) / 1e6
+    return percentiles_ms[0], percentiles_ms[1]
 
 
 def _machine_lines(trial: Trial, edges: Floats) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
+    lines: dict[str, Floats] = {}
     for name, rows in trial.machine.items():
         if not rows or name.endswith(_NOT_SHOWN):
             continue
@@ -129,19 +172,18 @@ def _machine_lines(trial: Trial, edges: Floats) -> dict[str, Floats]:
         inside = (where >= 0) & (where < len(edges) - 1)
         sums = np.bincount(where[inside], values[inside], minlength=len(edges) - 1)
         counts = np.bincount(where[inside], minlength=len(edges) - 1)
-        found[name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return found
+        lines[name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return lines
 
 
-def _findings(trials: Sequence[Trial]) -> list[Json]:
-    """Each code once, as first seen, with the repeats that have it; the most severe first."""
-    found: dict[tuple[Severity, str], Json] = {}
-    for trial in trials:
-        for finding in judge(trial):
-            entry = found.setdefault((finding.severity, finding.code), {**asdict(finding), "repeats": []})
-            entry["repeats"].append(trial.plan.repeat)
+def _findings(measured: Sequence[MeasuredTrial]) -> list[Json]:
+    by_code: dict[tuple[Severity, str], Json] = {}
+    for one in measured:
+        for finding in one.findings:
+            entry = by_code.setdefault((finding.severity, finding.code), {**asdict(finding), "repeats": []})
+            entry["repeats"].append(one.trial.plan.repeat)
     order = list(Severity)
-    return [found[key] for key in sorted(found, key=lambda key: order.index(key[0]))]
+    return [by_code[key] for key in sorted(by_code, key=lambda key: order.index(key[0]))]
 
 
 def _errors(trials: Sequence[Trial]) -> Mapping[str, int]:

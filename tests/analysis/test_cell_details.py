@@ -8,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.analysis import cell_details
+from bench.analysis.aggregate import MeasuredTrial
+from bench.analysis.cell_details import CellDetail, SeriesBudget
+from bench.analysis.results import RunResults
 from bench.analysis.stats import nearest_rank
 from bench.core.samples import Outcome, Samples
-from bench.report import cell_details, page
+from bench.core.trial import Trial
+from bench.report import page
 from tests.support import synthetic
 from tests.support.synthetic import World, cell
+
+
+def detail_of(*trials: Trial) -> CellDetail:
+    return cell_details.detail([MeasuredTrial.of(trial, None) for trial in trials], SeriesBudget(True, 1))
 
 
 def test_bins_lose_no_request() -> None:
@@ -52,7 +61,7 @@ def test_a_million_samples_make_no_longer_lists() -> None:
     sizes = []
     for requests in (1_000, 200_000):
         trial = synthetic.trial(cell(), world=World(requests=requests))
-        sizes.append(len(str(cell_details.detail([trial], [0])["series"])))
+        sizes.append(len(str(detail_of(trial).series)))
     assert sizes[1] < 1.3 * sizes[0]
 
 
@@ -63,7 +72,7 @@ def test_a_trial_without_requests_has_an_empty_course() -> None:
 
 def test_each_finding_once_with_the_repeats_that_have_it() -> None:
     trials = [synthetic.trial(cell(batch=32), repeat) for repeat in range(3)]
-    found = {entry["code"]: entry["repeats"] for entry in cell_details.detail(trials, [])["findings"]}
+    found = {entry["code"]: entry["repeats"] for entry in detail_of(*trials).findings}
     assert found["too-few-samples"] == [0, 1, 2]
 
 
@@ -73,9 +82,21 @@ def test_a_cell_of_which_nothing_was_ever_answered_has_a_page(tmp_path: Path) ->
     trial = synthetic.trial(of)
     outcome = np.full(len(trial.samples), Outcome.UNFINISHED)
     stuck = dataclasses.replace(trial, samples=dataclasses.replace(trial.samples, outcome=outcome))
-    found = cell_details.detail([stuck], [0])
-    assert found["ladder"]["steps"]
-    assert set(found["ladder"]["service_ms"]) == {None}
+    found = detail_of(stuck)
+    assert found.ladder["steps"]
+    assert set(found.ladder["service_ms"]) == {None}
     folder = synthetic.write(tmp_path / "run", synthetic.Study(cells=(of,), repeats=1))
     folder.write_trial(stuck)
-    assert of.key in page.render([folder])
+    assert of.key in page.render([RunResults.of(folder)])
+
+
+def test_a_large_run_draws_one_trial_of_each_cell_and_none_beyond_its_room() -> None:
+    small, large = SeriesBudget.of([5] * 12), SeriesBudget.of([5] * 200)
+    assert (small.every_trial, small.series) == (True, 60)
+    assert (large.every_trial, large.series) == (False, 200)
+    for budget in (small, large):
+        assert budget.bins(20) * 20 * budget.series <= cell_details.MOST_NUMBERS
+    trials = [synthetic.trial(cell(), repeat, World(slowdown=slow)) for repeat, slow in enumerate((2, 1, 3))]
+    found = cell_details.detail([MeasuredTrial.of(trial, None) for trial in trials], large)
+    assert [series["repeat"] for series in found.series] == [0]
+    assert found.repeats == 3

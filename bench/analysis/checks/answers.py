@@ -1,0 +1,55 @@
+"""Were requests answered, and rightly?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.analysis.summary import TrialSummary, measured_requests
+from bench.core import units
+from bench.core.findings import Finding, Severity
+from bench.core.samples import Outcome
+from bench.core.trial import Trial
+
+
+def nothing_measured(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
+    if summary.requests == 0:
+        message = next(iter(trial.errors), "")
+        yield Finding(
+            "nothing-measured",
+            Severity.INVALID,
+            "No request succeeded in the window.",
+            f"The first error: {message}." if message else "No request ended inside it.",
+            "Use a longer --duration, or look at the server's log.",
+        )
+
+
+def wrong_answers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
+    wrong = int((trial.samples.outcome == Outcome.WRONG_ANSWER).sum())
+    if wrong:
+        about_answers = [message for message in trial.errors if "output" in message or "answer" in message]
+        example = next(iter([*about_answers, *trial.errors]), "")
+        yield Finding(
+            "wrong-answers",
+            Severity.INVALID,
+            f"{units.plural(wrong, 'answer')} came back wrong{f': {example}' if example else ''}.",
+            "The model is broken, or tensors are lost on the way (numpy >= 2 with Triton 2.51 does that).",
+            "Compare `bench infer` with the model outside Triton; the speed of wrong answers means nothing.",
+        )
+
+
+def errors(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
+    wrong = int((measured_requests(trial).outcome == Outcome.WRONG_ANSWER).sum())
+    failed = summary.errors - wrong
+    if failed > 0 and summary.requests:
+        example = next(iter(trial.errors), "unfinished when the trial ended")
+        yield Finding(
+            "errors",
+            Severity.WARNING,
+            f"{units.plural(failed, 'request')} failed "
+            f"({units.percent(failed / (failed + summary.requests))}): {example}.",
+            "The server refuses requests, or is too slow for --timeout.",
+            "Failed requests are in no percentile, but an SLO counts them. See the server's log.",
+        )
+
+
+CHECKS = (nothing_measured, wrong_answers, errors)

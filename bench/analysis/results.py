@@ -1,0 +1,130 @@
+"""A run read once: every trial summarised and judged once, every cell aggregated once.
+
+Whatever shows or judges a run takes its `RunResults`: cells.csv, the page, the terminal, a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.aggregate import MeasuredTrial, absent, aggregate, slo_of
+from bench.analysis.bottleneck import with_bottlenecks
+from bench.analysis.ceiling import read_ceiling
+from bench.analysis.cell_details import CellDetail, SeriesBudget, detail
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.checks.cell import with_cell_findings
+from bench.analysis.engine_agreement import with_agreement
+from bench.analysis.stats import percentile
+from bench.core.findings import Finding, Verdict, verdict
+from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.trial import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """One repeat of a cell in figures. Its samples stay in the run folder."""
+
+    repeat: int
+    requests: int  # answered right, in the window
+    errors: int
+    throughput_req_per_s: float
+    throughput_img_per_s: float
+    goodput_img_per_s: float | None  # None: without an SLO
+    in_flight_mean: float
+    latencies_ms: tuple[float | None, ...]  # as PERCENTS; None: too few samples
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, measured: MeasuredTrial) -> TrialResult:
+        """The figures of a trial, without its samples."""
+        summary = measured.summary
+        values_ns = [percentile(summary.latencies_ns, percent).value_ns for percent in PERCENTS]
+        return cls(
+            repeat=measured.trial.plan.repeat,
+            requests=summary.requests,
+            errors=summary.errors,
+            throughput_req_per_s=summary.throughput_req_per_s,
+            throughput_img_per_s=summary.throughput_img_per_s,
+            goodput_img_per_s=summary.goodput_img_per_s,
+            in_flight_mean=summary.in_flight_mean,
+            latencies_ms=tuple(None if value is None else value / 1e6 for value in values_ns),
+            findings=measured.findings,
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """A cell that was asked for. Without trials: it was not measured, and `row.reason` says why."""
+
+    row: CellRow
+    trials: tuple[TrialResult, ...] = ()  # by repeat
+    detail: CellDetail | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """All that is read from a run folder, for whoever shows or judges it. Holds no samples."""
+
+    folder: RunFolder
+    record: RunRecord
+    cells: tuple[CellResult, ...]  # in the order they were asked for
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> RunResults:
+        """Read a run, the samples of one cell at a time. Raises RunFolderError where a file is broken."""
+        record, slo = folder.record, slo_of(folder.record)
+        budget = SeriesBudget.of(folder.trial_counts())
+        measured: dict[str, CellResult] = {}
+        for trials in by_cell(folder.trials()):
+            of_cell = [MeasuredTrial.of(trial, slo) for trial in trials]
+            row = aggregate(of_cell, record)
+            summaries = tuple(TrialResult.of(one) for one in of_cell)
+            measured[row.cell] = CellResult(row, summaries, detail(of_cell, budget))
+        rows = complete([result.row for result in measured.values()], record)
+        cells = []
+        for row in with_bottlenecks(rows, read_ceiling(folder)):
+            known = measured.get(row.cell)
+            cells.append(CellResult(row, known.trials, known.detail) if known else CellResult(row))
+        return cls(folder, record, tuple(cells))
+
+    @property
+    def rows(self) -> list[CellRow]:
+        """A row for every cell that was asked for, measured or not."""
+        return [cell.row for cell in self.cells]
+
+    @property
+    def details(self) -> Mapping[str, CellDetail]:
+        """What a cell's own page shows, by the cell's key; only of measured cells."""
+        return {cell.row.cell: cell.detail for cell in self.cells if cell.detail is not None}
+
+
+def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
+    """The measured rows, one for each planned cell without a trial, and the findings on cells.
+
+    In the order that the cells were planned in.
+    """
+    known = {row.cell: row for row in with_agreement(measured)}
+    for cell in record.planned:
+        if cell.key not in known:
+            known[cell.key] = absent(cell, record)
+    rows = list(known.values())
+    order = {cell.key: index for index, cell in enumerate(record.planned)}
+    judged = [with_cell_findings(row, rows, record) for row in rows]
+    return sorted(judged, key=lambda row: order.get(row.cell, len(order)))
+
+
+def by_cell(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
+    """Group trials that come sorted by cell; only one cell's samples are in memory. Repeats in order."""
+    group: list[Trial] = []
+    for trial in trials:
+        if group and group[0].cell.key != trial.cell.key:
+            yield sorted(group, key=lambda one: one.plan.repeat)
+            group = []
+        group.append(trial)
+    if group:
+        yield sorted(group, key=lambda one: one.plan.repeat)

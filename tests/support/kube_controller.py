@@ -15,14 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.cluster.api import Cluster
+from bench.cluster.deploy.rollout import Deployed, deploy_all
 from bench.cluster.platforms import PLATFORMS, platform_kinds
-from bench.cluster.platforms.base import Platform
+from bench.cluster.platforms.base import DeploymentSpec, Platform
 from bench.cluster.pods import PORTS
 from bench.core.cell import Protocol as Traffic
 from bench.core.errors import ClusterError
 from tests.support.deploy_failure_cases import QUOTA, pod_status, service_status
 from tests.support.host_names import Names
 from tests.support.real_predictor import Gateway
+
+
+def deploy(
+    cluster: Cluster, spec: DeploymentSpec, say: Callable[[str], None] = lambda _: None, timeout_s: float = 30
+) -> Deployed:
+    """One service, applied and waited for."""
+    (deployed,) = deploy_all(cluster, (spec,), say, timeout_s)
+    return deployed
+
 
 MERGE = "application/merge-patch+json"
 

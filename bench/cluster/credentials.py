@@ -35,7 +35,7 @@ class Connection:
 
 def open_connection(context: str | None, environment: Mapping[str, str]) -> Connection:
     """Raises ClusterError; its message never holds a value of the kubeconfig, which may be a secret."""
-    if context is None and _is_in_pod(environment) and not _kubeconfig_exists(environment):
+    if context is None and _is_in_pod(environment) and not _kubeconfigs(environment):
         return _from_service_account()
     return _from_kubeconfig(context, environment)
 
@@ -44,15 +44,11 @@ def _is_in_pod(environment: Mapping[str, str]) -> bool:
     return _HOST in environment and (SERVICE_ACCOUNT / "token").exists()
 
 
-def _kubeconfig_exists(environment: Mapping[str, str]) -> bool:
-    return any(path.exists() for path in _kubeconfigs(environment))
-
-
-def _kubeconfigs(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    named = environment.get("KUBECONFIG", "")
-    if named:
-        return tuple(Path(part).expanduser() for part in named.split(os.pathsep) if part)
-    return (Path("~/.kube/config").expanduser(),)
+def _kubeconfigs(environment: Mapping[str, str]) -> list[Path]:
+    """Those that are there."""
+    named = environment.get("KUBECONFIG") or "~/.kube/config"
+    paths = (Path(part).expanduser() for part in named.split(os.pathsep) if part)
+    return [path for path in paths if path.exists()]
 
 
 def _from_service_account() -> Connection:
@@ -67,7 +63,7 @@ def _from_service_account() -> Connection:
 def _from_kubeconfig(context: str | None, environment: Mapping[str, str]) -> Connection:
     from kubernetes import client, config
 
-    files = [str(path) for path in _kubeconfigs(environment) if path.exists()]
+    files = [str(path) for path in _kubeconfigs(environment)]
     if not files:
         raise ClusterError(f"No kubeconfig here. {_HOW}")
     where = os.pathsep.join(files)

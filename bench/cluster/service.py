@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -39,7 +39,7 @@ class ReachableService:
     headers: Headers = field(default=(), repr=False)
     _pods: tuple[tuple[Pod, ...], ...] = ()
     _fleet: Fleet | None = None
-    _ways: ExitStack = field(default_factory=ExitStack)
+    _forwards: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> ReachableService:
         return self
@@ -48,7 +48,7 @@ class ReachableService:
         if self._fleet is not None:
             self._fleet.close()
             self._fleet = None
-        self._ways.close()
+        self._forwards.close()
 
     def fleet(self) -> Fleet:
         """The pods that are there now, each asked by itself.
@@ -58,16 +58,16 @@ class ReachableService:
         pods = tuple(self._ready(service) for service in self.services)
         if self._fleet is None or pods != self._pods:
             self.__exit__()
-            self._ways, self._pods = ExitStack(), pods
+            self._forwards, self._pods = ExitStack(), pods
             self._fleet = Fleet(self._target(pods))
         return self._fleet
 
     def describe(self) -> str:
-        """Of the client's place, and of the way each protocol takes where --via does not say it."""
+        """Say where the client runs, and which way each protocol takes."""
         where = "client in the cluster" if self.cluster.in_cluster else "client outside the cluster"
         target = self.fleet().target
-        said = (f"{protocol} through {_named(target, protocol, self.vias)}" for protocol in self.protocols)
-        return ", ".join((where, *said))
+        ways = (f"{protocol} through {_named(target, protocol, self.vias)}" for protocol in self.protocols)
+        return ", ".join((where, *ways))
 
     def _ready(self, service: Deployed) -> tuple[Pod, ...]:
         pods = tuple(pod for pod in self.cluster.pods(service.selector) if pod.ready)
@@ -75,11 +75,11 @@ class ReachableService:
             raise Unreachable(f"No pod of {service.name} is ready: see `kubectl get pods`.")
         return pods
 
-    def _target(self, found: tuple[tuple[Pod, ...], ...]) -> Target:
+    def _target(self, ready: tuple[tuple[Pod, ...], ...]) -> Target:
         """By the service that takes HTTP; gRPC has its own address beside, or leaves it to the pods."""
         pods = {
-            s.name: tuple(reach_pod(self.cluster, pod, self._ways, self.headers) for pod in some)
-            for s, some in zip(self.services, found, strict=True)
+            s.name: tuple(reach_pod(self.cluster, pod, self._forwards, self.headers) for pod in some)
+            for s, some in zip(self.services, ready, strict=True)
         }
         first = next((s for s in self.services if s.traffic is Protocol.HTTP), self.services[0])
         url = first.url if first.traffic is Protocol.HTTP else ""
@@ -113,17 +113,17 @@ class ReachableService:
 class ClusterServing(Serving):
     """One model on every pod of all services; `replicas` of a configuration scales each of them first."""
 
-    def __init__(self, site: ReachableService, model: str, say: Say, timeout_s: float) -> None:
-        self._site, self._say, self._timeout_s = site, say, timeout_s
-        self._as_found = [len(service.pods) for service in site.services]
+    def __init__(self, service: ReachableService, model: str, say: Say, timeout_s: float) -> None:
+        self._service, self._say, self._timeout_s = service, say, timeout_s
+        self._as_found = [len(one.pods) for one in service.services]
         self._scaled = False
-        super().__init__(site.fleet(), model)
+        super().__init__(service.fleet(), model)
 
     def configure(self, server: ServerConfiguration) -> Served:
         """As `Serving`, on every pod. Raises ModelLoadFailed also where it cannot be scaled so."""
         if server.replicas is not None:
-            self._scale([server.replicas] * len(self._site.services))
-        self.triton = self._site.fleet()  # the platform may have replaced a pod meanwhile
+            self._scale([server.replicas] * len(self._service.services))
+        self.triton = self._service.fleet()  # the platform may have replaced a pod meanwhile
         served = super().configure(replace(server, replicas=None))
         return replace(served, target=self.triton.target)
 
@@ -131,46 +131,41 @@ class ClusterServing(Serving):
         """The replicas and the configuration that were there before."""
         if self._scaled:
             self._scale(self._as_found)
-        self.triton = self._site.fleet()
+        self.triton = self._service.fleet()
         super().restore()
 
     def _scale(self, replicas: Sequence[int]) -> None:
-        for i, (service, wanted) in enumerate(zip(self._site.services, replicas, strict=True)):
+        for i, (service, wanted) in enumerate(zip(self._service.services, replicas, strict=True)):
             if wanted == len(service.pods):
                 continue
             self._say(f"scaling {service.name} to {wanted}")
             self._scaled = True
             try:
-                scaled = scale(self._site.cluster, service, wanted, self._say, self._timeout_s)
+                scaled = scale(self._service.cluster, service, wanted, self._say, self._timeout_s)
             except DeployFailed as error:
                 raise ModelLoadFailed(str(error)) from error
-            services = list(self._site.services)
-            services[i] = scaled
-            self._site.services = tuple(services)
+            services = self._service.services
+            self._service.services = (*services[:i], scaled, *services[i + 1 :])
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def grpc_place(url: str) -> str:
     """host:port of a URL."""
-    parts = urlsplit(url)
-    return f"{bracketed(parts.hostname or '')}:{_port(url)}"
-
-
-def _port(url: str) -> int:
-    parts = urlsplit(url)
-    return parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = _place(url)
+    return f"{bracketed(host)}:{port}"
 
 
 def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
-    host = urlsplit(url).hostname
-    if not host or not reachable(host, _port(url)):
+    if not url or not reachable(*_place(url)):
         return False
     if protocol is Protocol.GRPC:
         return answers_grpc(grpc_place(url), headers, secure=url.startswith("https:"))
-    control = Triton(Target(url, headers=headers))
-    try:
+    with closing(Triton(Target(url, headers=headers))) as control:
         return control.live()
-    finally:
-        control.close()
 
 
 def _named(target: Target, protocol: Protocol, vias: Sequence[Via | None]) -> str:

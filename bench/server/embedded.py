@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -335,15 +336,15 @@ class OwnTriton(Triton):
         return why
 
     def _started(self) -> EmbeddedTriton:
-        for attempt in itertools.count(1):
-            try:
+        for _ in range(START_TRIES - 1):
+            with suppress(ServerStartFailed):
                 return self._start()
-            except ServerStartFailed as error:
-                if attempt == START_TRIES:
-                    raise ServerStartFailed(
-                        f"tritonserver died, and {START_TRIES} times did not start again: {error}"
-                    ) from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        try:
+            return self._start()
+        except ServerStartFailed as error:
+            raise ServerStartFailed(
+                f"tritonserver died, and {START_TRIES} times did not start again: {error}"
+            ) from error
 
 
 def _set_aside(log: Path) -> None:

@@ -52,10 +52,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         r"ImportError: (?P<a>(?:(?!\\n)[^\n\"])+)",
         "The model's imports failed ({a}): repair the server's Python environment.",
     ),
-    (
-        _MEMORY_TOLD,
-        "The GPU's memory is full ({a}): fewer instances, a smaller max batch, or bf16.",
-    ),
+    (_MEMORY_TOLD, "The GPU's memory is full ({a}): fewer instances, a smaller max batch, or bf16."),
     (CUDA_MEMORY, "The GPU's memory is full: fewer instances, a smaller max batch, or bf16."),
     (
         r"(?P<a>no CUDA-capable device is detected|No CUDA GPUs are available|Found no NVIDIA driver"

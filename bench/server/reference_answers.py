@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bench.server.embedded import cache_folder
 # Items of a batch that have a reference; answers are compared on these. 8 of ViT-base take 3 s of CPU.
 ITEMS = 8
 PAYLOAD_SEED = 0
+_PROCESS = "bench.server.reference_process"
 _TIMEOUT_S = 600.0
 # How far a right answer may be off: fp32 differs by kernels and batch shapes, half precision by rounding.
 # Relative and absolute, a value; and the L2 distance of an item, since rounding spreads over a tensor: bf16
@@ -95,7 +96,8 @@ def _run_reference(weights: str, images: NDArray[np.float32]) -> dict[str, NDArr
         source, part = folder / f".{name}.in.npy", folder / f".{name}.part.npz"
         np.save(source, images)
         try:
-            _python("-m", "bench.server.reference_process", weights, str(source), str(part))
+            command = [sys.executable, "-m", _PROCESS, weights, str(source), str(part)]
+            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)
             part.replace(path)
         except (OSError, subprocess.SubprocessError):
             return None  # no torch here, or weights only the server has: the trial says "not compared"
@@ -104,8 +106,3 @@ def _run_reference(weights: str, images: NDArray[np.float32]) -> dict[str, NDArr
             part.unlink(missing_ok=True)
     with np.load(path) as archive:
         return {output: archive[output] for output in archive.files}
-
-
-def _python(*arguments: str) -> None:
-    command: Sequence[str] = [sys.executable, *arguments]
-    subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)

@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.rollout import deploy
 from bench.cluster.jobs import remote_sweep
 from bench.cluster.jobs.manifests import LOAD, LoadJobs, arguments_of, manifests
 from bench.cluster.jobs.sweep_pod import packed, unpack
@@ -32,7 +31,7 @@ from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from tests.support import synthetic
 from tests.support.kube_api import ApiServer, apply
-from tests.support.kube_controller import Controller
+from tests.support.kube_controller import Controller, deploy
 from tests.support.load_kubelet import kubelet
 from tests.support.real_predictor import Predictor
 from tests.support.waiting import until
@@ -221,7 +220,7 @@ def test_a_service_is_found_and_measured_from_inside(
         monkeypatch.setattr(remote_sweep, "forwarded", node.reach)
         is_there = how.startswith("--mlservice")
         if is_there:
-            deploy(cluster, _vit(cluster), lambda _: None, 30)
+            deploy(cluster, _vit(cluster))
         result = CliRunner().invoke(bench, command[1:])
         assert result.exit_code in (0, 3), (result.output, result.exception)
         assert not controller.errors

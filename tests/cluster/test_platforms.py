@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.cluster.deploy.rollout import deploy, find_service, scale, undeploy
+from bench.cluster.deploy.rollout import find_service, scale, undeploy
 from bench.cluster.platforms import PLATFORMS, base, register
 from bench.cluster.platforms import pod_template as pod
 from bench.cluster.platforms.base import (
@@ -20,7 +20,7 @@ from bench.cluster.platforms.base import (
 )
 from bench.core.cell import Protocol
 from tests.support.kube_api import ApiServer
-from tests.support.kube_controller import Controller
+from tests.support.kube_controller import Controller, deploy
 
 SPEC = DeploymentSpec(platform=PLATFORMS["mlservice"], name="vit", namespace="n", image="i:1", run_label="r")
 
@@ -109,7 +109,7 @@ def test_a_platform_made_by_hand_deploys_scales_is_found_and_goes(
 ) -> None:
     with api_server.namespace() as cluster, Controller(cluster) as controller:
         spec = replace(SPEC, platform=statefulset, namespace=cluster.namespace)
-        made = deploy(cluster, spec, silent, 30)
+        made = deploy(cluster, spec)
         assert made.url == f"http://vit.{cluster.namespace}.svc:8000"
         assert len(scale(cluster, made, 2, silent, 30).pods) == 2
         assert len(find_service(cluster, statefulset, "vit").pods) == 2

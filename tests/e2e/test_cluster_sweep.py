@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
-from bench.cluster.deploy.rollout import deploy, find_service
+from bench.cluster.deploy.rollout import find_service
 from bench.cluster.platforms import PLATFORMS, platform_kinds
 from bench.cluster.platforms.base import DeploymentSpec, beside
 from bench.core.errors import WrongUse
@@ -25,7 +25,7 @@ from bench.core.target import Target
 from bench.server.control import Triton
 from tests.support.host_names import Names
 from tests.support.kube_api import ApiServer
-from tests.support.kube_controller import Controller, Play
+from tests.support.kube_controller import Controller, Play, deploy
 from tests.support.real_predictor import Predictor
 from tests.support.waiting import until
 
@@ -189,7 +189,7 @@ def test_straight_to_the_pods_needs_no_second_service(lab: Lab) -> None:
 @pytest.mark.cluster
 def test_services_that_are_there_are_told_apart_by_their_ports(lab: Lab) -> None:
     vit = _made(lab)
-    deploy(lab.cluster, beside(vit), lambda _: None, 30)
+    deploy(lab.cluster, beside(vit))
     process = lab.sweep("--mlservice", "vit-grpc,vit", *BOTH, "--via", "platform,pod")
     assert process.wait(120) in (0, 3), lab.said()
     assert lab.ways() == {"http": {"service address", "pods"}, "grpc": {"gRPC service's address", "pods"}}
@@ -199,7 +199,7 @@ def test_services_that_are_there_are_told_apart_by_their_ports(lab: Lab) -> None
     refused = lab.sweep("--mlservice", "vit", *BOTH, "--via", "platform", "--force")
     assert refused.wait(60) == 2
     assert "--protocol grpc: the service's address does not take grpc" in lab.said()
-    deploy(lab.cluster, replace(vit, name="vit2"), lambda _: None, 30)
+    deploy(lab.cluster, replace(vit, name="vit2"))
     twice = lab.sweep("--mlservice", "vit,vit2", *BOTH, "--force")
     assert twice.wait(60) == 4
     assert "the addresses of both take http" in lab.said()
@@ -252,7 +252,7 @@ def _made(lab: Lab) -> DeploymentSpec:
         platform=PLATFORMS["mlservice"], name="vit", namespace=lab.cluster.namespace, run_label="vit",
         image="example/triton:1", sets=(("model", MODEL),),
     )  # fmt: skip
-    deploy(lab.cluster, spec, lambda _: None, 30)
+    deploy(lab.cluster, spec)
     return spec
 
 

@@ -16,7 +16,7 @@ import pytest
 from bench.cluster.api import Cluster
 from bench.cluster.deploy import lifecycle
 from bench.cluster.deploy.lifecycle import deployed
-from bench.cluster.deploy.rollout import deploy, find_service, scale, undeploy
+from bench.cluster.deploy.rollout import find_service, scale, undeploy
 from bench.cluster.deploy.verify import verify
 from bench.cluster.platforms import PLATFORMS
 from bench.cluster.platforms.base import DeploymentSpec
@@ -26,7 +26,7 @@ from bench.core.paths import MODEL_REPOSITORY
 from bench.core.target import target_of
 from bench.server.control import Triton
 from tests.support.kube_api import ApiServer
-from tests.support.kube_controller import Controller, Play
+from tests.support.kube_controller import Controller, Play, deploy
 from tests.support.real_predictor import Predictor
 from tests.support.waiting import until
 
@@ -73,10 +73,10 @@ def test_deploy_scale_and_undeploy_on_each_platform(cluster: Cluster, platform: 
 def test_ready_of_the_old_revision_is_not_taken_for_the_new_one(cluster: Cluster) -> None:
     play = Play()
     with Controller(cluster, play=play):
-        first = deploy(cluster, spec(cluster), silent, 30)
+        first = deploy(cluster, spec(cluster))
         play.ready_after_s, play.stale_ready_s = 2.0, 1.0
         began = time.monotonic()
-        second = deploy(cluster, replace(spec(cluster), image="example/triton:2"), silent, 30)
+        second = deploy(cluster, replace(spec(cluster), image="example/triton:2"))
         assert time.monotonic() - began >= 2.0, "the status said Ready all along for the first second"
         assert {p.labels[REVISION] for p in first.pods}.isdisjoint(p.labels[REVISION] for p in second.pods)
 
@@ -84,7 +84,7 @@ def test_ready_of_the_old_revision_is_not_taken_for_the_new_one(cluster: Cluster
 def test_pods_of_the_old_revision_must_have_ended(cluster: Cluster) -> None:
     play = Play()
     with Controller(cluster, play=play):
-        deploy(cluster, spec(cluster), silent, 30)
+        deploy(cluster, spec(cluster))
         play.old_pods_stay_s = 1.5
         said: list[str] = []
         deployed = deploy(cluster, replace(spec(cluster), replicas=2), said.append, 30)
@@ -93,8 +93,8 @@ def test_pods_of_the_old_revision_must_have_ended(cluster: Cluster) -> None:
 
 def test_the_same_again_changes_nothing(cluster: Cluster) -> None:
     with Controller(cluster):
-        first = deploy(cluster, spec(cluster), silent, 30)
-        second = deploy(cluster, spec(cluster), silent, 30)
+        first = deploy(cluster, spec(cluster))
+        second = deploy(cluster, spec(cluster))
         assert [pod.name for pod in first.pods] == [pod.name for pod in second.pods]
 
 
@@ -126,8 +126,8 @@ def test_a_pod_in_a_queue_may_wait(cluster: Cluster) -> None:
 
 def test_undeploy_removes_exactly_its_own(cluster: Cluster) -> None:
     with Controller(cluster):
-        deploy(cluster, spec(cluster), silent, 30)
-        deploy(cluster, spec(cluster, name="vit-other"), silent, 30)
+        deploy(cluster, spec(cluster))
+        deploy(cluster, spec(cluster, name="vit-other"))
         foreign = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "vit-x"}}
         cluster.apply({**foreign, "spec": {"ports": [{"port": 80, "protocol": "TCP"}]}})
         removed = undeploy(cluster, silent, names=["vit"], timeout_s=20)
@@ -166,7 +166,7 @@ def test_a_deploy_can_be_undone_while_it_waits(cluster: Cluster) -> None:
 
 def test_a_missing_service_names_those_that_are_there(cluster: Cluster) -> None:
     with Controller(cluster):
-        deploy(cluster, spec(cluster), silent, 30)
+        deploy(cluster, spec(cluster))
         with pytest.raises(DeployFailed, match="there are: vit"):
             find_service(cluster, PLATFORMS["mlservice"], "vti")
 

@@ -121,6 +121,12 @@ def apply(cluster: Cluster, item: Mapping[str, Any], **query: str) -> dict[str, 
     return cluster.call("PATCH", path, query, item, "application/apply-patch+yaml")
 
 
+def write_status(cluster: Cluster, path: str, status: Mapping[str, Any]) -> None:
+    """What a controller or a kubelet says of the object at `path`."""
+    body = {"status": status}
+    cluster.call("PATCH", f"{path}/status", body=body, content_type="application/merge-patch+json")
+
+
 def apply_crds(cluster: Cluster) -> None:
     """All of tests/data/crds, until the server knows their kinds."""
     for path in sorted(CRDS.glob("*.yaml")):

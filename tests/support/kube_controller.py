@@ -15,16 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.cluster.api import Cluster
-from bench.cluster.platforms import PLATFORMS, platform_kinds
-from bench.cluster.platforms.base import Platform
+from bench.cluster.deploy.rollout import Deployed, deploy_all
+from bench.cluster.platforms import PLATFORMS
+from bench.cluster.platforms.base import DeploymentSpec, Platform
 from bench.cluster.pods import PORTS
 from bench.core.cell import Protocol as Traffic
 from bench.core.errors import ClusterError
 from tests.support.deploy_failure_cases import QUOTA, pod_status, service_status
 from tests.support.host_names import Names
+from tests.support.kube_api import path_of, write_status
 from tests.support.real_predictor import Gateway
 
-MERGE = "application/merge-patch+json"
+
+def deploy(
+    cluster: Cluster, spec: DeploymentSpec, say: Callable[[str], None] = lambda _: None, timeout_s: float = 30
+) -> Deployed:
+    """One service, applied and waited for."""
+    (deployed,) = deploy_all(cluster, (spec,), say, timeout_s)
+    return deployed
 
 
 class Server(Protocol):
@@ -250,14 +258,12 @@ class Controller:
 
     def _write_status(self, item: Mapping[str, Any], service: _Service, status: dict[str, Any]) -> None:
         if service.status != status:
-            name, plural = item["metadata"]["name"], platform_kinds()[item["kind"]][1]
-            path = f"/apis/{item['apiVersion']}/namespaces/{self.cluster.namespace}/{plural}/{name}/status"
-            self.cluster.call("PATCH", path, body={"status": status}, content_type=MERGE)
+            name = item["metadata"]["name"]
+            write_status(self.cluster, f"{path_of(self.cluster, item)}/{name}", status)
             service.status = json.loads(json.dumps(status))
 
     def _pod_status(self, pod: _PodState, status: dict[str, Any]) -> None:
-        path = f"{self._path('pods')}/{pod.name}/status"
-        self.cluster.call("PATCH", path, body={"status": status}, content_type=MERGE)
+        write_status(self.cluster, f"{self._path('pods')}/{pod.name}", status)
 
     def _end(self, service: _Service, pod: _PodState) -> None:
         service.pods.remove(pod)

@@ -21,9 +21,9 @@ from bench.cluster.api import Cluster
 from bench.cluster.jobs.manifests import ARGUMENTS_FILE, COMPONENT, LOAD, MASTER_PORT, REPORT_PORT, RUN_FOLDER
 from bench.cluster.port_forward import reachable
 from bench.core.errors import ClusterError
+from tests.support.kube_api import write_status
 from tests.support.waiting import until
 
-_MERGE = "application/merge-patch+json"
 BENCH = [sys.executable, "-m", "bench"]
 
 
@@ -119,7 +119,7 @@ class Kubelet:
                 "state": waiting,
             }
             status = {"phase": "Pending", "containerStatuses": [one]}
-        self._cluster.call("PATCH", f"{path}/{name}/status", body={"status": status}, content_type=_MERGE)
+        write_status(self._cluster, f"{path}/{name}", status)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def _where(command: Any) -> Any:
     help="What the volume was filled from, to compare what is served with.  [default: the one shipped]",
 )  # fmt: skip
 def deploy(**given: Any) -> None:
-    """Put the model on a cluster, and wait until this very change serves it as asked."""
+    """Put the model on a cluster, wait until the new revision is serving, and check it with real requests."""
     sys.exit(verb("cli.verbs.deploy", "deploy_verb")(given))
 
 

@@ -28,7 +28,6 @@ class Wanted:
 
     platform: Platform
     name: str
-    namespace: str
     replicas: int
     labels: Mapping[str, str]
 

@@ -36,8 +36,6 @@ class Deployed:
 
     platform: Platform
     name: str
-    namespace: str
-    replicas: int
     url: str
     pods: tuple[Pod, ...]
     selector: str
@@ -45,18 +43,13 @@ class Deployed:
     grpc_url: str = ""  # takes gRPC beside it
 
 
-def deploy(cluster: Cluster, spec: DeploymentSpec, say: Say, timeout_s: float = 600) -> Deployed:
-    """Apply and wait until this change serves, whatever ran there before.
-
-    Raises DeployFailed with the cause, or ClusterError. What was applied stays, to be looked at.
-    """
-    return deploy_all(cluster, (spec,), say, timeout_s)[0]
-
-
 def deploy_all(
     cluster: Cluster, specs: Sequence[DeploymentSpec], say: Say, timeout_s: float = 600
 ) -> tuple[Deployed, ...]:
-    """As `deploy`, several at once: all are applied before any is waited for."""
+    """Apply all, then wait until these very changes serve, whatever ran there before.
+
+    Raises DeployFailed with the cause, or ClusterError. What was applied stays, to be looked at.
+    """
     for item in (item for spec in specs for item in manifests(spec)):
         _refuse_foreign(cluster, item)
     return _served(cluster, [_applied(cluster, spec, say) for spec in specs], say, timeout_s)
@@ -76,7 +69,7 @@ def find_service(cluster: Cluster, platform: Platform, name: str) -> Deployed:
         )
     labels = platform.pod_labels(item)
     pods = tuple(pod for pod in cluster.pods(selector(labels)) if pod.ready)
-    deployed = _deployed(cluster, Wanted(platform, name, cluster.namespace, len(pods), labels), item, pods)
+    deployed = _deployed(cluster, Wanted(platform, name, len(pods), labels), item, pods)
     if not pods or not deployed.url:
         raise DeployFailed(
             f"{platform.kind} {name!r} has no ready pod or no address: see `kubectl describe "
@@ -101,7 +94,7 @@ def scale(cluster: Cluster, deployed: Deployed, replicas: int, say: Say, timeout
         )
     baseline = Baseline.of(cluster, platform, name)
     cluster.patch_json(platform.kind, name, platform.scaling(item, replicas, revision))
-    change = Change(Wanted(platform, name, deployed.namespace, replicas, labels), baseline)
+    change = Change(Wanted(platform, name, replicas, labels), baseline)
     return _served(cluster, [change], say, timeout_s)[0]
 
 
@@ -148,7 +141,7 @@ def _applied(cluster: Cluster, spec: DeploymentSpec, say: Say) -> Change:
         _apply(cluster, spec.platform, item)
         say(f"applied {item['kind']} {item['metadata']['name']}")
     labels = {DEPLOYMENT: spec.name, REVISION: revision_of(spec)}
-    wanted = Wanted(spec.platform, spec.name, spec.namespace, spec.replicas, labels)
+    wanted = Wanted(spec.platform, spec.name, spec.replicas, labels)
     return Change(wanted, baseline, bool(spec.queue))
 
 
@@ -204,8 +197,6 @@ def _deployed(cluster: Cluster, wanted: Wanted, item: Item, pods: Sequence[Pod])
     return Deployed(
         platform,
         wanted.name,
-        wanted.namespace,
-        wanted.replicas,
         platform.address(item),
         tuple(pods),
         selector(wanted.labels),

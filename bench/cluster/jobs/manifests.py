@@ -81,12 +81,8 @@ def objects(jobs: LoadJobs) -> tuple[tuple[str, str], ...]:
 
 
 def _arguments(jobs: LoadJobs) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _meta(jobs, jobs.name, "master"),
-        "data": {"arguments.json": json.dumps(jobs.arguments, indent=1)},
-    }
+    data = {"arguments.json": json.dumps(jobs.arguments, indent=1)}
+    return _object(jobs, "v1", "ConfigMap", jobs.name, "master") | {"data": data}
 
 
 def _service(jobs: LoadJobs) -> dict[str, Any]:
@@ -96,12 +92,7 @@ def _service(jobs: LoadJobs) -> dict[str, Any]:
         "selector": {LOAD: jobs.name, COMPONENT: "master"},
         "ports": [{"name": "locust", "port": MASTER_PORT, "protocol": "TCP"}],
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _meta(jobs, jobs.name, "master"),
-        "spec": spec,
-    }
+    return _object(jobs, "v1", "Service", jobs.name, "master") | {"spec": spec}
 
 
 def _master(jobs: LoadJobs) -> dict[str, Any]:
@@ -119,10 +110,7 @@ def _master(jobs: LoadJobs) -> dict[str, Any]:
             {"name": "run", "mountPath": "/run/bench"},
         ],
     }
-    volumes = [
-        {"name": "arguments", "configMap": {"name": jobs.name}},
-        {"name": "run", "emptyDir": {}},
-    ]
+    volumes = [{"name": "arguments", "configMap": {"name": jobs.name}}, {"name": "run", "emptyDir": {}}]
     # A second sweep in place of a failed one would measure something else: backoffLimit 0.
     job = _job(jobs, jobs.name, "master", container, {"backoffLimit": 0}, "Never", volumes)
     if jobs.asks_api:
@@ -133,15 +121,8 @@ def _master(jobs: LoadJobs) -> dict[str, Any]:
 
 
 def _workers(jobs: LoadJobs) -> dict[str, Any]:
-    container = {
-        **_container(jobs),
-        "command": ["bench", "worker", "--master", f"{jobs.name}:{MASTER_PORT}"],
-    }
-    count = {
-        "parallelism": jobs.workers,
-        "completions": jobs.workers,
-        "backoffLimit": 3 * jobs.workers,
-    }
+    container = {**_container(jobs), "command": ["bench", "worker", "--master", f"{jobs.name}:{MASTER_PORT}"]}
+    count = {"parallelism": jobs.workers, "completions": jobs.workers, "backoffLimit": 3 * jobs.workers}
     return _job(jobs, f"{jobs.name}-worker", "worker", container, count, "OnFailure", [])
 
 
@@ -177,12 +158,7 @@ def _job(
         "ttlSecondsAfterFinished": 3600,  # should nobody be left to delete it; its logs stay so long
         "template": template,
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": _meta(jobs, name, component),
-        "spec": spec,
-    }
+    return _object(jobs, "batch/v1", "Job", name, component) | {"spec": spec}
 
 
 def _container(jobs: LoadJobs) -> dict[str, Any]:
@@ -205,10 +181,7 @@ def _affinity() -> dict[str, Any]:
     """Rather not on the server's node, whose cores it needs for itself, nor two workers on one."""
 
     def apart(weight: int, expression: dict[str, Any]) -> dict[str, Any]:
-        term = {
-            "topologyKey": "kubernetes.io/hostname",
-            "labelSelector": {"matchExpressions": [expression]},
-        }
+        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchExpressions": [expression]}}
         return {"weight": weight, "podAffinityTerm": term}
 
     preferred = [
@@ -219,8 +192,9 @@ def _affinity() -> dict[str, Any]:
     return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
 
-def _meta(jobs: LoadJobs, name: str, component: str) -> dict[str, Any]:
-    return {"name": name, "namespace": jobs.namespace, "labels": _labels(jobs, component)}
+def _object(jobs: LoadJobs, api: str, kind: str, name: str, component: str) -> dict[str, Any]:
+    meta = {"name": name, "namespace": jobs.namespace, "labels": _labels(jobs, component)}
+    return {"apiVersion": api, "kind": kind, "metadata": meta}
 
 
 def _labels(jobs: LoadJobs, component: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from bench.cluster.api import Cluster
 from bench.cluster.jobs import manifests as load_jobs
 from bench.cluster.jobs.manifests import REPORT_PORT, LoadJobs
 from bench.cluster.jobs.sweep_pod import unpack
+from bench.cluster.pods import pod_of
 from bench.cluster.session import Place, deployed_for
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, RunFolderError, ToolError
 from bench.core.run_folder import RunFolder, without_secrets
@@ -126,19 +127,14 @@ def _started(cluster: Cluster, jobs: LoadJobs) -> str:
     why = "no pod was made: look at the Job's events"
     while time.monotonic() < deadline:
         for item in cluster.items("Pod", jobs.selector):
-            name, status = item["metadata"]["name"], item.get("status", {})
-            if _is_ready(status):
-                return str(name)
-            why, hopeless = _why_not(status)
+            pod = pod_of(item)
+            if pod.ready:
+                return pod.name
+            why, hopeless = _why_not(item.get("status", {}))
             if hopeless:
-                raise ClusterError(f"The load's pod {name} cannot start: {why}. Check --load-image.")
+                raise ClusterError(f"The load's pod {pod.name} cannot start: {why}. Check --load-image.")
         time.sleep(0.5)  # polled: a watch would need one more verb than list
     raise ClusterError(f"The load's pod was not ready within {_START_TIMEOUT_S:g} s: {why}.")
-
-
-def _is_ready(status: Mapping[str, Any]) -> bool:
-    conditions = status.get("conditions", ())
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _why_not(status: Mapping[str, Any]) -> tuple[str, bool]:
@@ -149,8 +145,8 @@ def _why_not(status: Mapping[str, Any]) -> tuple[str, bool]:
         if ended:
             return f"its container ended with code {ended.get('exitCode')}", True
         if waiting:
-            said = ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
-            return said, waiting.get("reason") in _HOPELESS
+            words = filter(None, (waiting.get("reason"), waiting.get("message")))
+            return ": ".join(words), waiting.get("reason") in _HOPELESS
     for one in status.get("conditions", ()):
         if one["type"] == "PodScheduled" and one["status"] == "False":
             return str(one.get("message", "it fits on no node")), False
@@ -173,7 +169,7 @@ def _collected(url: str, path: Path, say: Say, silent_s: float) -> int:
     begin, heard = 0, time.monotonic()
     while True:
         try:
-            told = json.loads(_get(f"{url}/status?from={begin}"))
+            status = json.loads(_get(f"{url}/status?from={begin}"))
         except OSError as error:
             if time.monotonic() - heard > silent_s:
                 raise ToolError(
@@ -181,13 +177,13 @@ def _collected(url: str, path: Path, say: Say, silent_s: float) -> int:
                 ) from error
             time.sleep(1)  # a node or the API server that comes back takes seconds
             continue
-        begin, heard = told["next"], time.monotonic()
-        if told["said"].strip():
-            say(told["said"].rstrip("\n"))
-        if told["exit_code"] is not None:
+        begin, heard = status["next"], time.monotonic()
+        if status["said"].strip():
+            say(status["said"].rstrip("\n"))
+        if status["exit_code"] is not None:
             unpack(_get(f"{url}/run.tar.gz"), path)
             _post(f"{url}/collected")
-            return int(told["exit_code"])
+            return int(status["exit_code"])
         time.sleep(1)  # as often as somebody who reads along wants it
 
 

@@ -45,13 +45,13 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         if parts.path == "/status":
             begin = int(parse_qs(parts.query).get("from", ["0"])[0])
-            said = self.server.log.read_bytes()[begin:]
-            told = {
+            text = self.server.log.read_bytes()[begin:]
+            status = {
                 "exit_code": self.server.sweep.poll(),
-                "said": said.decode(errors="replace"),
-                "next": begin + len(said),
+                "said": text.decode(errors="replace"),
+                "next": begin + len(text),
             }
-            self._answer(200, json.dumps(told).encode())
+            self._answer(200, json.dumps(status).encode())
         elif parts.path == "/run.tar.gz" and self.server.sweep.poll() is not None:
             self._answer(200, packed(self.server.folder))
         else:
@@ -101,14 +101,8 @@ def main(words: Sequence[str] | None = None) -> int:
     asked.folder.parent.mkdir(parents=True, exist_ok=True)
     log = asked.folder.parent / "said.log"
     command = [sys.executable, "-m", "bench", "sweep", *json.loads(asked.arguments.read_text())]
-    command += [
-        "--workers",
-        asked.workers,
-        "--locust-master",
-        asked.locust_master,
-        "--out",
-        str(asked.folder),
-    ]
+    command += ["--workers", asked.workers, "--locust-master", asked.locust_master]
+    command += ["--out", str(asked.folder)]
     with log.open("wb") as sink:
         # A wide console: its lines are read elsewhere.
         environment = {**os.environ, "COLUMNS": "150"}

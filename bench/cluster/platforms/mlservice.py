@@ -128,7 +128,7 @@ def _runtime(spec: DeploymentSpec, name: str) -> dict[str, Any]:
         # One port is all that T9k and Knative take; the pods' others are reached through -direct.
         "ports": [{**port, "protocol": "TCP"}],
         "readinessProbe": pod.readiness(None if over_http else 8000),
-        "volumeMounts": [pod.shared_memory_mount()],
+        "volumeMounts": [pod.SHARED_MEMORY],
     }
     template = {
         "metadata": {"annotations": {"serving.knative.dev/progress-deadline": settings.progress_deadline}},

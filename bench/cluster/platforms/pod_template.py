@@ -8,6 +8,7 @@ from bench.cluster.platforms.settings import Settings
 
 MODELS = "/models"
 PORTS = (("http", 8000), ("grpc", 8001), ("metrics", 8002))
+SHARED_MEMORY = {"name": "dshm", "mountPath": "/dev/shm"}
 
 
 def command(model: str) -> dict[str, Any]:
@@ -47,19 +48,8 @@ def data_volume(settings: Settings) -> dict[str, Any]:
 
 
 def data_mounts(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        {"name": "data", "mountPath": MODELS, "subPath": settings.repository_path, "readOnly": True},
-        {
-            "name": "data",
-            "mountPath": settings.weights_mount,
-            "subPath": settings.weights_path,
-            "readOnly": True,
-        },
-    ]
-
-
-def shared_memory_mount() -> dict[str, Any]:
-    return {"name": "dshm", "mountPath": "/dev/shm"}
+    places = ((MODELS, settings.repository_path), (settings.weights_mount, settings.weights_path))
+    return [{"name": "data", "mountPath": mount, "subPath": path, "readOnly": True} for mount, path in places]
 
 
 def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
@@ -71,7 +61,7 @@ def container(name: str, image: str, settings: Settings, gpu: int) -> dict[str, 
         "ports": [{"name": kind, "containerPort": port, "protocol": "TCP"} for kind, port in PORTS],
         "readinessProbe": readiness(PORTS[0][1]),
         "resources": resources(settings, gpu),
-        "volumeMounts": [shared_memory_mount(), *data_mounts(settings)],
+        "volumeMounts": [SHARED_MEMORY, *data_mounts(settings)],
     }
 
 
@@ -86,11 +76,9 @@ def pod(name: str, image: str, settings: Settings, gpu: int) -> dict[str, Any]:
 
 def placement(settings: Settings) -> dict[str, Any]:
     """Where the pod may run and with whose rights; only what was set."""
-    found: dict[str, Any] = {}
-    if settings.node_selector:
-        found["nodeSelector"] = dict(settings.node_selector)
-    if settings.service_account:
-        found["serviceAccountName"] = settings.service_account
-    if settings.pull_secret:
-        found["imagePullSecrets"] = [{"name": settings.pull_secret}]
-    return found
+    fields = {
+        "nodeSelector": dict(settings.node_selector),
+        "serviceAccountName": settings.service_account,
+        "imagePullSecrets": [{"name": settings.pull_secret}] if settings.pull_secret else [],
+    }
+    return {name: value for name, value in fields.items() if value}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import pytest
 from bench.core.cell import Protocol
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.target import Target
+from bench.core.trial import Reference
 from bench.protocols import shared_memory
 from bench.protocols.answers import AnswerCheck, Expected
-from bench.protocols.grpc import GrpcConnection, grpc_message
-from bench.protocols.http1 import HttpConnection, http_request
-from bench.protocols.payload import Tensor, for_model
+from bench.protocols.payload import Call, Tensor, for_model
+from bench.protocols.registry import DRIVERS
 from bench.protocols.shared_memory import FOLDER, PREFIX, SharedSegment, output_bytes, remove_leftovers
+from bench.protocols.value_check import ValueCheck
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from tests.support.http_peer import free_port
@@ -134,31 +136,29 @@ def test_no_server_is_told_as_such() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_triton_reads_and_writes_shared_memory(triton: EmbeddedTriton, protocol: Protocol) -> None:
-    control = Triton(triton.target)
+def test_triton_reads_and_writes_shared_memory(
+    triton: EmbeddedTriton, protocol: Protocol, tmp_path: Path
+) -> None:
+    control, driver = Triton(triton.target), DRIVERS[protocol]
     control.load("null_small")
     metadata = control.metadata("null_small")
     tensors = for_model(metadata, 64, 2, seed=0)
     expected = Expected.of_model(metadata, 64, 2)
-    right = np.frombuffer(tensors[0].data, "<f4").reshape(2, 16)
-    check = AnswerCheck.for_model(metadata, 64, 2, protocol, reference=({"y": right}, 0.0, 0.0))
-    assert triton.target.grpc_address is not None
-    connection: HttpConnection | GrpcConnection
+    np.savez(tmp_path / "right.npz", y=np.frombuffer(tensors[0].data, "<f4").reshape(2, 16))
+    right = Reference(str(tmp_path / "right.npz"), "the request itself", 0.0, 0.0)
+    check, values = AnswerCheck(driver.parse, expected), ValueCheck(driver.parse, right, 2, 64)
+    call = Call("null_small", tensors, ("y",))
     with SharedSegment(triton.target, tensors, expected, users=2) as segment:
         for user in range(2):
             slot = segment.slot(user)
-            if protocol is Protocol.HTTP:
-                connection = HttpConnection(triton.target.http_url, timeout_s=10)
-                request = http_request(tensors, ["y"], host="h", model="null_small", shared=slot.shared)
-            else:
-                connection = GrpcConnection(triton.target.grpc_address, timeout_s=10)
-                request = grpc_message(tensors, ["y"], model="null_small", shared=slot.shared)
+            connection = driver.connection(triton.target, 10.0)
+            request = driver.build(call, triton.target, slot.shared)
             for _ in range(2):
                 slot.blank()
                 reply = connection.exchange(request)
                 assert reply.error == ""
                 assert check.check(reply.body, reply.head_length, slot.outputs) == ""
-                assert check.check_values(reply.body, reply.head_length, slot.outputs) == ""
+                assert values.wrong(reply, slot.outputs) == ""
             slot.blank()
             assert "not written" in check.check(reply.body, reply.head_length, slot.outputs)
             connection.close()
@@ -169,7 +169,7 @@ def test_triton_reads_and_writes_shared_memory(triton: EmbeddedTriton, protocol:
 @pytest.mark.e2e
 def test_a_crashed_owner_s_region_is_unregistered_by_the_next(triton: EmbeddedTriton) -> None:
     dead = crashed(
-        "from bench.protocols.shared_memory import *; from bench.core.trial import Target;"
+        "from bench.protocols.shared_memory import *; from bench.core.target import Target;"
         "s = SharedSegment(Target(sys.argv[1]), [Tensor('a', 'UINT8', (1,), b'x')], Expected(()), 1);"
         "print(s.name, flush=True)",
         triton.target.http_url,

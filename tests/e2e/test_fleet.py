@@ -172,7 +172,9 @@ def test_all_workers_users_together_take_turns_over_the_pods() -> None:
     )  # fmt: skip
     metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [4]}], "outputs": []}
     orders = orders_of(plan, SERVICE, Served(metadata, {}), 3, Path())
-    seen = [ConnectionFactory(order)._address(user)[0] for order in orders for user in range(order.users)]
+    seen = [
+        ConnectionFactory(order)._target(user).http_url for order in orders for user in range(order.users)
+    ]
     assert sorted(seen) == [PODS[0].http_url] * 4 + [PODS[1].http_url] * 4
     assert all(type(order).from_json(order.to_json()) == order for order in orders)
 

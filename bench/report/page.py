@@ -1,20 +1,19 @@
 """The report: one HTML file that needs no network, made from run folders alone.
 
-`page.html` is the frame, `page.css` its looks, `page*.js` what moves. Data goes in as JSON, and text of
-data enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
+In `web`: `templates/page.html` is the frame, `page.css` its looks, `js` what moves. Data goes in as JSON, and
+its text enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from bench.analysis.aggregate import row
 from bench.analysis.bottleneck import explained
@@ -28,21 +27,18 @@ from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.slo import parse_slo
 from bench.core.trial import Trial
 from bench.core.units import plural
+from bench.report import charts, sections, templates
 from bench.report.cell_details import MOST_BINS, detail, median_trial
-from bench.report.charts import per_cell, scaling
 from bench.report.charts.style import Entry, Keys
 from bench.report.mlperf import headline
 from bench.report.repeat_command import repeat_command
-from bench.report.sections.method import measured_html
-from bench.report.sections.search import search_html
-from bench.report.sections.tuning import tuned_html
 from bench.report.terminal import restarts
 
 # Time series of every repeat up to here; beyond it, of one repeat a cell, so that the page stays small.
 MOST_SERIES = 60
+PLOTLY = "vendor/plotly-cartesian.min.js"
 _MOST_NUMBERS = 75_000  # in all time series together: about 400 kB
 _LOAD_LINES = 7
-_SCRIPTS = ("js/page.js", "js/page_theme.js", "js/page_answer.js", "js/page_cells.js")
 _NOT_IN_JSON = ("percentiles",)
 
 Json = dict[str, Any]
@@ -69,19 +65,20 @@ def render(folders: Sequence[RunFolder]) -> str:
                 details[str(len(entries))] = of_cells[cell_row.cell]
             entries.append(Entry(len(entries), position, cell_row))
     records = [record for record, _ in runs]
-    return _fill(
-        {
-            "title": escape(f"{records[-1].name} · Triton benchmark"),
-            "heading": escape(records[-1].name),
-            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1])
-            + _beside(records[:-1]),
-            "css": _asset("page.css"),
-            "search": "".join(search_html(folder) + tuned_html(folder) for _, folder in reversed(runs)),
-            "measured": "".join(measured_html(record) for record in reversed(records)),
-            "data": embed(_data(records, entries, details)),
-            "plotly": _asset("vendor/plotly-cartesian.min.js"),
-            "script": "(() => {" + "".join(_asset(name) for name in _SCRIPTS) + "})();",
-        }
+    newest = [entry.row for entry in entries if entry.run == len(runs) - 1]
+    newest_first = [folder for _, folder in reversed(runs)]
+    return templates.render(
+        "page.html",
+        record=records[-1],
+        facts=_facts(records[-1], newest),
+        alerts=_alerts(records[-1]),
+        older=", ".join(record.name for record in records[:-1]),
+        sections_above=sections.render(sections.ABOVE, newest_first),
+        sections_below=sections.render(sections.BELOW, newest_first),
+        charts=charts.CHARTS,
+        data=Markup(embed(_data(records, entries, details))),
+        plotly=Markup(templates.asset(PLOTLY)),
+        script=Markup(templates.script()),
     )
 
 
@@ -135,7 +132,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
             "instances": [[i, keys.colour(i)] for i in keys.instances],
             "batches": [[b, keys.shape(b)] for b in keys.batches],
         },
-        "figures": [*scaling.all_of(entries, keys), *per_cell.all_of(entries, keys)],
+        "figures": charts.for_page(entries, keys),
         "details": details,
         "commands": [repeat_command(e.row, records[e.run]) for e in entries],
         "csv": frame(rows).to_csv(index=False),
@@ -178,29 +175,20 @@ def _trust(rows: Sequence[CellRow]) -> str:
     return f"{said} repeats a cell; intervals are 95 % over repeats."
 
 
-def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
+def _facts(record: RunRecord, rows: Sequence[CellRow]) -> list[str]:
+    """The line below the page's heading, the model first."""
     requests = sum(r.requests for r in rows)
-    said = [
-        f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
-        escape(record.target),
-        escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
-        escape(record.created_at.replace("T", " ")[:16]),
+    facts = [
+        ", ".join(sorted({r.model for r in rows})),
+        record.target,
+        record.machine.get("gpu0", record.machine.get("cpu", "")),
+        record.created_at.replace("T", " ")[:16],
         f"{plural(len(rows), 'cell')}, {plural(requests, 'request')}",
     ]
-    unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
-    died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
-    return " · ".join(part for part in said if part) + unfinished + died
+    return [fact for fact in facts if fact]
 
 
-def _beside(others: Sequence[RunRecord]) -> str:
-    names = ", ".join(record.name for record in others)
-    return f" · laid over <b>{escape(names)}</b>, which are faint and not judged" if others else ""
-
-
-def _fill(values: Mapping[str, str]) -> str:
-    """In one pass, so that nothing in a value is taken for a place."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return files("bench.report").joinpath("web", name).read_text(encoding="utf-8")
+def _alerts(record: RunRecord) -> list[str]:
+    """What makes the whole run less than it should be."""
+    unfinished = [] if record.finished_at else ["interrupted, or still running"]
+    return [*unfinished, *([restarts(record)] if record.crashes else [])]

@@ -190,7 +190,7 @@ def test_a_click_on_a_point_opens_its_cell_and_escape_closes_it(
 ) -> None:
     browser.open(everything.path / "report.html")
     x, y, index = browser.run(
-        "const gd = document.querySelector('[data-figure=tradeoff] .js-plotly-plot');"
+        "const gd = document.querySelector('[data-figure=throughput] .js-plotly-plot');"
         "gd.scrollIntoView({block: 'center', behavior: 'instant'});"
         "const t = gd.data.find(t => t.customdata && t.opacity === 1), r = gd.getBoundingClientRect();"
         "const {xaxis: x, yaxis: y} = gd._fullLayout;"

@@ -40,7 +40,9 @@ def _in_order(modules: Mapping[str, str], entry: str) -> list[str]:
         if name in done:
             return
         if name not in modules:
-            raise BundleError(f"{path[-1] if path else 'the page'} needs {name}.js, which is not there.")
+            raise BundleError(
+                f"{path[-1] + '.js' if path else 'the page'} needs {name}.js, which is not there."
+            )
         for match in _IMPORT.finditer(modules[name]):
             visit(match[2], (*path, name))
         done.append(name)

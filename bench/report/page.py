@@ -171,8 +171,8 @@ def _trust(rows: Sequence[CellRow]) -> str:
     counts = sorted({r.repeats for r in rows if r.repeats})
     if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
-    said = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{said} repeats a cell; intervals are 95 % over repeats."
+    repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{repeats} repeats per cell; intervals are 95 % over repeats."
 
 
 def _facts(record: RunRecord, rows: Sequence[CellRow]) -> list[str]:

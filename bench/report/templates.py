@@ -48,5 +48,5 @@ def _environment() -> Environment:
 
 def _dark_colours(css: str) -> str:
     """The block of colours that a page without scripts takes where the system is dark."""
-    block = css[css.index(_DARK) + len(_DARK) :]
+    block = css[css.index(_DARK) + len(_DARK) :].lstrip()
     return block[: block.index("}") + 1]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import CellRow
+from bench.analysis.labels import label
 from bench.report import charts
 from bench.report.charts import per_cell
-from bench.report.charts.style import DASHES, Entry, Keys
+from bench.report.charts.style import DASHES, Entry, Keys, line, plotly_figure, with_throughput
 from tests.support import synthetic
 from tests.support.synthetic import Study, cell, grid
 
@@ -185,3 +189,72 @@ def test_a_device_without_a_peak_has_the_bare_line_alone(entries: list[Entry]) -
     figure = all_charts(known)["throughput-by-batch"]
     assert len(figure["variants"][1]["data"]) == len(figure["variants"][0]["data"]) + 1
     assert "peak is not known" in notes_of(figure)[0]
+
+
+def rows_of(entries: list[Entry]) -> list[CellRow]:
+    return [entry.row for entry in entries]
+
+
+@pytest.mark.parametrize("name", charts.CHARTS)
+def test_every_chart_comes_alone_as_a_plotly_figure_with_names(entries: list[Entry], name: str) -> None:
+    figure = charts.figure(name, rows_of(entries))
+    assert isinstance(figure, go.Figure)
+    assert figure.layout.title.text == charts.CHARTS[name].title
+    shown = [trace for trace in figure.data if trace.customdata is not None]
+    assert shown
+    for trace in shown:
+        assert list(trace.hovertext) == [label(entries[index].row) for index in trace.customdata]
+        assert trace.name
+
+
+def test_a_chart_of_cells_alone_has_their_names_on_its_axis(entries: list[Entry]) -> None:
+    figure = charts.figure("time-parts", rows_of(entries))
+    first = figure.data[0]
+    of_line = dict(zip(figure.layout.yaxis.tickvals, figure.layout.yaxis.ticktext, strict=True))
+    for y, index in zip(first.y, first.customdata, strict=True):
+        assert of_line[y] == label(entries[index].row)
+
+
+def test_a_variant_is_chosen_by_its_label(entries: list[Entry]) -> None:
+    figure = charts.figure("throughput", rows_of(entries), "p99")
+    for trace in figure.data:
+        assert list(trace.x) == [entries[index].row.latency_ms(99.0) for index in trace.customdata]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "says"),
+    [
+        ("pie", None, "no chart 'pie': choose one of throughput, "),
+        ("throughput", "p42", "no variant 'p42': choose 'p50', 'p90'"),
+        ("asked-achieved", None, "nothing to draw in 'asked-achieved': choose 'throughput', "),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_what_can(
+    tmp_path_factory: pytest.TempPathFactory, name: str, variant: str | None, says: str
+) -> None:
+    folder = synthetic.write(tmp_path_factory.mktemp("closed") / "run", Study(cells=(cell(),), repeats=1))
+    with pytest.raises(ValueError, match=says):
+        charts.figure(name, cell_table.rows(folder), variant)
+
+
+def test_a_chart_of_ones_own_is_a_function_and_a_line_in_the_table(
+    entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def errors(entries: Sequence[Entry], keys: Keys) -> go.Figure:
+        shown = with_throughput(entries)
+        trace = line(shown, keys, [e.row.batch for e in shown], [e.row.errors for e in shown])
+        return plotly_figure([trace], {"yaxis": {"title": {"text": "errors"}}})
+
+    monkeypatch.setitem(charts.CHARTS, "errors", charts.Chart(errors, "Errors against batch"))
+    assert all_charts(entries)["errors"]["variants"][0]["layout"]["yaxis"]["title"] == {"text": "errors"}
+    assert charts.figure("errors", rows_of(entries)).layout.title.text == "Errors against batch"
+
+
+def test_the_page_carries_no_template_of_plotlys_own(entries: list[Entry]) -> None:
+    for chart in all_charts(entries).values():
+        assert all("template" not in variant["layout"] for variant in chart["variants"])
+
+
+def test_plotly_is_imported_only_for_a_figure() -> None:
+    code = "import sys, bench.report.publish, bench.report.charts; sys.exit('plotly' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

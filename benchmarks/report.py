@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from selenium import webdriver
+from tests.synthetic import Study, World
 
 from benchmarks.browser import chromium, look
 from benchmarks.findings import ROOT, Findings, Goal, Table, versions
-from tests.support import synthetic
-from tests.support.synthetic import Study, World
+from tests import synthetic
 
 REPEATS, SAMPLES = 5, 10_000
 MANY = 1_000_000

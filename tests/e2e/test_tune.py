@@ -130,7 +130,7 @@ def test_a_real_triton_is_tuned_and_the_answer_is_deployable(tmp_path: Path) -> 
     assert len(list(folder.trials())) == found["measurements"]
     written = model_config.served(model_config.read(out / "config.pbtxt"))
     assert (written.instances, written.parameters["delay_ms"]) == (2, "20")
-    assert tuning.values(folder)
+    assert tuning.render(folder)
     assert 'id="tuning"' in (out / "report.html").read_text()
     again = subprocess.run(
         [sys.executable, "-m", "bench", *words.split(), "--resume"],

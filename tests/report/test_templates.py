@@ -114,3 +114,25 @@ def test_static_pages_follow_the_system_into_the_dark(tmp_path: Path) -> None:
     html = index.write(tmp_path).read_text()
     assert html.startswith("<!doctype html>")
     assert re.search(r"prefers-color-scheme: dark\) \{ :root \{\s+--bg: #\w+;", html)
+
+
+class Notes:
+    """A section of one's own: the file notes.txt of a run folder."""
+
+    NAME = "notes"
+    TITLE = "Notes & remarks"
+
+    def render(self, folder: RunFolder) -> Markup | None:
+        path = folder.path / "notes.txt"
+        return Markup("<p>{}</p>").format(path.read_text()) if path.exists() else None
+
+
+def test_a_section_of_ones_own_is_a_class_and_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
+    monkeypatch.setattr(sections, "BELOW", [*sections.BELOW, Notes()])
+    assert 'id="notes"' not in page.render([folder])
+    (folder.path / "notes.txt").write_text("a < b")
+    html = page.render([folder])
+    assert '<section id="notes">\n<h2>Notes &amp; remarks</h2>\n<p>a &lt; b</p>\n</section>' in html

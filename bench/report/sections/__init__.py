@@ -1,13 +1,12 @@
 """Sections of the report that are text and tables. Each says what it shows of one run.
 
-To add one, write a module with a `Section`, its template in web/templates/sections, and a line in `ABOVE` or
-`BELOW`.
+To add one, write a module with a `Section` and its template, and add it to `ABOVE` or `BELOW`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from markupsafe import Markup
 
@@ -17,32 +16,26 @@ from bench.report.sections import method, search, tuning
 
 
 class Section(Protocol):
-    """`NAME`: the section's id in the page and the name of its template. `TITLE`: its heading."""
+    """`NAME` is the section's id in the page, `TITLE` its heading."""
 
     NAME: str
     TITLE: str
 
-    def values(self, folder: RunFolder) -> dict[str, Any] | None:
-        """What the template needs of one run; None where the run has nothing for this section."""
+    def render(self, folder: RunFolder) -> Markup | None:
+        """What it shows of one run, without the heading; None where the run has nothing for it."""
         ...
 
 
-ABOVE: tuple[Section, ...] = (search, tuning)  # before the answer
-BELOW: tuple[Section, ...] = (method,)  # at the end of the page
+ABOVE: list[Section] = [search, tuning]  # before the answer
+BELOW: list[Section] = [method]  # at the end of the page
 
 
 def render(sections: Sequence[Section], folders: Sequence[RunFolder]) -> Markup:
     """Those sections that have something to show of any of the runs, one run after the other."""
-    shown = []
+    shown = Markup("")
     for section in sections:
-        parts = [content(section, folder) for folder in folders]
-        known = Markup("").join(part for part in parts if part)
-        if known:
-            shown.append(templates.render("section.html", section=section, content=known))
-    return Markup("").join(shown)
-
-
-def content(section: Section, folder: RunFolder) -> Markup | None:
-    """What a section shows of one run, without its heading."""
-    values = section.values(folder)
-    return None if values is None else templates.render(f"sections/{section.NAME}.html", **values)
+        parts = [section.render(folder) for folder in folders]
+        content = Markup("").join(part for part in parts if part is not None)
+        if content:
+            shown += templates.render("section.html", section=section, content=content)
+    return shown

@@ -7,8 +7,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.units import bytes_text
+from bench.report import templates
 
 NAME = "method"
 TITLE = "What was measured"
@@ -53,21 +56,22 @@ DEFINITIONS = (
 )
 
 
-def values(folder: RunFolder) -> dict[str, Any]:
-    """What the template needs of one run."""
+def render(folder: RunFolder) -> Markup:
+    """How one run was measured, and what its figures mean."""
     record = folder.record
     machine = {**record.machine}
     if machine.get("memory_bytes", "").isdigit():
         machine["memory"] = bytes_text(int(machine.pop("memory_bytes")))
-    return {
-        "command": shlex.join(record.command),
-        "run": _run(record),
-        "machine": machine.items(),
-        "versions": record.versions.items(),
-        "asked": _asked(record.spec),
-        "served": [(name, _indented(config)) for name, config in record.served.items()],
-        "definitions": DEFINITIONS,
-    }
+    return templates.render(
+        "sections/method.html",
+        command=shlex.join(record.command),
+        run=_run(record),
+        machine=machine.items(),
+        versions=record.versions.items(),
+        asked=_asked(record.spec),
+        served=[(name, _indented(config)) for name, config in record.served.items()],
+        definitions=DEFINITIONS,
+    )
 
 
 def _run(record: RunRecord) -> list[tuple[str, str]]:

@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from bench.core.run_folder import RunFolder
 from bench.core.units import significant
+from bench.report import templates
 
 FILE = "search.json"
 NAME = "search"
@@ -15,13 +18,15 @@ TITLE = "Capacity"
 _TAGS = {"holds": "VALID", "misses": "INVALID"}
 
 
-def values(folder: RunFolder) -> dict[str, Any] | None:
-    """What the template needs; None where the folder holds no search."""
+def render(folder: RunFolder) -> Markup | None:
+    """The answers of one run; None where the folder holds no search."""
     try:
         answers = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # no search, or one that was cut short before its first answer
-    return {"slo": folder.record.slo, "answers": [_answer(answer) for answer in answers]}
+    return templates.render(
+        "sections/search.html", slo=folder.record.slo, answers=[_answer(answer) for answer in answers]
+    )
 
 
 def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +35,17 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
         "what": answer.get("what", ""),
         "value": f"{significant(rate)} req/s" if rate else "none of the rates tried",
         "bounds": _bounds(answer),
-        "doubts": ", ".join(answer.get("doubts", ())),
+        "invalid": _invalid(answer),
         "probes": [_probe(probe) for probe in answer.get("probes", ())],
     }
+
+
+def _invalid(answer: Mapping[str, Any]) -> str:
+    """Why the answer cannot be used, if it cannot."""
+    if answer.get("failed"):
+        return f"FAILED: {answer['failed']}"
+    doubts = ", ".join(answer.get("doubts", ()))
+    return f"INVALID: {doubts}" if doubts else ""
 
 
 def _bounds(answer: Mapping[str, Any]) -> str:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from bench.analysis.recommendation import Holds
 from bench.core.run_folder import RunFolder
 from bench.core.units import significant
 from bench.experiments.tune.answer import FILE
+from bench.report import templates
 
 NAME = "tuning"
 TITLE = "Recommended settings"
@@ -30,21 +33,22 @@ _FILES = (
 )
 
 
-def values(folder: RunFolder) -> dict[str, Any] | None:
-    """What the template needs; None where the folder holds no tuning."""
+def render(folder: RunFolder) -> Markup | None:
+    """The answer of one run; None where the folder holds no tuning."""
     try:
         answer = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # no tuning, or one that was cut short before its answer
     headline, *more = answer.get("answer") or ("",)
     steps = answer.get("steps", ())
-    return {
-        "headline": headline,
-        "more": more,
-        "stages": _stages(steps),
-        "steps": [_step(step) for step in steps],
-        "files": [(name, answer[key]) for name, key in _FILES if answer.get(key)],
-    }
+    return templates.render(
+        "sections/tuning.html",
+        headline=headline,
+        more=more,
+        stages=_stages(steps),
+        steps=[_step(step) for step in steps],
+        files=[(name, answer[key]) for name, key in _FILES if answer.get(key)],
+    )
 
 
 def _stages(steps: Sequence[Mapping[str, Any]]) -> str:

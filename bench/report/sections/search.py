@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bench.core.run_folder import RunFolder
-from bench.core.units import significant
+from bench.core.units import plural, significant
 from bench.report import templates
 
 FILE = "search.json"
@@ -36,6 +36,7 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
         "value": f"{significant(rate)} req/s" if rate else "none of the rates tried",
         "bounds": _bounds(answer),
         "invalid": _invalid(answer),
+        "count": plural(len(answer.get("probes", ())), "probe"),
         "probes": [_probe(probe) for probe in answer.get("probes", ())],
     }
 

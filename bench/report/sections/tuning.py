@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from bench.analysis.recommendation import Holds
 from bench.core.run_folder import RunFolder
-from bench.core.units import significant
+from bench.core.units import plural, significant
 from bench.experiments.tune.answer import FILE
 from bench.report import templates
 
@@ -45,6 +45,7 @@ def render(folder: RunFolder) -> Markup | None:
         "sections/tuning.html",
         headline=headline,
         more=more,
+        count=plural(len(steps), "measurement"),
         stages=_stages(steps),
         steps=[_step(step) for step in steps],
         files=[(name, answer[key]) for name, key in _FILES if answer.get(key)],

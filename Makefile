@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint bench example picture lock clean
+.PHONY: help .venv sweep test lint lint.js bench example picture lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,11 +33,18 @@ test: $(STAMP) ## Run all tests, against a real Triton
 	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(TEST_FLAGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone $(TEST_FLAGS) || [ $$? -eq 5 ]
 
-lint: $(STAMP) ## Run ruff, mypy --strict, and the check that imports point downward
+lint: $(STAMP) lint.js ## Run ruff, mypy --strict, the check that imports point downward, and the linter of the page's scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint.js: ## Biome over the scripts of the report's page; needs Node (npm run format mends most of it)
+	@if ! command -v npm >/dev/null; then \
+	  echo "The scripts of the report's page are not linted: Node is missing (install Node 20 or later)."; \
+	elif ! npm ci --silent --prefer-offline --no-audit --no-fund; then \
+	  echo "The scripts of the report's page are not linted: npm ci cannot install the linter (see above)."; \
+	else npm run --silent lint; fi
 
 bench: $(STAMP) ## Measure the suite itself: generator, pacing, overhead
 	$(BIN)/python -m benchmarks
@@ -55,5 +62,5 @@ lock: ## Renew requirements.lock (needs uv)
 	  --no-emit-package torch --no-emit-package perf-analyzer --output-file requirements.lock
 
 clean: ## Remove the environment and the files of tests and tools
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

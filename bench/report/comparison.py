@@ -6,7 +6,6 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -16,12 +15,10 @@ from rich.table import Table
 from bench.analysis.comparison import Comparison, Result
 from bench.analysis.stats import Change, Interval
 from bench.core.units import plural, significant
-from bench.report.static_page import static_page
+from bench.report import templates
 from bench.report.terminal import plain, table_row
 
 _STYLE = {"regression": "red", "inconclusive": "yellow", "better": "green", "no change": "none"}
-_STYLES = """
-.regression { color: var(--bad); } .inconclusive { color: var(--warn); } .better { color: var(--good); }"""
 _HTML_HEADINGS = (
     "verdict",
     "cell",
@@ -167,60 +164,54 @@ def _json(result: Result) -> dict[str, Any]:
 
 def as_html(comparison: Comparison) -> str:
     """One file without scripts; the intervals are drawn as SVG on a common log axis."""
-    span = _span(comparison)
-    body = "".join(_html_row(cells, result, span) for cells, result in _rows(comparison))
-    head = "".join(f"<th class=left scope=col>{escape(name)}</th>" for name in _HTML_HEADINGS)
-    items = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison)) or "<li>None.</li>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return static_page(
+    half_axis = _half_axis(comparison)
+    return templates.render(
+        "comparison.html",
         kind="Comparison of two runs",
         heading=f"{verdict(comparison)}.",
-        facts=f"{_counts(comparison).lstrip(';, ')}. Intervals are 95 % over repeats, drawn on a log axis; "
-        "full line: no change, dashed: the gate, right: more.",
-        body=f'<section><div class="scroll">{table}</div></section>'
-        f"<section><h2>Notes</h2><ul>{items}</ul></section>",
-        style=_STYLES,
+        facts=f"{_counts(comparison).lstrip(';, ')}. Intervals are 95 % over repeats, drawn on a log axis. "
+        "Full line: no change; dashed line: the gate; right: more.",
+        headings=_HTML_HEADINGS,
+        rows=[_html_row(cells, result, half_axis) for cells, result in _rows(comparison)],
+        notes=notes(comparison),
     )
 
 
-def _html_row(cells: Sequence[str], result: Result, span: float) -> str:
-    """The verdict first: it is what a narrow screen shows."""
+def _html_row(cells: Sequence[str], result: Result, half_axis: float) -> dict[str, Any]:
     *others, word = cells
-    shown = [
-        f'<b class="{word.split()[0]}">{escape(word)}</b>',
-        *map(escape, others[:2]),
-        _drawn(result, span),
-    ]
-    return f"<tr>{''.join(f'<td class=left>{cell}</td>' for cell in (*shown, *map(escape, others[2:])))}</tr>"
+    return {
+        "word": word,
+        "style": word.split()[0],
+        "before": others[:2],
+        "interval": _interval_places(result, half_axis),
+        "after": others[2:],
+    }
 
 
-def _span(comparison: Comparison) -> float:
-    """Half the axis, as a logarithm: wide enough for every interval and gate, at least 10 %."""
+def _half_axis(comparison: Comparison) -> float:
+    """Half the axis, as a logarithm: enough for every interval and gate, at least 10 %, at most 4 times."""
     ratios = [1.1]
     for cell in comparison.cells:
         for result in cell.results:
-            interval = result.interval
-            ratios += (
-                [result.gate.limit, *(v for v in (interval.value, interval.low, interval.high) if v)]
-                if interval
-                else []
-            )
+            if result.interval:
+                bounds = (result.interval.value, result.interval.low, result.interval.high)
+                ratios += [result.gate.limit, *(value for value in bounds if value)]
     return min(math.log(4), max(abs(math.log(value)) for value in ratios) * 1.1)
 
 
-def _drawn(result: Result, span: float) -> str:
+def _interval_places(result: Result, half_axis: float) -> dict[str, float] | None:
+    """Where an interval and its gate stand, in pixels of a drawing that is 200 wide."""
     if result.interval is None:
-        return ""
+        return None
 
-    def x(ratio: float) -> float:
-        return round(100 + 96 * max(-1.0, min(1.0, math.log(ratio) / span)), 1)
+    def place(ratio: float) -> float:
+        return round(100 + 96 * max(-1.0, min(1.0, math.log(ratio) / half_axis)), 1)
 
-    low, high = result.interval.low or result.interval.value, result.interval.high or result.interval.value
-    return (
-        '<svg width="200" height="18" role="img" aria-label="interval">'
-        '<line x1="100" x2="100" y1="1" y2="17" stroke="currentColor" opacity="0.35"/>'
-        f'<line x1="{x(result.gate.limit)}" x2="{x(result.gate.limit)}" y1="1" y2="17" '
-        'stroke="var(--bad)" stroke-dasharray="2 2"/>'
-        f'<line x1="{x(low)}" x2="{x(high)}" y1="9" y2="9" stroke="currentColor" stroke-width="1.6"/>'
-        f'<circle cx="{x(result.interval.value)}" cy="9" r="3.6" fill="currentColor"/></svg>'
-    )
+    value = result.interval.value
+    ratios = {
+        "gate": result.gate.limit,
+        "low": result.interval.low or value,
+        "high": result.interval.high or value,
+        "value": value,
+    }
+    return {name: place(ratio) for name, ratio in ratios.items()}

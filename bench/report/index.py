@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,15 +16,14 @@ from bench.core.errors import RunFolderError
 from bench.core.files import write_text
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.units import plural, significant
-from bench.report.static_page import static_page
+from bench.report import templates
 
 _PLACES = ("*/run.json", "*/*/run.json")  # the second: runs that took turns
 _VERDICTS = ("VALID", "INVALID", "FAILED", "NOT RUN")
 _COLUMNS = ["cell", "verdict", "throughput_img_per_s"]
 _HEADINGS = ("run", "started (UTC)", "cells", "best img/s", "best cell", "SLO", "target")
-_STYLES = """
-.family td { padding-top: 14px; } .nested td:first-child { padding-left: 18px; }
-.trend { max-width: 640px; width: 100%; color: var(--accent); } td.cell { white-space: normal; }"""
+# The drawing of a trend, in pixels.
+_WIDTH, _HEIGHT, _FLOOR, _SIDE = 640, 90, 82, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,23 @@ class Line:
     counts: dict[str, int]
     best_img_per_s: float | None
     best_cell: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns after the run's name."""
+        counts = ", ".join(f"{n} {word}" for word, n in self.counts.items() if n)
+        return (
+            self.record.created_at.replace("T", " ")[:16],
+            counts + ("" if self.record.finished_at else " (unfinished)"),
+            significant(self.best_img_per_s) if self.best_img_per_s is not None else "",
+            self.best_cell,
+            self.record.slo,
+            self.record.target,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} / {self.record.name}" if self.family else self.record.name
 
     @property
     def track(self) -> tuple[str, str]:
@@ -133,104 +148,75 @@ def _cells(folder: RunFolder) -> list[dict[Any, Any]]:
 
 def render(found: Sequence[Line], links: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> str:
     """`links`: of each family, pages over all of it as (what, where)."""
-    tracks = dict.fromkeys(line.track for line in found)
-    body = "".join(
-        _section(track, [line for line in found if line.track == track], links or {}) for track in tracks
-    )
-    return static_page(
+    tracks: dict[tuple[str, str], list[Line]] = {}
+    for line in found:
+        tracks.setdefault(line.track, []).append(line)
+    return templates.render(
+        "index.html",
         kind="Triton benchmark",
         heading="Runs",
-        facts=f"{plural(len(found), 'run')}. Best: most img/s of a VALID cell; "
-        "runs of other cells do not compare.",
-        body=body or "<p>No runs here yet.</p>",
-        style=_STYLES,
+        facts=f"{plural(len(found), 'run')}. Best: the most img/s of a VALID cell. "
+        "Compare only runs of the same cells.",
+        headings=_HEADINGS,
+        tracks=[
+            {
+                "model": model,
+                "machine": machine,
+                "trend": _trend(members),
+                "groups": _groups(members, links or {}),
+            }
+            for (model, machine), members in tracks.items()
+        ],
     )
 
 
-def _section(
-    track: tuple[str, str], found: Sequence[Line], links: Mapping[str, Sequence[tuple[str, str]]]
-) -> str:
-    head = "".join(f'<th class="left" scope="col">{name}</th>' for name in _HEADINGS)
-    groups = dict.fromkeys((line.family or line.folder, bool(line.family)) for line in found)
-    body = "".join(
-        _group(
-            name, [line for line in found if (line.family or line.folder) == name], links, is_family=is_family
-        )
-        for name, is_family in groups
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return (
-        f"<section><h2>{escape(track[0])}</h2><p class=lead>{escape(track[1])}</p>{_trend(found)}"
-        f'<div class="scroll">{table}</div></section>'
-    )
+def _groups(found: Sequence[Line], links: Mapping[str, Sequence[tuple[str, str]]]) -> list[dict[str, Any]]:
+    """A run on its own; or the interleaved runs of a family, oldest first, below a line about all of them."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in found:
+        groups.setdefault((line.family, "" if line.family else line.folder), []).append(line)
+    return [
+        {
+            "family": family,
+            "count": f"{plural(len(members), 'run')}, interleaved",
+            "pages": links.get(family, ()),
+            "lines": sorted(members, key=lambda line: line.record.created_at),
+        }
+        for (family, _), members in groups.items()
+    ]
 
 
-def _group(
-    name: str,
-    found: Sequence[Line],
-    links: Mapping[str, Sequence[tuple[str, str]]],
-    *,
-    is_family: bool,
-) -> str:
-    """A run on its own; or runs that took turns, oldest first, below a line with what is said of all."""
-    if not is_family:
-        return "".join(_row(line, "") for line in found)
-    pages = " · ".join(f'<a href="{escape(where)}">{escape(what)}</a>' for what, where in links.get(name, ()))
-    head = f"<b>{escape(name)}</b> · {plural(len(found), 'run')} in turns{' · ' * bool(pages)}{pages}"
-    nested = "".join(_row(line, "nested") for line in sorted(found, key=lambda line: line.record.created_at))
-    return f'<tr class="family"><td class="left" colspan="{len(_HEADINGS)}">{head}</td></tr>{nested}'
-
-
-def _row(line: Line, kind: str) -> str:
-    name = escape(line.record.name)
-    named = f'<a href="{escape(line.report)}">{name}</a>' if line.report else name
-    counts = ", ".join(f"{n} {word}" for word, n in line.counts.items() if n)
-    unfinished = "" if line.record.finished_at else " (unfinished)"
-    best = significant(line.best_img_per_s) if line.best_img_per_s is not None else ""
-    started = line.record.created_at.replace("T", " ")[:16]
-    cells = (named, escape(started), escape(counts + unfinished), best, escape(line.best_cell),
-             escape(line.record.slo), escape(line.record.target))  # fmt: skip
-    return f'<tr class="{kind}">{"".join(f"<td class=left>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _trend(found: Sequence[Line]) -> str:
-    """Best img/s run by run, oldest first, as a small SVG; nothing for fewer than two."""
-    known = [line for line in reversed(found) if line.best_img_per_s is not None]
+def _trend(found: Sequence[Line]) -> dict[str, Any] | None:
+    """Best img/s run by run, oldest first, as places in a drawing; None for fewer than two."""
+    known = [(line, line.best_img_per_s) for line in reversed(found) if line.best_img_per_s is not None]
     if len(known) < 2:
-        return ""
-    top, width, height = max(line.best_img_per_s or 0.0 for line in known), 640, 90
-    step = (width - 20) / (len(known) - 1)
+        return None
+    highest = max(value for _, value in known)
+    step = (_WIDTH - 2 * _SIDE) / (len(known) - 1)
+    rise = (_FLOOR - 16) / highest
     points = [
-        (10 + i * step, height - 8 - (height - 24) * (line.best_img_per_s or 0.0) / top)
-        for i, line in enumerate(known)
+        {
+            "x": f"{_SIDE + i * step:.1f}",
+            "y": f"{_FLOOR - value * rise:.1f}",
+            "text": f"{line.name}: {significant(value)} img/s",
+        }
+        for i, (line, value) in enumerate(known)
     ]
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(_name(line))}: '
-        f"{significant(line.best_img_per_s or 0)} img/s</title></circle>"
-        for line, (x, y) in zip(known, points, strict=True)
-    )
-    joined = [
-        " ".join(
-            f"{x:.1f},{y:.1f}" for line, (x, y) in zip(known, points, strict=True) if line.question == one
-        )
-        for one in dict.fromkeys(line.question for line in known)
-    ]
-    paths = "".join(
-        f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-        for path in joined
-        if " " in path
-    )
-    first, last = (line.record.created_at[:10] for line in (known[0], known[-1]))
-    days = first if first == last else f"{first} to {last}"
-    return (
-        f'<p class="note">Best img/s, run by run, {days}; the highest is {significant(top)}. '
-        "A line joins runs of the same cells.</p>"
-        f'<svg class="trend" viewBox="0 0 {width} {height}" '
-        'role="img" aria-label="Best img/s over time" fill="currentColor">'
-        f'<line x1="0" x2="{width}" y1="{height - 8}" y2="{height - 8}" stroke="var(--line)"/>'
-        f"{paths}{dots}</svg>"
-    )
+    first, last = (line.record.created_at[:10] for line, _ in (known[0], known[-1]))
+    return {
+        "days": first if first == last else f"{first} to {last}",
+        "highest": significant(highest),
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "floor": _FLOOR,
+        "lines": _joined([line.question for line, _ in known], points),
+        "points": points,
+    }
 
 
-def _name(line: Line) -> str:
-    return f"{line.family} / {line.record.name}" if line.family else line.record.name
+def _joined(questions: Sequence[frozenset[str]], points: Sequence[Mapping[str, str]]) -> list[str]:
+    """A polyline through the points of each set of cells that has at least two runs."""
+    lines: dict[frozenset[str], list[str]] = {}
+    for question, point in zip(questions, points, strict=True):
+        lines.setdefault(question, []).append(f"{point['x']},{point['y']}")
+    return [" ".join(line) for line in lines.values() if len(line) > 1]

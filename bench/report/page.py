@@ -1,19 +1,18 @@
 """The report: one HTML file that needs no network, made from run folders alone.
 
-`page.html` is the frame, `page.css` its looks, `page*.js` what moves. Data goes in as JSON, and text of
-data enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
+In `web`: `templates/page.html` is the frame, `page.css` its looks, `js` what moves. Data goes in as JSON, and
+its text enters the document as text nodes only. Plotly's cartesian bundle is inlined once.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from bench.analysis.capacity_models import KNEE
 from bench.analysis.cell_row import PERCENTS, CellRow
@@ -25,16 +24,13 @@ from bench.core.files import write_text
 from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo
 from bench.core.units import plural
-from bench.report.charts import per_cell, scaling
+from bench.report import charts, sections, templates
 from bench.report.charts.style import Entry, Keys
 from bench.report.mlperf import headline
 from bench.report.repeat_command import repeat_command
-from bench.report.sections.method import measured_html
-from bench.report.sections.search import search_html
-from bench.report.sections.tuning import tuned_html
 from bench.report.terminal import restarts
 
-_SCRIPTS = ("js/page.js", "js/page_theme.js", "js/page_answer.js", "js/page_cells.js")
+PLOTLY = "vendor/plotly-cartesian.min.js"
 _NOT_IN_JSON = ("percentiles",)
 
 Json = dict[str, Any]
@@ -58,19 +54,20 @@ def render(several: Sequence[RunResults]) -> str:
                 details[str(len(entries))] = asdict(cell.detail)
             entries.append(Entry(len(entries), position, cell.row))
     records = [run.record for run in runs]
-    return _fill(
-        {
-            "title": escape(f"{records[-1].name} · Triton benchmark"),
-            "heading": escape(records[-1].name),
-            "facts": _facts(records[-1], [e.row for e in entries if e.run == len(runs) - 1])
-            + _beside(records[:-1]),
-            "css": _asset("page.css"),
-            "search": "".join(search_html(run.folder) + tuned_html(run.folder) for run in reversed(runs)),
-            "measured": "".join(measured_html(record) for record in reversed(records)),
-            "data": embed(_data(records, entries, details)),
-            "plotly": _asset("vendor/plotly-cartesian.min.js"),
-            "script": "(() => {" + "".join(_asset(name) for name in _SCRIPTS) + "})();",
-        }
+    newest = [entry.row for entry in entries if entry.run == len(runs) - 1]
+    newest_first = [run.folder for run in reversed(runs)]
+    return templates.render(
+        "page.html",
+        record=records[-1],
+        facts=_facts(records[-1], newest),
+        alerts=_alerts(records[-1]),
+        older=", ".join(record.name for record in records[:-1]),
+        sections_above=sections.render(sections.ABOVE, newest_first),
+        sections_below=sections.render(sections.BELOW, newest_first),
+        charts=charts.CHARTS,
+        data=Markup(embed(_data(records, entries, details))),
+        plotly=Markup(templates.asset(PLOTLY)),
+        script=Markup(templates.script()),
     )
 
 
@@ -102,7 +99,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
             "instances": [[i, keys.colour(i)] for i in keys.instances],
             "batches": [[b, keys.shape(b)] for b in keys.batches],
         },
-        "figures": [*scaling.all_of(entries, keys), *per_cell.all_of(entries, keys)],
+        "figures": charts.for_page(entries, keys),
         "details": details,
         "commands": [repeat_command(e.row, records[e.run]) for e in entries],
         "csv": frame(rows).to_csv(index=False),
@@ -141,33 +138,24 @@ def _trust(rows: Sequence[CellRow]) -> str:
     counts = sorted({r.repeats for r in rows if r.repeats})
     if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
-    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{number} repeats per cell; intervals are 95 % over repeats."
+    repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{repeats} repeats per cell; intervals are 95 % over repeats."
 
 
-def _facts(record: RunRecord, rows: Sequence[CellRow]) -> str:
+def _facts(record: RunRecord, rows: Sequence[CellRow]) -> list[str]:
+    """The line below the page's heading, the model first."""
     requests = sum(r.requests for r in rows)
     facts = [
-        f"<b>{escape(', '.join(sorted({r.model for r in rows})))}</b>",
-        escape(record.target),
-        escape(record.machine.get("gpu0", record.machine.get("cpu", ""))),
-        escape(record.created_at.replace("T", " ")[:16]),
+        ", ".join(sorted({r.model for r in rows})),
+        record.target,
+        record.machine.get("gpu0", record.machine.get("cpu", "")),
+        record.created_at.replace("T", " ")[:16],
         f"{plural(len(rows), 'cell')}, {plural(requests, 'request')}",
     ]
-    unfinished = "" if record.finished_at else " · <b>interrupted, or still running</b>"
-    died = f" · <b>{escape(restarts(record))}</b>" if record.crashes else ""
-    return " · ".join(part for part in facts if part) + unfinished + died
+    return [fact for fact in facts if fact]
 
 
-def _beside(others: Sequence[RunRecord]) -> str:
-    names = ", ".join(record.name for record in others)
-    return f" · laid over <b>{escape(names)}</b>, which are faint and not judged" if others else ""
-
-
-def _fill(values: Mapping[str, str]) -> str:
-    """In one pass, so that nothing in a value is taken for a place."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return files("bench.report").joinpath("web", name).read_text(encoding="utf-8")
+def _alerts(record: RunRecord) -> list[str]:
+    """What makes the whole run less than it should be."""
+    unfinished = [] if record.finished_at else ["interrupted, or still running"]
+    return [*unfinished, *([restarts(record)] if record.crashes else [])]

@@ -19,7 +19,7 @@ from bench.core.spec import SweepSpec
 from bench.experiments.tune.answer import describe, sentences
 from bench.experiments.tune.history import Point, Tuned
 from bench.experiments.tune.space import cell_of, instances_for, space_of, with_defaults
-from bench.report.sections.tuning import tuned_html
+from bench.report.sections import tuning
 from bench.server import model_config
 
 
@@ -130,8 +130,8 @@ def test_a_real_triton_is_tuned_and_the_answer_is_deployable(tmp_path: Path) -> 
     assert len(list(folder.trials())) == found["measurements"]
     written = model_config.served(model_config.read(out / "config.pbtxt"))
     assert (written.instances, written.parameters["delay_ms"]) == (2, "20")
-    assert "Recommended settings" in tuned_html(folder)
-    assert 'id="tuned"' in (out / "report.html").read_text()
+    assert tuning.render(folder)
+    assert 'id="tuning"' in (out / "report.html").read_text()
     again = subprocess.run(
         [sys.executable, "-m", "bench", *words.split(), "--resume"],
         capture_output=True,

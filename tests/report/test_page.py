@@ -25,7 +25,7 @@ from bench.analysis.summary import measured_requests
 from bench.cli.verbs import report
 from bench.core.errors import WrongUse
 from bench.core.run_folder import RunFolder
-from bench.report import index, page
+from bench.report import index, page, templates
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell, grid
 
@@ -59,11 +59,11 @@ def test_figures_in_the_page_equal_those_recomputed_from_the_samples(
     everything: RunFolder, html: str
 ) -> None:
     rows = {row["cell"]: row for row in rows_of(data_of(html))}
-    tradeoff = next(f for f in data_of(html)["figures"] if f["id"] == "tradeoff")
+    throughput = data_of(html)["figures"]["throughput"]
     at = PERCENTS.index(99.0)
     drawn = {
         i: (x, y)
-        for trace in tradeoff["variants"][at]["data"]
+        for trace in throughput["variants"][at]["data"]
         for i, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)
     }
     order = [row["cell"] for row in rows.values()]
@@ -88,7 +88,7 @@ def test_the_csv_in_the_page_is_the_file_beside_it(everything: RunFolder, html: 
 
 
 def test_the_bundle_is_the_one_plotly_speaks_and_as_written_down() -> None:
-    text = page._asset("vendor/plotly-cartesian.min.js")
+    text = templates.asset(page.PLOTLY)
     assert f"v{get_plotlyjs_version()}" in text[:200]
     noted = (Path(page.__file__).parents[2] / "docs" / "third-party.md").read_text()
     assert hashlib.sha256(text.encode()).hexdigest() in noted
@@ -110,7 +110,7 @@ def test_words_of_data_never_become_markup(tmp_path: Path) -> None:
     )  # fmt: skip
     html = page.render([RunResults.of(synthetic.write(tmp_path / "run", study))])
     assert "<script>alert" not in html
-    assert html.count("<!--") == page._asset("vendor/plotly-cartesian.min.js").count("<!--")
+    assert html.count("<!--") == templates.asset(page.PLOTLY).count("<!--")
     start = html.index('id="data">')
     assert not re.search("[<>&\u2028\u2029]", html[start + 10 : html.index("</script>", start)])
     assert {row["model"] for row in rows_of(data_of(html))} == {EVIL}
@@ -168,7 +168,7 @@ def test_a_run_without_any_trial_still_has_a_report(tmp_path: Path) -> None:
             ]
         )
     )
-    assert data["figures"] == []
+    assert data["figures"] == {}
     assert rows_of(data)[0]["reason"] == "no memory"
 
 
@@ -198,7 +198,7 @@ def test_a_million_samples_take_no_more_room_than_a_thousand(tmp_path: Path) -> 
 
 def test_a_search_shows_its_answer_and_every_probe(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1, slo="p99=100ms"))
-    assert 'id="capacity"' not in page.render([RunResults.of(folder)])
+    assert 'id="search"' not in page.render([RunResults.of(folder)])
     probes = [
         {"rate_per_s": 40.0, "outcome": "holds", "why": "p99 is 80 ms"},
         {"rate_per_s": 60, "outcome": EVIL},
@@ -283,7 +283,7 @@ def test_the_index_groups_runs_that_took_turns_and_joins_only_runs_of_the_same_c
     html = index.write(tmp_path).read_text()
     assert html.count("<circle") == 5
     assert sorted(len(line.split()) for line in re.findall('<polyline points="([^"]*)"', html)) == [2, 3]
-    assert "turns</b> · 2 runs in turns" in html
+    assert "turns</b> · 2 runs, interleaved" in html
     assert 'href="turns/report.html"' in html
     assert 'href="turns/compare-new.html">compare new' in html
     assert html.count('class="nested"') == 2

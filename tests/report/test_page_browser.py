@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from bench.analysis.recommendation import Limit, recommend
 from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
-from bench.report import page
+from bench.report import page, templates
+from bench.report.bundle import join
 from benchmarks.browser import BROWSER, DRIVER, MISSING, chromium, look
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell, grid
@@ -112,6 +114,42 @@ def test_every_chart_is_drawn(browser: Browser, everything: RunFolder) -> None:
         assert height > 100, name
 
 
+def test_nothing_is_shown_that_is_not_text(browser: Browser, everything: RunFolder) -> None:
+    """Neither in the page nor in any cell: no element, missing value or NaN written as text."""
+    browser.open(everything.path / "report.html")
+    odd = re.compile(r"\[object|undefined|NaN|\bnull\b")
+    assert not odd.search(browser.text("body"))
+    for index in range(len(RunResults.of(everything).rows)):
+        browser.run("location.hash = arguments[0]", f"#cell-{index}")
+        shown = f"return document.getElementById('cell').dataset.index === '{index}'"
+        browser.until(lambda shown=shown: browser.run(shown))  # type: ignore[misc]  # bound at once
+        assert not odd.search(browser.text("#cell")), index
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("width", "values", "steps"),
+    [
+        (1600, (10, 40), [1, 1.5, 2, 3, 4, 5, 7]),
+        (1600, (10, 5000), [1, 2, 5]),
+        (380, (10, 20), [1, 1.5, 2, 3, 4, 5, 7]),
+        (380, (10, 900), [1, 2, 5]),
+        (380, (10, 1100), [1]),
+    ],
+)
+def test_a_log_axis_has_as_many_ticks_as_there_is_room_for(
+    browser: Browser, tmp_path: Path, width: int, values: tuple[int, int], steps: list[float]
+) -> None:
+    blank = tmp_path / "blank.html"
+    blank.write_text("<!doctype html><title>blank</title>")
+    look(browser.driver, width=width)
+    browser.driver.get(blank.as_uri())
+    modules = {path.stem: path.read_text() for path in (templates.WEB / "js").glob("*.js")}
+    code = f"{join(modules, 'ticks')}; return modules.ticks.logTicks(arguments[0]).tickvals"
+    ticks = browser.run(code, list(values))
+    assert [tick for tick in ticks if 1 <= tick < 10] == steps
+
+
 def test_the_slider_moves_the_answer_as_python_would(browser: Browser, everything: RunFolder) -> None:
     browser.open(everything.path / "report.html")
     rows = RunResults.of(everything).rows
@@ -191,7 +229,7 @@ def test_a_click_on_a_point_opens_its_cell_and_escape_closes_it(
 ) -> None:
     browser.open(everything.path / "report.html")
     x, y, index = browser.run(
-        "const gd = document.querySelector('[data-figure=tradeoff] .js-plotly-plot');"
+        "const gd = document.querySelector('[data-figure=throughput] .js-plotly-plot');"
         "gd.scrollIntoView({block: 'center', behavior: 'instant'});"
         "const t = gd.data.find(t => t.customdata && t.opacity === 1), r = gd.getBoundingClientRect();"
         "const {xaxis: x, yaxis: y} = gd._fullLayout;"

@@ -1,12 +1,12 @@
-"""Rows to Plotly figures against load, batch and instances, as plain dictionaries (see `encoding`).
+"""Charts of throughput and latency against load, batch and instances.
 
-A figure is an id and variants, between which the page switches: each a label, traces and a layout.
+A chart is a Plotly figure, several by label between which the page switches, or nothing to draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,35 +22,38 @@ from bench.report.charts.style import (
     grouped,
     ideal,
     line,
-    measured,
+    note,
+    plotly_figure,
     server,
     throughput_whiskers,
     whiskers,
+    with_throughput,
 )
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
-def tradeoff(entries: Sequence[Entry], keys: Keys) -> Json:
-    """Throughput against a percentile of latency; one variant a percentile."""
-    return {"id": "tradeoff", "variants": [_tradeoff(entries, keys, percent) for percent in PERCENTS]}
+# What the network and the device could do, and the dash of their lines.
+_LIMITS = (("bare_img_per_s", "dash"), ("roofline_img_per_s", "dot"))
 
 
-def _tradeoff(entries: Sequence[Entry], keys: Keys, percent: float) -> Json:
-    shown = [entry for entry in measured(entries) if entry.row.latency_ms(percent) is not None]
+def throughput(entries: Sequence[Entry], keys: Keys) -> dict[str, go.Figure]:
+    """Throughput against latency; one variant per percentile."""
+    return {f"p{percent:g}": _throughput(entries, keys, percent) for percent in PERCENTS}
+
+
+def _throughput(entries: Sequence[Entry], keys: Keys, percent: float) -> go.Figure:
+    shown = [entry for entry in with_throughput(entries) if entry.row.latency_ms(percent) is not None]
     levels = {(server(e), e.row.instances, e.row.batch, e.row.level) for e in shown}
-    # A line runs along the load; where each has but one, along the batch.
-    along_load = len(levels) > len({found[:3] for found in levels})
+    # A line runs along the load. Where each configuration has but one load, it runs along the batch.
+    along_load = len(levels) > len({level[:3] for level in levels})
     groups = grouped(shown, lambda e: (e.row.instances or 0, e.row.batch if along_load else e.row.level))
-    return {
-        "label": f"p{percent:g}",
-        "data": [_tradeoff_line(group, keys, percent) for group in groups],
-        "layout": {
-            "xaxis": {"type": "log", "title": {"text": f"p{percent:g} response time, ms (log)"}},
-            "yaxis": {"title": {"text": "throughput, img/s"}, "rangemode": "tozero"},
-        },
-    }
+    xaxis = {"type": "log", "title": {"text": f"p{percent:g} response time, ms (log)"}}
+    lines = [_latency_line(group, keys, percent) for group in groups]
+    return _figure(lines, xaxis, "throughput, img/s")
 
 
-def _tradeoff_line(group: Sequence[Entry], keys: Keys, percent: float) -> Json:
+def _latency_line(group: Sequence[Entry], keys: Keys, percent: float) -> Json:
     points = sorted(group, key=lambda e: (e.row.level, e.row.batch))
     colour = keys.colour(points[0].row.instances)
     x = [p.row.latency_ms(percent) for p in points]
@@ -74,7 +77,7 @@ def _throughput_line(points: Sequence[Entry], keys: Keys, x: Sequence[Any]) -> J
 def best_over_load(entries: Sequence[Entry]) -> list[Entry]:
     """Of each server, protocol, engine and batch, the load with the most throughput; VALID ones first."""
     best: dict[Any, Entry] = {}
-    for entry in measured(entries):
+    for entry in with_throughput(entries):
         key = (server(entry), entry.row.instances, entry.row.batch)
         if key not in best or _merit(entry) > _merit(best[key]):
             best[key] = entry
@@ -85,20 +88,29 @@ def _merit(entry: Entry) -> tuple[bool, float]:
     return entry.row.verdict == "VALID", entry.row.throughput_img_per_s or 0.0
 
 
-def against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
-    """Throughput against batch, a line an instance count; the best load of each, and its limits."""
+def throughput_by_batch(entries: Sequence[Entry], keys: Keys) -> go.Figure | dict[str, go.Figure] | None:
+    """Throughput against batch, a line per instance count; the best load of each, and its limits."""
     if len(keys.batches) < 2:
         return None
     data, best = [], best_over_load(entries)
     for group in grouped(best, lambda e: e.row.instances or 0):
         points = sorted(group, key=lambda e: e.row.batch)
         data.append(_throughput_line(points, keys, [p.row.batch for p in points]))
-    figure = _figure("against-batch", data, _steps("batch, images a request", keys.batches), "img/s")
-    return with_limits(figure, best, keys)
+    axis = _steps("batch, images per request", keys.batches)
+    known = [entry for entry in best if entry.row.bare_img_per_s and keys.opacity(entry) == 1.0]
+    if not known:
+        return _figure(data, axis, "img/s")
+    lines, notes = _limits(known)
+    # The roofline may be many times what is served, so that its axis is logarithmic.
+    y_of_limits = {"title": {"text": "img/s"}, "type": "log"}
+    return {
+        "served": _figure(data, axis, "img/s", notes=notes),
+        "with its limits": plotly_figure([*data, *lines], {"xaxis": axis, "yaxis": y_of_limits}, notes=notes),
+    }
 
 
-def against_instances(entries: Sequence[Entry], keys: Keys) -> Json | None:
-    """Throughput against instances, a line a batch; dotted: as many times more as there are instances."""
+def throughput_by_instances(entries: Sequence[Entry], keys: Keys) -> go.Figure | None:
+    """Throughput against instances, a line per batch; dotted: as many times more as there are instances."""
     known = [entry for entry in best_over_load(entries) if entry.row.instances is not None]
     if len({entry.row.instances for entry in known}) < 2:
         return None
@@ -115,33 +127,30 @@ def against_instances(entries: Sequence[Entry], keys: Keys) -> Json | None:
             start = (points[0].row.throughput_img_per_s or 0.0) / max(1, x[0])
             data.append(ideal(x, [start * count for count in x], points))
     ticks = tuple(i for i in keys.instances if i is not None)
-    return _figure("against-instances", data, _steps("instances", ticks), "img/s")
+    return _figure(data, _steps("instances", ticks), "img/s")
 
 
-def latency_against_batch(entries: Sequence[Entry], keys: Keys) -> Json | None:
-    """Percentiles against batch, a variant a load level: p50 and p90 thin, p99 bold, in the same colour."""
+def latency_by_batch(entries: Sequence[Entry], keys: Keys) -> dict[str, go.Figure]:
+    """Percentiles against batch, a variant per load: p50 and p90 thin, p99 bold, in the same colour."""
     if len(keys.batches) < 2:
-        return None
-    levels = sorted({(e.row.is_open_loop, e.row.level) for e in measured(entries)})
+        return {}
+    levels = sorted({(e.row.is_open_loop, e.row.level) for e in with_throughput(entries)})
     chosen = [
-        [e for e in measured(entries) if (e.row.is_open_loop, e.row.level) == level] for level in levels
+        [e for e in with_throughput(entries) if (e.row.is_open_loop, e.row.level) == level]
+        for level in levels
     ]
-    return {"id": "latency-against-batch", "variants": [_latency_variant(group, keys) for group in chosen]}
+    return {load_text(group[0].row): _latency_variant(group, keys) for group in chosen}
 
 
-def _latency_variant(entries: Sequence[Entry], keys: Keys) -> Json:
+def _latency_variant(entries: Sequence[Entry], keys: Keys) -> go.Figure:
     data = []
     for group in grouped(entries, lambda e: e.row.instances or 0):
         points = sorted(group, key=lambda e: e.row.batch)
         data += [_percentile_line(points, keys, percent) for percent in (50.0, 90.0, 99.0)]
-    return {
-        "label": load_text(entries[0].row),
-        "data": [drawn for drawn in data if any(y is not None for y in drawn["y"])],
-        "layout": {
-            "xaxis": _steps("batch, images a request", keys.batches),
-            "yaxis": {"title": {"text": "response time, ms (log)"}, "type": "log"},
-        },
-    }
+    xaxis = _steps("batch, images per request", keys.batches)
+    yaxis = {"title": {"text": "response time, ms (log)"}, "type": "log"}
+    known = [drawn for drawn in data if any(y is not None for y in drawn["y"])]
+    return plotly_figure(known, {"xaxis": xaxis, "yaxis": yaxis})
 
 
 def _percentile_line(points: Sequence[Entry], keys: Keys, percent: float) -> Json:
@@ -154,9 +163,9 @@ def _percentile_line(points: Sequence[Entry], keys: Keys, percent: float) -> Jso
     return drawn
 
 
-def against_load(entries: Sequence[Entry], keys: Keys) -> Json | None:
+def throughput_by_users(entries: Sequence[Entry], keys: Keys) -> go.Figure | None:
     """Throughput against concurrency (closed loop): where it bends is the knee."""
-    closed = [e for e in measured(entries) if not e.row.is_open_loop]
+    closed = [e for e in with_throughput(entries) if not e.row.is_open_loop]
     ticks = tuple(sorted({e.row.concurrency or 0 for e in closed}))
     if len(ticks) < 2:
         return None
@@ -165,7 +174,7 @@ def against_load(entries: Sequence[Entry], keys: Keys) -> Json | None:
         points = sorted(group, key=lambda e: e.row.level)
         data.append(_throughput_line(points, keys, [p.row.concurrency for p in points]))
         data += _knee(points, keys)
-    return _figure("against-load", data, _steps("users, requests in flight", ticks), "img/s")
+    return _figure(data, _steps("users, requests in flight", ticks), "img/s")
 
 
 def _knee(points: Sequence[Entry], keys: Keys) -> list[Json]:
@@ -185,29 +194,33 @@ def _knee(points: Sequence[Entry], keys: Keys) -> list[Json]:
     return [ring, ideal(x, [law.per_s(n) for n in x], [entry] * len(x))]
 
 
-def execution_time(entries: Sequence[Entry], keys: Keys) -> Json | None:
+def execution_time(entries: Sequence[Entry], keys: Keys) -> go.Figure | None:
     """Time of an execution against its batch, from batch statistics; dotted: s(b) = a + b * batch."""
-    data, said = [], []
+    data, notes = [], []
     for group in _servers(entries, keys):
         batches = _executed(group)
-        of_size = [min(group, key=lambda e: abs(e.row.batch - size)) for size in batches]  # used at once
+        # Each executed size stands for the cell whose batch is nearest to it.
+        of_size = [_nearest(group, size) for size in batches]
         drawn = line(of_size, keys, list(batches), [ns / n / 1e6 for n, ns in batches.values()])
         data.append({**drawn, "mode": "markers"})
         model = fit_batches(batches)
         if model is not None:
             data.append(ideal(list(batches), [1e3 * model.execution_s(b) for b in batches], of_size))
-            said.append(_formula(model, group[0], len(batches)))
+            notes.append(note(_formula(model, group[0], len(batches))))
     sizes = tuple(sorted({size for drawn in data for size in drawn["x"]}))
     if len(sizes) < 2:
         return None
-    figure = _figure("execution-time", data, _steps("executed batch", sizes), "ms an execution")
-    return {**figure, "notes": said}
+    return _figure(data, _steps("executed batch", sizes), "ms per execution", notes=notes)
+
+
+def _nearest(group: Sequence[Entry], size: int) -> Entry:
+    return min(group, key=lambda entry: abs(entry.row.batch - size))
 
 
 def _servers(entries: Sequence[Entry], keys: Keys) -> list[list[Entry]]:
-    """By what the model's time may depend on: not the protocol, the loop, or the load. Newest run only."""
+    """Entries of the newest run by server, since a model's time depends on neither protocol nor load."""
     found: dict[str, list[Entry]] = {}
-    for entry in measured(entries):
+    for entry in with_throughput(entries):
         row = entry.row
         if row.batches and keys.opacity(entry) == 1.0:
             key = (row.model, row.instances or 0, row.max_batch, row.max_queue_delay_us, row.parameters)
@@ -225,21 +238,21 @@ def _executed(group: Sequence[Entry]) -> dict[int, tuple[int, int]]:
 
 
 def _formula(model: BatchModel, entry: Entry, sizes: int) -> str:
-    """Two sizes fit any line exactly, so only more say how well it fits."""
+    """The model in words. Two sizes fit any line exactly, so that only more say how well it fits."""
     row = entry.row
     counted = [f"{row.instances} inst"] if row.instances is not None else ["as served"]
     who = ", ".join([*counted, *(f"{name} {value}" for name, value in row.parameters.items())])
     times = f"{significant(1e3 * model.fixed_s)} + {significant(1e3 * model.per_item_s)} b ms"
     ceiling = (
-        "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s an instance"
+        "" if model.per_item_s <= 0 else f"; at most {significant(model.ceiling_per_s)} img/s per instance"
     )
     within = f", within {model.worst:.1%}" if sizes > 2 else ""
     return f"{who}: s(b) = {times}{within}{ceiling}"
 
 
-def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:
+def asked_and_achieved(entries: Sequence[Entry], keys: Keys) -> go.Figure | None:
     """Open loop: what was asked and what was answered; dotted: all of it."""
-    opened = [e for e in measured(entries) if e.row.is_open_loop]
+    opened = [e for e in with_throughput(entries) if e.row.is_open_loop]
     if not opened:
         return None
     data = []
@@ -249,7 +262,7 @@ def asked_against_achieved(entries: Sequence[Entry], keys: Keys) -> Json | None:
         data.append(line(points, keys, [p.row.rate_per_s for p in points], answered))
     top = max(e.row.level for e in opened)
     axis = {"title": {"text": "asked, req/s"}, "rangemode": "tozero"}
-    return _figure("asked-against-achieved", [*data, ideal([0, top], [0, top])], axis, "answered, req/s")
+    return _figure([*data, ideal([0, top], [0, top])], axis, "answered, req/s")
 
 
 def _steps(title: str, values: Sequence[int]) -> Json:
@@ -262,52 +275,18 @@ def _steps(title: str, values: Sequence[int]) -> Json:
     }
 
 
-def _figure(name: str, data: list[Json], xaxis: Json, y_title: str) -> Json:
+def _figure(data: Sequence[Json], xaxis: Json, y_title: str, **meta: Any) -> go.Figure:
+    """A figure whose vertical axis begins at zero."""
     layout = {"xaxis": xaxis, "yaxis": {"title": {"text": y_title}, "rangemode": "tozero"}}
-    return {"id": name, "variants": [{"label": "", "data": data, "layout": layout}]}
+    return plotly_figure(data, layout, **meta)
 
 
-def all_of(entries: Sequence[Entry], keys: Keys) -> list[Json]:
-    """Those there is something to draw in."""
-    found = [
-        tradeoff(entries, keys),
-        against_batch(entries, keys),
-        against_instances(entries, keys),
-        latency_against_batch(entries, keys),
-        against_load(entries, keys),
-        execution_time(entries, keys),
-        asked_against_achieved(entries, keys),
-    ]
-    return [figure for figure in found if figure and any(v["data"] for v in figure["variants"])]
-
-
-_LINES = (("bare_img_per_s", "dash"), ("roofline_img_per_s", "dot"))
-
-
-def with_limits(figure: Json, entries: Sequence[Entry], keys: Keys) -> Json:
-    """`figure` with a further variant and a note for each kind of network, where limits are known.
-
-    `entries`: those drawn, one a server and batch. The roofline may be many times what is served, so the
-    variant's axis is logarithmic, and the plain one stays first.
-    """
-    known = [entry for entry in entries if entry.row.bare_img_per_s and keys.opacity(entry) == 1.0]
-    if not known:
-        return figure
-    networks = sorted({_network(entry.row) for entry in known})
-    groups = [[entry for entry in known if _network(entry.row) == network] for network in networks]
-    (plain,) = figure["variants"]
-    lines = [line for group in groups for line in _lines(group)]
-    yaxis = {"title": plain["layout"]["yaxis"]["title"], "type": "log"}
-    limited = {
-        "label": "with its limits",
-        "data": [*plain["data"], *lines],
-        "layout": {**plain["layout"], "yaxis": yaxis},
-    }
-    return {
-        **figure,
-        "variants": [{**plain, "label": "served"}, limited],
-        "notes": [_said(network, group) for network, group in zip(networks, groups, strict=True)],
-    }
+def _limits(entries: Sequence[Entry]) -> tuple[list[Json], list[Json]]:
+    """Lines of the limits, and a note for each kind of network. `entries`: one per server and batch."""
+    networks = sorted({_network(entry.row) for entry in entries})
+    groups = {name: [entry for entry in entries if _network(entry.row) == name] for name in networks}
+    lines = [drawn for group in groups.values() for drawn in _limit_lines(group)]
+    return lines, [note(_efficiency(name, group)) for name, group in groups.items()]
 
 
 def _network(row: CellRow) -> str:
@@ -316,19 +295,19 @@ def _network(row: CellRow) -> str:
     return ", ".join(filter(None, (*named, row.parameters.get("weights"))))
 
 
-def _lines(group: Sequence[Entry]) -> list[Json]:
+def _limit_lines(group: Sequence[Entry]) -> list[Json]:
     """Dashed: the bare network. Dotted: the roofline. They depend on the batch only."""
     by_batch = {entry.row.batch: entry for entry in sorted(group, key=lambda entry: entry.row.batch)}
-    found = []
-    for name, dash in _LINES:
+    lines = []
+    for name, dash in _LIMITS:
         points = [entry for entry in by_batch.values() if getattr(entry.row, name)]
         if len(points) > 1:
             drawn = ideal([p.row.batch for p in points], [getattr(p.row, name) for p in points], points)
-            found.append({**drawn, "line": {"color": NEUTRAL, "dash": dash, "width": 1.4}})
-    return found
+            lines.append({**drawn, "line": {"color": NEUTRAL, "dash": dash, "width": 1.4}})
+    return lines
 
 
-def _said(network: str, group: Sequence[Entry]) -> str:
+def _efficiency(network: str, group: Sequence[Entry]) -> str:
     rows = [entry.row for entry in group]
     served = _range([row.efficiency for row in rows if row.efficiency])
     reached = [((row.bare_img_per_s or 0.0), row.roofline_img_per_s) for row in rows]

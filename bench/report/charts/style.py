@@ -1,5 +1,5 @@
-"""One meaning everywhere: colour is instances, marker is batch, dash is protocol; hollow is INVALID;
-faint is a second engine or an older run.
+"""The chart style. One meaning everywhere: colour is instances, marker is batch, dash is protocol; hollow is
+INVALID; faint is a second engine or an older run.
 
 Points carry row numbers (`customdata`): the page writes hover texts from them, filters by them, and opens
 the cell on a click. Colours of text, grid and background are the page's, which knows the theme.
@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.analysis.cell_row import CellRow
 
-# Told apart with any kind of colour vision, at least 3:1 against the page's white and its near-black.
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# These colours can be told apart with any kind of colour vision. Their contrast is at least 3:1 against the
+# page's white and its near-black.
 COLOURS = ("#3a7cc9", "#d9730d", "#1f9377", "#b8549f", "#8a6a00", "#7566cf", "#cf4a5b", "#3f8f9f")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "triangle-down", "cross")
 DASHES = {"http": "solid", "grpc": "dash"}
@@ -26,7 +30,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row as the page numbers it. `run`: position among the runs laid over each other."""
+    """A row with its number in the page. `run`: position among the runs that are laid over each other."""
 
     index: int
     run: int
@@ -63,12 +67,25 @@ class Keys:
         return FAINT if entry.row.engine != self.engines[0] or entry.run < self.runs - 1 else 1.0
 
 
-def measured(entries: Iterable[Entry]) -> list[Entry]:
+def plotly_figure(data: Sequence[Json], layout: Json, **meta: Any) -> go.Figure:
+    """A Plotly figure. `meta`: what the page reads beside it, `notes` (below it) and `ratios` (its ticks)."""
+    import plotly.graph_objects as go  # imported here: it is slow, and only a figure needs it
+
+    return go.Figure(data=data, layout={**layout, "meta": meta} if meta else layout)
+
+
+def note(text: str, rows: Sequence[int] = ()) -> Json:
+    """A line below a chart, with links to cells by their row numbers."""
+    return {"text": text, "rows": list(rows)} if rows else {"text": text}
+
+
+def with_throughput(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that were measured, which are those that a chart can draw."""
     return [entry for entry in entries if entry.row.throughput_img_per_s]
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
-    """For charts with a line of text a cell."""
+    """The order of the lines in charts with a line of text per cell."""
 
     def place(entry: Entry) -> tuple[Any, ...]:
         row = entry.row
@@ -88,7 +105,7 @@ def in_order(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def server(entry: Entry) -> tuple[Any, ...]:
-    """What a line's points share whatever it runs along, instances and batch left out."""
+    """What all points of a line share, but for instances and batch."""
     row = entry.row
     return (entry.run, row.engine, row.model, row.protocol, row.shared_memory, row.is_open_loop,
             row.replicas or 0, row.via or "",
@@ -123,7 +140,7 @@ def line(points: Sequence[Entry], keys: Keys, x: Sequence[Any], y: Sequence[Any]
 
 
 def ideal(x: Sequence[float], y: Sequence[float], points: Sequence[Entry] = ()) -> Json:
-    """A dotted line without a meaning of its own; shown as long as `points` are."""
+    """A dotted line for comparison, shown as long as `points` are."""
     shown = {"customdata": [entry.index for entry in points]} if points else {}
     return {
         "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "hoverinfo": "skip", **shown,

@@ -18,7 +18,7 @@ from bench.cluster.deploy.settings import settings_of
 from bench.cluster.deploy.verify import pass_gate
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_OK, WrongUse
-from bench.core.paths import MODEL_REPOSITORY
+from bench.core.paths import MODEL_REPOSITORY, shipped
 from bench.core.units import parse_duration_s
 
 REPOSITORY = MODEL_REPOSITORY
@@ -94,7 +94,7 @@ def _serve(
     cluster: Cluster, spec: DeploymentSpec, say: Say, timeout_s: float, repository: Path | None
 ) -> Deployed:
     made = deploy(cluster, spec, say, timeout_s)
-    pass_gate(cluster, made.pods, settings_of(spec.sets).model, repository or REPOSITORY)
+    pass_gate(cluster, made.pods, settings_of(spec.sets).model, repository or shipped(REPOSITORY))
     return made
 
 

@@ -13,6 +13,7 @@ from bench.cluster.deploy import pod_template as pod
 from bench.cluster.deploy.settings import is_name, settings_of, wrong_settings
 from bench.cluster.pods import REVISION
 from bench.core.cell import Protocol
+from bench.core.paths import MANIFESTS
 
 MANAGED = "app.kubernetes.io/managed-by"
 MANAGER = "triton-bench"
@@ -67,7 +68,7 @@ def mistakes(spec: DeploymentSpec) -> Iterator[str]:
     if not spec.image or any(c.isspace() for c in spec.image):
         yield (
             f"--image {spec.image!r}: name a container image with a tritonserver, here or in "
-            "$BENCH_TRITON_IMAGE; see manifests/image"
+            f"$BENCH_TRITON_IMAGE; {MANIFESTS}/image has a Dockerfile"
         )
     if spec.replicas < 1:
         yield f"--replicas {spec.replicas}: at least 1"

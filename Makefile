@@ -30,8 +30,8 @@ test: $(STAMP) ## All tests, against a real Triton
 	$(BIN)/bench setup perf-analyzer --quiet
 	@# Most tests wait more than they compute, so three go at a time on two cores; those that measure exactly get the cores for themselves.
 	@# 5: nothing was selected, as with TEST_FLAGS="-k something".
-	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(TEST_FLAGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -m alone $(TEST_FLAGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m alone --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
 
 lint: $(STAMP) ## ruff, mypy --strict, and that imports point downward
 	$(BIN)/ruff check .

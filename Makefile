@@ -28,9 +28,10 @@ sweep: $(STAMP) ## Start a Triton here, serve the ViT, sweep batch 1,8,32 x inst
 
 test: $(STAMP) ## All tests, against a real Triton
 	$(BIN)/bench setup perf-analyzer --quiet
-	@# Most tests wait more than they compute, so three go at a time on two cores; those that measure exactly get the cores for themselves.
+	@# Most tests wait more than they compute, so three go at a time on two cores, and who is done takes over from the
+	@# others; those that measure exactly get the cores for themselves.
 	@# 5: nothing was selected, as with TEST_FLAGS="-k something".
-	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "not alone" -n 3 --dist worksteal --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
 
 lint: $(STAMP) ## ruff, mypy --strict, and that imports point downward

@@ -26,8 +26,9 @@ OFF = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """`server`: of one configuration, by the names of the axes. `best`: what `grid_best` says,
-    recorded, since that simulates every cell of the grid.
+    """`server`: of one configuration, by the names of the axes.
+
+    `best`: what `grid_best` says, recorded, since that simulates every cell of the grid.
     """
 
     name: str

@@ -16,7 +16,7 @@ BUDGET_S=${BUDGET_S:-500}
 LEAST_S=30 # a stage with less than this is left out
 PACKAGES="nvidia-pytriton tritonclient python-rapidjson locust gevent greenlet zope-event zope-interface
   geventhttpclient brotli flask flask-cors flask-login blinker itsdangerous configargparse bidict
-  python-engineio python-socketio simple-websocket wsproto websocket-client pyzmq httptools hpack cattrs
+  python-engineio python-socketio simple-websocket wsproto websocket-client pyzmq hpack cattrs
   grpcio protobuf"
 
 THERE="torch numpy pandas transformers safetensors pillow rich nvidia-ml-py psutil pyyaml requests

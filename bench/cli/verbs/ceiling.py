@@ -18,6 +18,7 @@ from bench.core import vit_variants
 from bench.core.errors import EXIT_OK, RunFolderError
 from bench.core.mistakes import Mistakes
 from bench.core.parsing import positive_duration
+from bench.core.paths import shipped
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
 from bench.core.units import parse_integers, significant
@@ -158,7 +159,7 @@ def _batches(given: Mapping[str, Any], rows: Sequence[CellRow], flags: Mistakes)
 
 def _refuse(axes: Mapping[str, tuple[str, ...]], flags: Mistakes) -> None:
     spec = SweepSpec(model="python_vit", batches=(1,), parameters=tuple(axes.items()), concurrencies=(1,))
-    config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
+    config = model_config.read(shipped(SHIPPED) / "python_vit" / "config.pbtxt")
     refuse_variants(spec, config, flags, Host.here())
 
 

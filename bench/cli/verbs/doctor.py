@@ -94,7 +94,9 @@ def _clients() -> Line:
     try:
         found = ", ".join(f"{name} {version(name)}" for name in names)
     except PackageNotFoundError as error:
-        return Line("clients", False, f"{error.name} is not installed", "Run `make .venv`.", needed=True)
+        return Line(
+            "clients", False, f"{error.name} is not installed", "Install triton-bench again.", needed=True
+        )
     return Line("clients", True, found, needed=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.cluster.pods import Event
+from bench.core.paths import MANIFESTS
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -161,7 +162,7 @@ def _pull(pod: str, image: str, said: str) -> str:
 def _claim(said: str) -> str:
     return (
         f"A volume claim is missing ({said.rstrip('.')}): make and fill it with `kubectl apply -k "
-        "manifests/storage`, or name the one you have with --set pvc=NAME."
+        f"{MANIFESTS}/storage`, or name the one you have with --set pvc=NAME."
     )
 
 

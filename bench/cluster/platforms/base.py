@@ -18,6 +18,7 @@ from bench.cluster.platforms.pod_template import PORTS
 from bench.cluster.platforms.settings import Settings, is_name, settings_of, wrong_settings
 from bench.cluster.pods import REVISION, condition
 from bench.core.cell import Protocol
+from bench.core.paths import MANIFESTS
 
 Item = Mapping[str, Any]  # an object as the API server has it
 Read = Callable[[str, str], Item | None]  # (kind, name); None: there is none, or it may not be read
@@ -144,7 +145,7 @@ def mistakes(spec: DeploymentSpec) -> Iterator[str]:
     if not spec.image or any(c.isspace() for c in spec.image):
         yield (
             f"--image {spec.image!r}: name a container image with a tritonserver, here or in "
-            "$BENCH_TRITON_IMAGE; see manifests/image"
+            f"$BENCH_TRITON_IMAGE; {MANIFESTS}/image has a Dockerfile"
         )
     if spec.replicas < 1:
         yield f"--replicas {spec.replicas}: at least 1"

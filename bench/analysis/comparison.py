@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from bench.analysis.cell_row import PERCENTS, CellRow
 from bench.analysis.cell_table import rows
 from bench.analysis.engine_agreement import values_of
-from bench.analysis.gates import DEFAULT_GATES, Gate
 from bench.analysis.labels import label
 from bench.analysis.stats import (
     LEAST_REPEATS,
@@ -27,6 +26,7 @@ from bench.analysis.stats import (
 )
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
+from bench.core.gates import DEFAULT_GATES, Gate
 from bench.core.run_folder import RunFolder, RunRecord
 
 # Of the machine, what makes numbers of two runs mean different things.

@@ -29,6 +29,7 @@ from bench.core.samples import Samples
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
+SEARCH_FILE = "search.json"  # The answers of a capacity search, with every probe.
 _LONGEST_NAME = 180  # file systems take 255 bytes, and temporary names add to it
 
 _converter = make_converter()

@@ -7,10 +7,10 @@ from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.perf_analyzer import process as perf_analyzer_process
 from bench.sensors import host as machine
 from bench.sensors import nvml, triton_metrics
-from bench.server.session import Opened
+from bench.server.session import Session
 
 
-def sensors(target: Opened, locust: LocustEngine) -> list[machine.Sensor]:
+def sensors(target: Session, locust: LocustEngine) -> list[machine.Sensor]:
     found = [*machine.host_sensors(), *_gpu_sensors(target.target)]
     if target.target.pid is not None:
         server_pid = target.target.pid

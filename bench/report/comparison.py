@@ -14,8 +14,8 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.analysis.comparison import Comparison, Result, compare, exit_code
-from bench.analysis.gates import Gate, parse_gate
 from bench.analysis.stats import Change, Interval
+from bench.core.gates import Gate, parse_gate
 from bench.core.units import plural, significant
 from bench.report.static_page import static_page
 from bench.report.terminal import plain, table_row

@@ -11,18 +11,17 @@ import sys
 import zipfile
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench.cli import main as cli
-from bench.cli.flags import sweep_spec
+from bench.cli.click_commands import values_of
+from bench.cli.spec import sweep_spec
+from bench.cli.values import Values
 from bench.cli.verbs.ceiling import refuse_weights
-from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import Host, check_against, refuse_variants
 from bench.server import model_config
-from bench.server.session import SHIPPED
+from bench.server.repository import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "h200.sh"
@@ -40,18 +39,16 @@ def stages() -> dict[str, list[str]]:
     return {name: shlex.split(command) for name, _, command in parts}
 
 
-def params(words: list[str]) -> dict[str, Any]:
-    verb = words[3]
-    command = cli.bench.commands[verb]
-    return dict(command.make_context(verb, words[4:]).params)
+def values(words: list[str]) -> Values:
+    return values_of(words[3], *words[4:])
 
 
 SWEEPS = {name: words for name, words in stages().items() if "sweep" in words}
 
 
 def spec_of(name: str) -> SweepSpec:
-    flags = Mistakes()
-    spec = sweep_spec(params(SWEEPS[name]), flags)
+    asked = values(SWEEPS[name])
+    spec, flags = sweep_spec(asked), asked.mistakes
     config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
     check_against(spec, ("python_vit",), int(config["max_batch_size"]), flags)
     refuse_variants(spec, config, flags, Host(has_gpu=True, has_compiler=True))
@@ -61,9 +58,9 @@ def spec_of(name: str) -> SweepSpec:
 
 @pytest.mark.parametrize("name", [name for name, words in stages().items() if "ceiling" in words])
 def test_every_ceiling_is_one_that_its_run_takes(name: str) -> None:
-    flags = Mistakes()
-    refuse_weights(params(stages()[name]), flags)
-    assert flags.mistakes == []
+    asked = values(stages()[name])
+    refuse_weights(asked)
+    assert asked.mistakes.mistakes == []
 
 
 @pytest.mark.parametrize("name", list(SWEEPS))
@@ -89,8 +86,8 @@ def test_the_first_stages_fit_the_time() -> None:
 def test_ceilings_are_of_the_runs() -> None:
     for name, words in stages().items():
         if "ceiling" in words:
-            run = params(words)["run"]
-            assert str(run) in {str(params(sweep)["out"]) for sweep in SWEEPS.values()}, name
+            run = values(words)["run"]
+            assert str(run) in {str(values(sweep)["out"]) for sweep in SWEEPS.values()}, name
 
 
 def test_nothing_is_fetched_while_measuring() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.gates import Gate
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
+from bench.core.gates import Gate
 from bench.core.run_folder import RunFolder
 from bench.report import comparison
 from tests.support import synthetic

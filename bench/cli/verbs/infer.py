@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from bench.cli.progress import ConsoleProgress
+from bench.cli.targets import check_model, server_of
+from bench.cli.values import Values
 from bench.core import datatypes
-from bench.core.cell import Protocol
+from bench.core.cell import Protocol, ServerConfiguration
 from bench.core.errors import EXIT_OK, TargetError, Unreachable
 from bench.core.parsing import image_size
 from bench.core.target import Target
@@ -22,6 +27,22 @@ from bench.protocols.answer_parser import as_array, parse
 from bench.protocols.answers import Expected, wrong_frame
 
 Pixels = NDArray[np.float32]
+
+
+def run(values: Values) -> int:
+    """`bench infer`: one request, its tensors and the time."""
+    image = values.mistakes.read("--image", values["picture"], picture, picture("224x224"))
+    provider, model = server_of(values), values["model"]
+    check_model(provider.repository, values)
+    values.mistakes.check()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        progress = stack.enter_context(ConsoleProgress())
+        session = stack.enter_context(provider.open(model, progress.say, scratch / "tritonserver.log"))
+        served = session.serving.configure(ServerConfiguration(model=model))
+        progress.__exit__()
+        protocol, timeout_s = values["one_protocol"], values["timeout"]
+        return infer_once(session.target, served, protocol, image, timeout_s, as_json=values["as_json"])
 
 
 def picture(text: str) -> Pixels:

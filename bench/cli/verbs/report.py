@@ -1,4 +1,4 @@
-"""What the smaller verbs do: serve, infer, report, compare, setup."""
+"""What the smaller verbs do: serve, report, compare, setup."""
 
 from __future__ import annotations
 
@@ -7,77 +7,60 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis.cell_row import CellRow
 from bench.cli.progress import ConsoleProgress
+from bench.cli.targets import check_model, server_of
+from bench.cli.values import Values
 from bench.cli.verbs.sweep import exit_code
-from bench.core.cell import Protocol, ServerConfiguration
+from bench.core.cell import ServerConfiguration
 from bench.core.errors import EXIT_OK, RunFolderError, ServerStartFailed, WrongUse, worst
-from bench.core.mistakes import Mistakes
-from bench.core.parsing import choices, positive_duration
 from bench.core.run_folder import RunFolder, RunRecord
+from bench.report import comparison as comparing
 from bench.report import index, page, terminal
 from bench.report.publish import TALK
-from bench.server.session import models_of, opened, remote_target, repository_of
 
 
-def serve(given: Mapping[str, Any]) -> int:
+def serve(values: Values) -> int:
     """`bench serve`: in the foreground until Ctrl-C."""
-    flags = Mistakes()
-    _check_model(given, flags)
-    flags.check()
-    log = given.get("log") or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
-    with ConsoleProgress() as progress, opened(given, None, progress.say, log) as target:
-        asked = ServerConfiguration(model=given["model"], instances=given["instances"])
+    provider, model = server_of(values), values["model"]
+    check_model(provider.repository, values)
+    values.mistakes.check()
+    log = values["log"] or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
+    with ConsoleProgress() as progress, provider.open(model, progress.say, log) as session:
+        asked = ServerConfiguration(model=model, instances=values["instance_count"])
         progress.configuring(asked)
-        target.serving.configure(asked)
+        session.serving.configure(asked)
         progress.__exit__()
-        addresses = target.target
+        addresses = session.target
         print(f"HTTP     {addresses.http_url}\ngRPC     {addresses.grpc_address}")
         print(f"metrics  {addresses.metrics_url}")
         print(
             f"\nbench sweep --url {addresses.http_url} --grpc-url {addresses.grpc_address} "
-            f"--metrics-url {addresses.metrics_url} --model {given['model']} --batch 1,8,32",
+            f"--metrics-url {addresses.metrics_url} --model {model} --batch 1,8,32",
             flush=True,
         )
         TALK.print(f"log: {log}; Ctrl-C ends it.", soft_wrap=True)
-        while target.triton.live():
+        while session.triton.live():
             time.sleep(1.0)  # nothing to do but notice its end
     raise ServerStartFailed(f"tritonserver ended by itself: read its log, {log}.")
 
 
-def infer(given: Mapping[str, Any]) -> int:
-    """`bench infer`: one request, its tensors and the time."""
-    from bench.cli.verbs.infer import infer_once, picture
-
-    flags = Mistakes()
-    protocol = flags.one("--protocol", given["protocol"], choices(Protocol), Protocol.HTTP)
-    timeout_s = flags.read("--timeout", given["timeout"], positive_duration, 60.0)
-    image = flags.read("--image", given["image"] or "224x224", picture, picture("224x224"))
-    remote = remote_target(given, flags)
-    if remote is None:
-        _check_model(given, flags)
-    flags.check()
-    with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-        progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened(given, remote, progress.say, Path(scratch) / "tritonserver.log"))
-        served = target.serving.configure(ServerConfiguration(model=given["model"]))
-        progress.__exit__()
-        return infer_once(target.target, served, protocol, image, timeout_s, as_json=given["as_json"])
+def report(values: Values) -> int:
+    """`bench report`: from folders alone."""
+    values.mistakes.check()
+    return report_of(values["runs"], values["file"], values["report_format"])
 
 
-def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
-    """`bench report`: from folders alone; a folder of runs gets an index of them, or where they were measured
-    in turns, a report over all."""
+def report_of(runs: Sequence[Path], out: Path | None, form: str) -> int:
+    """A folder of runs gets an index of them; one that was measured interleaved gets a report over all."""
     members = index.family(runs[0]) if len(runs) == 1 else []
     if members:
         runs, out = [member.path for member in members], out or runs[0] / "report.html"
@@ -131,27 +114,24 @@ def _table(rows: list[CellRow], record: RunRecord) -> str:
     return text
 
 
-def compare(given: Mapping[str, Any]) -> int:
+def compare(values: Values) -> int:
     """`bench compare`."""
-    from bench.report import comparison as comparing
-
-    flags = Mistakes()
-    gates = [flags.read("--fail-if", text, comparing.parse_gate, None) for text in given["fail_if"]]
-    flags.check()
-    base, new = RunFolder.open(given["base"]), RunFolder.open(given["new"])
-    comparison = comparing.compare(base, new, [gate for gate in gates if gate], force=given["anyway"])
-    text = comparing.render(comparison, given["form"])
-    if given["out"]:
-        write_text(given["out"], text)
+    values.mistakes.check()
+    base, new = RunFolder.open(values["base"]), RunFolder.open(values["new"])
+    comparison = comparing.compare(base, new, values["fail_if"], force=values["anyway"])
+    text = comparing.render(comparison, values["compare_format"])
+    if values["file"]:
+        write_text(values["file"], text)
     else:
         print(text)
     return comparing.exit_code(comparison)
 
 
-def setup_perf_analyzer(*, quiet: bool) -> int:
+def setup_perf_analyzer(values: Values) -> int:
     """`bench setup perf-analyzer`."""
     from bench.loadgen.perf_analyzer.install import setup
 
+    quiet = values["quiet"]
     tool = setup((lambda _: None) if quiet else TALK.print)
     if not quiet:
         print(f"{tool.binary} ({tool.version}; {tool.origin})")
@@ -170,9 +150,3 @@ def write_text(path: Path, text: str) -> None:
         raise RunFolderError(
             f"--out {path} cannot be written ({error.strerror}): name a file elsewhere."
         ) from error
-
-
-def _check_model(given: Mapping[str, Any], flags: Mistakes) -> None:
-    known = models_of(repository_of(given))
-    if given["model"] not in known:
-        flags.wrong("--model", given["model"], f"not in {repository_of(given)}; it has {', '.join(known)}")

@@ -4,63 +4,59 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
-from bench.cli.verbs.sweep import (
-    check_embedded,
-    check_remote,
-    new_folder,
-    out_folder,
-)
-from bench.cli.worker_flags import crew_of
-from bench.cluster.session import opened_at, place_of
+from bench.cli.spec import sweep_spec
+from bench.cli.targets import check_workers, provider_of
+from bench.cli.values import Values
+from bench.cli.verbs.sweep import output_for
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_INTERRUPTED, EXIT_MISSED, EXIT_OK, worst
-from bench.core.mistakes import Mistakes
-from bench.core.run_folder import write_json
-from bench.core.slo import Slo, parse_slo
+from bench.core.run_folder import SEARCH_FILE, write_json
+from bench.core.slo import Slo
 from bench.core.units import significant
+from bench.experiments.engines import worker_pool
+from bench.experiments.preconditions import check_before, check_open
+from bench.experiments.run_setup import new_folder
 from bench.experiments.search import algorithm as search
 from bench.experiments.search.algorithm import Capacity
 from bench.experiments.search.runner import LEAST_PROBE_S, Hunt
 from bench.experiments.sweep import utc_now
 from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import TALK, publish
-from bench.report.sections import search as searched
 
 
-def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
-    """All mistakes are raised before anything starts."""
-    flags = Mistakes()
-    spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
-    slo = flags.read("--slo", given["slo"], parse_slo, Slo())
-    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
-    crew = crew_of(given, spec, flags)
-    remote = place_of(given, spec, flags)
-    if given.get("in_cluster"):
-        flags.wrong(
-            "--in-cluster", "", "is of `bench sweep`; run `bench search` itself in a pod of the cluster"
+def run(values: Values) -> int:
+    """Raises WrongUse with all mistakes before anything starts."""
+    asked = sweep_spec(values)
+    # The closed loop before a search has one user; a probe decides by itself how long it is.
+    spec = replace(asked, concurrencies=(1,), rates_per_s=(), repeats=1, duration_s=LEAST_PROBE_S)
+    slo, longest_s = values["slo"] or Slo(), values["longest_probe"] or 60.0
+    if longest_s < LEAST_PROBE_S:
+        values.wrong("longest_probe", f"must be at least {LEAST_PROBE_S:g}s")
+    provider = provider_of(values, spec)
+    check_workers(values, spec)
+    if values["in_cluster"]:
+        values.wrong(
+            "in_cluster", "belongs to `bench sweep`; run `bench search` itself in a pod of the cluster"
         )
-    if remote is None:
-        check_embedded(given, spec, flags)
-    flags.check()
-    path = out_folder(given, f"{spec.model}-search")
+    check_before(provider, spec, values.mistakes)
+    values.mistakes.check()
+    output = output_for(values, f"{spec.model}-search")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
-        if remote is not None:
-            check_remote(target, spec, flags)
-        folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
-        engine = stack.enter_context(LocustEngine(path / "locust.log", crew))
-        hunt = Hunt(spec, slo, target, folder, engine, progress, scratch, longest_s)
+        log = output.path / "tritonserver.log"
+        session = stack.enter_context(provider.open(spec.model, progress.say, log))
+        check_open(session, spec)
+        folder = new_folder(output, spec, session, command=values.command, slo=values.text("slo"))
+        pool = worker_pool(spec.workers, values["locust_master"])
+        engine = stack.enter_context(LocustEngine(output.path / "locust.log", pool))
+        hunt = Hunt(spec, slo, session, folder, engine, progress, scratch, longest_s)
         interrupted = False
         try:
             hunt.all()
@@ -69,21 +65,12 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
         progress.__exit__()
         if interrupted:
             TALK.print("Interrupted: reporting what was measured; a search begins anew (--force).")
-        return _end(hunt, as_json=given["as_json"], interrupted=interrupted)
-
-
-def _seconds(text: str) -> float:
-    from bench.core.units import parse_duration_s
-
-    seconds = parse_duration_s(text)
-    if seconds < LEAST_PROBE_S:
-        raise ValueError(f"must be at least {LEAST_PROBE_S:g}s")
-    return seconds
+        return _end(hunt, as_json=values["as_json"], interrupted=interrupted)
 
 
 def _end(hunt: Hunt, *, as_json: bool, interrupted: bool) -> int:
     found = [(name, capacity) for name, capacity in hunt.found]
-    write_json(hunt.folder.path / searched.FILE, search.table(found))
+    write_json(hunt.folder.path / SEARCH_FILE, search.table(found))
     if not interrupted:
         hunt.folder.write_record(replace(hunt.folder.record, finished_at=utc_now()))
     publish(hunt.folder, as_json=as_json)

@@ -24,7 +24,7 @@ from bench.experiments.sensors import sensors
 from bench.experiments.sweep import Sweep
 from bench.loadgen.locust.engine import LocustEngine
 from bench.server.reference_answers import refer
-from bench.server.session import Opened
+from bench.server.session import Session
 
 # The search starts at this share of what a closed loop serves with one request per instance in flight.
 _START = 0.3
@@ -37,7 +37,7 @@ class Hunt:
 
     spec: SweepSpec
     slo: Slo
-    target: Opened
+    target: Session
     folder: RunFolder
     engine: LocustEngine
     progress: ConsoleProgress

@@ -26,7 +26,7 @@ from bench.experiments.tune.space import cell_of
 from bench.loadgen.locust.engine import LocustEngine
 from bench.server import model_config
 from bench.server.reference_answers import refer
-from bench.server.session import Opened
+from bench.server.session import Session
 
 _MARGIN = 1.2  # more samples than the percentile needs, since a rate is only known roughly
 
@@ -38,7 +38,7 @@ class Probing:
     spec: SweepSpec
     space: Space
     slo: Slo
-    target: Opened
+    target: Session
     folder: RunFolder
     engine: LocustEngine
     progress: ConsoleProgress

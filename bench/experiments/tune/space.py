@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.tune.history import BATCH, INSTANCES, MAX_BATCH, QUEUE_DELAY, Point, Space, Value
 
-USERS = "1,2,4,8,16,32,64"
+USERS = (1, 2, 4, 8, 16, 32, 64)
 ELSEWHERE = (1, 2, 4)  # instances, on a machine whose cores are not known
 _MOST_INSTANCES = 8
 _BATCHES = (8, 32)
@@ -25,17 +25,17 @@ def instances_for(cores: int, gpus: int) -> tuple[int, ...]:
 
 
 def with_defaults(
-    spec: SweepSpec, given: Mapping[str, Any], config: Mapping[str, Any], instances: tuple[int, ...]
+    spec: SweepSpec, asked: Collection[str], config: Mapping[str, Any], instances: tuple[int, ...]
 ) -> SweepSpec:
-    """Axes that were not given get values to look through. A model without a batch axis has no batching."""
+    """Axes that are not `asked` for get values to look through, those of batching where the model batches."""
     most = int(config.get("max_batch_size", 0))
     largest = max(spec.batches)
-    spec = spec if given.get("instances") else replace(spec, instances=instances)
-    if most and not given.get("max_batch"):
+    spec = spec if "instances" in asked else replace(spec, instances=instances)
+    if most and "max_batch" not in asked:
         spec = replace(
             spec, max_batches=tuple(sorted({b for b in _BATCHES if largest <= b <= most} | {most}))
         )
-    if most and not given.get("max_queue_delay"):
+    if most and "max_queue_delay" not in asked:
         spec = replace(spec, queue_delays_us=_DELAYS_US)
     return spec
 

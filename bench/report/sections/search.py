@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from bench.core.run_folder import RunFolder
+from bench.core.run_folder import SEARCH_FILE, RunFolder
 from bench.core.units import significant
 
-FILE = "search.json"
 _TAGS = {"holds": "VALID", "misses": "INVALID"}
 
 
 def search_html(folder: RunFolder) -> str:
     """One section; empty where the folder holds no search."""
     try:
-        found = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder.path / SEARCH_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # no search, or one cut short before its first answer
     slo = escape(folder.record.slo)

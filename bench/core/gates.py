@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bench.analysis.cell_row import PERCENTS
+from bench.core.units import PERCENTILES
 
-MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTS))
+MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTILES))
 _ALLOWED = (
     "give how much worse a figure may get, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
     f"{', '.join(MEASURES[1:])} with > and a plus"

@@ -102,7 +102,7 @@ TUNE = Verb(
         batch=_ONE_IMAGE, protocol=but("protocol", default="http", without="", help="http or grpc."),
         slo=but("slo", **_MUST_HOLD),
         instances=but("instances", help="Instances to choose from.",
-                      without="1,2,4,8 up to the cores; elsewhere, or with a GPU, 1,2,4"),
+                      without="1,2,4,8 up to the cores; on a GPU 1,2,4"),
         max_batch=but("max_batch", help="max_batch_size to choose from.",
                       without="8, 32 and the model's own"),
         max_queue_delay=but("max_queue_delay", help="Queue delays to choose from.", without="off,0,1ms"),

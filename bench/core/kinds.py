@@ -52,9 +52,7 @@ def integer(low: int, high: int) -> Kind[int]:
 def choices(kind: type[StrEnum]) -> Kind[tuple[Any, ...]]:
     """A list of words of an enumeration, each once; `both` where there are two."""
     words = (*kind, "both") if len(kind) == 2 else tuple(kind)
-    return Kind(
-        "choices", "WORD[,WORD]", parsing.choices(kind), listed, words=tuple(map(str, words)), is_list=True
-    )
+    return Kind("choices", "LIST", parsing.choices(kind), listed, words=tuple(map(str, words)), is_list=True)
 
 
 def choice(kind: type[StrEnum]) -> Kind[Any]:
@@ -139,9 +137,9 @@ def _rates(values: Sequence[float]) -> str:
 
 
 SWITCH: Kind[bool] = Kind("switch", "", lambda text: text == "true", lambda value: "true" if value else "")
-RATES: Kind[tuple[float, ...]] = Kind("rates", "RATE[,RATE]", units.parse_rates, _rates, is_list=True)
+RATES: Kind[tuple[float, ...]] = Kind("rates", "LIST", units.parse_rates, _rates, is_list=True)
 DELAYS: Kind[tuple[int, ...]] = Kind(
-    "delays", "TIME[,TIME]", parsing.queue_delays_us, _delays, words=("off", "0"), is_list=True
+    "delays", "LIST", parsing.queue_delays_us, _delays, words=("off", "0"), is_list=True
 )
 TIME: Kind[float] = Kind("time", "TIME", units.parse_duration_s, seconds)
 LASTING: Kind[float] = Kind("lasting", "TIME", parsing.positive_duration, seconds)

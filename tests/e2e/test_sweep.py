@@ -187,7 +187,7 @@ def test_ctrl_c_before_the_server_is_up_ends_with_130_and_nothing_left(
 
 def test_a_killed_sweep_takes_its_server_and_its_load_along(start: Callable[..., Command]) -> None:
     sweep = start("--batch", "1", "--quick", "--duration", "30s")
-    sweep.until(lambda: any("locust_worker" in " ".join(words) for words in sweep.commands()))
+    sweep.until(lambda: any("locust.worker_process" in " ".join(words) for words in sweep.commands()))
     sweep.until(lambda: any("tritonserver" in words[0] for words in sweep.commands() if words))
     sweep.process.kill()
     sweep.process.wait()

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from bench.cli.click_commands import values_of
 from bench.cli.spec import OFFLINE_CONCURRENCY, sweep_spec
 from bench.core import command_line
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
+from bench.core.command_line import LOAD_MAKERS, TARGET
+from bench.core.options import BY_FLAG
 from bench.core.run_folder import RunRecord
 from bench.core.spec import Scenario, SweepSpec
 from bench.core.vit_variants import AXES
@@ -130,6 +133,18 @@ def test_a_service_made_for_the_run_is_made_again() -> None:
     command = repeat_command(absent(synthetic.cell(), ran, ""), ran)
     assert command.endswith("--deploy --triton-image r/vit:1 --gpu=1 --set cpu=8")
     assert command_line.target_flags(ran)["deploy"] is True
+
+
+@pytest.mark.parametrize("flag", BY_FLAG)
+def test_a_command_of_an_older_run_is_understood_with_any_of_its_flags(flag: str) -> None:
+    """What says what was measured, and who made the load, goes along; nothing else does."""
+    option = BY_FLAG[flag]
+    typed = [flag] if option.is_switch else [flag, "1"]
+    spec, of = SweepSpec(model="m", batches=(1,)), synthetic.cell()
+    without, ran = record(spec), record(spec, *typed, "--gone-by-now", "x")
+    plain = shlex.split(repeat_command(absent(of, without, ""), without))
+    goes_along = option.scope in (*TARGET, *LOAD_MAKERS) and not option.is_secret
+    assert shlex.split(repeat_command(absent(of, ran, ""), ran)) == [*plain, *(typed if goes_along else [])]
 
 
 def test_a_record_without_a_spec_of_its_own_still_repeats_its_cells() -> None:

@@ -72,11 +72,6 @@ class VerbCommand(click.Command):
             epilog=examples(*verb.examples), context_settings=CONTEXT,
         )  # fmt: skip
 
-    def values(self, words: Sequence[str]) -> Values:
-        """The values of a command line, its verb left out."""
-        context = self.make_context(self.verb.name, list(words))
-        return Values.of(self.verb.options, context.params, ("bench", self.verb.name, *words))
-
     def _run(self, **texts: Any) -> None:
         values = Values.of(self.verb.options, texts, ("bench", *sys.argv[1:]))
         sys.exit(load(self.verb.run)(values))
@@ -87,7 +82,8 @@ class VerbCommand(click.Command):
             common = [option for option in options if option.is_common or option.required]
             with formatter.section("Options that most people need first"):
                 formatter.write_dl([_record(option) for option in common])
-            formatter.write_text(f"\n--help-all lists {len(options) - len(common)} more.")
+            formatter.write_paragraph()
+            formatter.write_text(f"--help-all lists {len(options) - len(common)} more.")
             return
         sections = list(_sections(options)) if self.verb.is_long else [("Options", options)]
         for heading, section in sections:
@@ -164,8 +160,3 @@ def _names(what: str) -> list[str]:
     if what == "run":
         return sorted(str(path.parent) for path in Path(REPORTS).glob("*/run.json"))
     return []
-
-
-def values_of(verb: str, *words: str) -> Values:
-    """What `bench VERB WORDS` asks for."""
-    return VerbCommand(next(known for known in VERBS if known.name == verb)).values(words)

@@ -30,9 +30,6 @@ class Verb:
     def is_long(self) -> bool:
         return len(self.options) > MANY
 
-    def named(self, *names: str) -> tuple[Option, ...]:
-        return tuple(option for option in self.options if option.name in names)
-
 
 def but(name: str, **changes: Any) -> Option:
     """An option of the table that differs in this verb: its default, or what its help says."""

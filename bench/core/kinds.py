@@ -46,7 +46,14 @@ def integers(low: int, high: int) -> Kind[tuple[int, ...]]:
 
 def integer(low: int, high: int) -> Kind[int]:
     """One whole number."""
-    return Kind("integer", "N", _one(parsing.integers(low, high)), low=low, high=high)
+
+    def parse(text: str) -> int:
+        try:
+            return _one(parsing.integers(low, high))(text)
+        except ValueError:
+            raise ValueError(f"give a whole number from {low} to {high}") from None
+
+    return Kind("integer", "N", parse, low=low, high=high)
 
 
 def choices(kind: type[StrEnum]) -> Kind[tuple[Any, ...]]:

@@ -109,10 +109,6 @@ class Option:
         """The text that `parse` reads as `value`."""
         return self.kind.format(value)
 
-    def words(self, value: Any) -> list[str]:
-        """As typed on a command line; of an option that may be given several times, one value."""
-        return [self.long] if self.is_switch else [self.long, self.format(value)]
-
 
 _COMPARED = Excludes(("against", "variant"))
 _CLUSTER = (("mlservice", "deploy"),)

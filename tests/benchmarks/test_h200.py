@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.click_commands import values_of
 from bench.cli.spec import sweep_spec
 from bench.cli.values import Values
 from bench.cli.verbs.ceiling import refuse_weights
@@ -22,6 +21,7 @@ from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import Host, check_against, refuse_variants
 from bench.server import model_config
 from bench.server.repository import SHIPPED
+from tests.support.command import values_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "h200.sh"

@@ -12,10 +12,10 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from bench.cli.click_commands import values_of
 from bench.cli.commands import SEARCH, SWEEP, TUNE, VERBS, Verb
 from bench.cli.main import bench
 from bench.core.options import OPTIONS, Option, Scope
+from tests.support.command import values_of
 
 
 def offered(*words: str) -> list[str]:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cli.click_commands import values_of
 from bench.cli.commands import SWEEP
 from bench.cli.spec import sweep_spec
 from bench.cli.values import Values
@@ -16,6 +15,7 @@ from bench.core.mistakes import Mistakes
 from bench.core.options import Option
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import check_against, check_parameters
+from tests.support.command import values_of
 
 
 def asked(*words: str) -> tuple[SweepSpec, list[str]]:

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from bench.cli.click_commands import values_of
 from bench.cli.main import bench as command
 from bench.cli.spec import sweep_spec
 from bench.core import vit_variants
@@ -32,6 +31,7 @@ from bench.server.reference_answers import refer
 from bench.server.repository import SHIPPED, with_weights
 from bench.server.serving import Serving, mismatches
 from bench.server.weights import resolve
+from tests.support.command import values_of
 
 TINY = "random:tiny:seed=0"
 HALF = 2e-2  # relative L2, of half precision

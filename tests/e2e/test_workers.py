@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.checks import judge
-from bench.cli.click_commands import values_of
 from bench.cli.spec import sweep_spec
 from bench.cli.targets import check_workers
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
@@ -34,6 +33,7 @@ from bench.loadgen.locust.local_workers import WorkerProcesses
 from bench.loadgen.locust.remote_workers import AttachedWorkers
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, rate_per_s, serve, undisturbed
+from tests.support.command import values_of
 
 DELAY = ServerConfiguration(model="delay", instances=4)
 DELAY_S = 0.05

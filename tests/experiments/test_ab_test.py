@@ -14,7 +14,6 @@ import pytest
 
 from bench.analysis.cell_table import rows
 from bench.analysis.comparison import compare, exit_code
-from bench.cli.click_commands import values_of
 from bench.cli.spec import sweep_spec
 from bench.cli.values import Values
 from bench.cli.variants import applied, inherited, variants_of
@@ -34,6 +33,7 @@ from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from bench.server.serving import Serving
 from tests.support import calibration, synthetic
+from tests.support.command import values_of
 from tests.support.synthetic import Study, World, cell
 
 GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.aggregate import absent
-from bench.cli.click_commands import values_of
 from bench.cli.spec import OFFLINE_CONCURRENCY, sweep_spec
 from bench.core import command_line
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
@@ -24,6 +23,7 @@ from bench.core.spec import Scenario, SweepSpec
 from bench.core.vit_variants import AXES
 from bench.report.repeat_command import repeat_command
 from tests.support import synthetic
+from tests.support.command import values_of
 from tests.support.synthetic import Study
 
 names = st.text(st.sampled_from("abcXYZ_-09."), min_size=1, max_size=8).filter(lambda text: text not in AXES)

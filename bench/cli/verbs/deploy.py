@@ -105,7 +105,7 @@ def _spec(values: Values, namespace: str) -> DeploymentSpec:
         platform=Platform(values["platform"] or "mlservice"),
         name=values["service"],
         namespace=namespace,
-        image=values["service_image"] or "",
+        image=values["service_image"] or "missing",  # which is noted already
         replicas=values["pods"] or 1,
         gpu=values["gpu"] or 0,
         queue=values["queue"] or "",
@@ -113,7 +113,7 @@ def _spec(values: Values, namespace: str) -> DeploymentSpec:
         sets=values["set"],
         traffic=values["one_protocol"] or Protocol.HTTP,
     )
-    values.mistakes.mistakes.extend(mistakes(spec) if values["service_image"] else ())
+    values.mistakes.mistakes.extend(mistakes(spec))
     if not _LABEL.fullmatch(label):
         values.mistakes.wrong("--run-label", label, "letters, digits, - _ and ., at most 63")
     return spec

@@ -121,7 +121,7 @@ def words(flags: Mapping[str, Any]) -> list[str]:
         option = OPTIONS[name]
         if option.multiple:
             typed += [word for one in text for word in (option.long, one)]
-        elif text is not None and text != option.default:
+        elif text is not None and (option.is_stated or text != option.default):
             typed += [option.long, str(text)]
     return typed
 

@@ -9,7 +9,7 @@ from bench.core.units import PERCENTILES
 
 MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTILES))
 _ALLOWED = (
-    "give how much worse a figure may get, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
+    "give a relative gate, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
     f"{', '.join(MEASURES[1:])} with > and a plus"
 )
 

@@ -82,6 +82,7 @@ class Option:
     is_argument: bool = False  # named by its place instead of a flag
     required: bool = False
     is_common: bool = False  # among those that `--help` shows first
+    is_stated: bool = False  # in the command that repeats a cell, also where it is the default
     is_secret: bool = False  # its value is in no message and no record
     variable: str = ""  # the environment variable that stands for it
     needs: tuple[tuple[str, ...], ...] = ()  # one of each of these has to be given, too
@@ -135,9 +136,10 @@ def _variant(text: str) -> Variant:
 # Options of the verbs that measure: sweep, search and tune. Their order is the order of mistakes and of help.
 MEASURING: tuple[Option, ...] = (
     Option(name="model", kind=kinds.text("NAME", names="model"), scope=Scope.SERVER, default="python_vit",
-           field="model", is_common=True, help="Model to measure; calibration: null_vit, delay..."),
+           field="model", is_common=True, is_stated=True,
+           help="Model to measure; calibration: null_vit, delay..."),
     Option(name="batch", kind=kinds.integers(1, MAX_BATCH), scope=Scope.LOAD, default="1,8,32",
-           field="batches", is_common=True, help="Images per request."),
+           field="batches", is_common=True, is_stated=True, help="Images per request."),
     Option(name="replicas", kind=kinds.integers(1, MAX_REPLICAS), scope=Scope.SERVER, field="replicas",
            needs=_CLUSTER, excludes=(_COMPARED,), without="as found, or 1", help="Pods of the service."),
     Option(name="instances", kind=kinds.integers(1, MAX_INSTANCES), scope=Scope.SERVER, field="instances",
@@ -188,6 +190,7 @@ MEASURING: tuple[Option, ...] = (
     Option(name="image", kind=kinds.IMAGE, scope=Scope.MEASURING, default="224x224",
            help="Size of the seeded images."),
     Option(name="seed", kind=kinds.integer(0, 2**31 - 1), scope=Scope.MEASURING, default="1", field="seed",
+           is_stated=True,
            help="Seed of the arrivals and of the order of trials."),
     Option(name="check", kind=kinds.FRACTION, scope=Scope.MEASURING, default="1%", field="check_fraction",
            help="Share of answers whose values are compared with a reference."),

@@ -154,8 +154,8 @@ def check_against(
         mistakes.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
     over = [batch for batch in spec.batches if batch > limit]
     if over:
-        mistakes.wrong(
-            "--batch",
-            ",".join(map(str, over)),
-            f"over the model's maximum of {limit}; allowed: 1 to {limit}, or raise it with --max-batch",
-        )
+        allowed = f"allowed: 1 to {limit}, or raise it with --max-batch"
+        takes_none = max_batch == 0 and not any(spec.max_batches)
+        said = "the model takes no batches: use --batch 1" if takes_none else allowed
+        text = ",".join(map(str, over))
+        mistakes.wrong("--batch", text, f"over the model's maximum of {limit}; {said}")

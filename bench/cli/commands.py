@@ -171,7 +171,7 @@ COMPARE = Verb(
     ),
 )  # fmt: skip
 SERVE = Verb(
-    name="serve", run="bench.cli.verbs.report:serve",
+    name="serve", run="bench.cli.verbs.serve:run",
     help="Start a Triton on this machine, load the model, and keep it until Ctrl-C.",
     options=_options(
         "model", "vit", "tritonserver", "repository",
@@ -236,7 +236,7 @@ UNDEPLOY = Verb(
 )  # fmt: skip
 SETUP = Verb(
     name="setup perf-analyzer",
-    run="bench.cli.verbs.report:setup_perf_analyzer",
+    run="bench.cli.verbs.setup:perf_analyzer",
     help="Install a perf_analyzer that runs on this machine's C library, in the user's cache.",
     options=_options("quiet"),
     examples=("bench setup perf-analyzer",),

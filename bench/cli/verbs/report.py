@@ -1,12 +1,10 @@
-"""What the smaller verbs do: serve, report, compare, setup."""
+"""`bench report` and `bench compare`: run folders put before a reader."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,41 +14,13 @@ from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis.cell_row import CellRow
-from bench.cli.progress import ConsoleProgress
-from bench.cli.targets import check_model, server_of
 from bench.cli.values import Values
 from bench.cli.verbs.sweep import exit_code
-from bench.core.cell import ServerConfiguration
-from bench.core.errors import EXIT_OK, RunFolderError, ServerStartFailed, WrongUse, worst
+from bench.core.errors import EXIT_OK, RunFolderError, WrongUse, worst
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.report import comparison as comparing
 from bench.report import index, page, terminal
 from bench.report.publish import TALK
-
-
-def serve(values: Values) -> int:
-    """`bench serve`: in the foreground until Ctrl-C."""
-    provider, model = server_of(values), values["model"]
-    check_model(provider.repository, values)
-    values.mistakes.check()
-    log = values["log"] or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
-    with ConsoleProgress() as progress, provider.open(model, progress.say, log) as session:
-        asked = ServerConfiguration(model=model, instances=values["instance_count"])
-        progress.configuring(asked)
-        session.serving.configure(asked)
-        progress.__exit__()
-        addresses = session.target
-        print(f"HTTP     {addresses.http_url}\ngRPC     {addresses.grpc_address}")
-        print(f"metrics  {addresses.metrics_url}")
-        print(
-            f"\nbench sweep --url {addresses.http_url} --grpc-url {addresses.grpc_address} "
-            f"--metrics-url {addresses.metrics_url} --model {model} --batch 1,8,32",
-            flush=True,
-        )
-        TALK.print(f"log: {log}; Ctrl-C ends it.", soft_wrap=True)
-        while session.triton.live():
-            time.sleep(1.0)  # nothing to do but notice its end
-    raise ServerStartFailed(f"tritonserver ended by itself: read its log, {log}.")
 
 
 def report(values: Values) -> int:
@@ -125,17 +95,6 @@ def compare(values: Values) -> int:
     else:
         print(text)
     return comparing.exit_code(comparison)
-
-
-def setup_perf_analyzer(values: Values) -> int:
-    """`bench setup perf-analyzer`."""
-    from bench.loadgen.perf_analyzer.install import setup
-
-    quiet = values["quiet"]
-    tool = setup((lambda _: None) if quiet else TALK.print)
-    if not quiet:
-        print(f"{tool.binary} ({tool.version}; {tool.origin})")
-    return EXIT_OK
 
 
 def write_text(path: Path, text: str) -> None:

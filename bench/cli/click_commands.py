@@ -144,13 +144,23 @@ def completion(option: Option) -> Callable[[click.Context, click.Parameter, str]
     def items(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         kind = option.kind
         typed, comma, begun = incomplete.rpartition(",") if kind.is_list else ("", "", incomplete)
-        free = [word for word in (*kind.words, *_names(kind.names)) if word not in typed.split(",")]
-        offers = [CompletionItem(f"{typed}{comma}{word}") for word in free if word.startswith(begun)]
+        words = [word for word in (*kind.words, *_names(kind.names)) if word.startswith(begun)]
+        values = [f"{typed}{comma}{word}" for word in words]
+        offers = [CompletionItem(value) for value in values if _can_be(option, value)]
         if kind.names in ("file", "folder", "run") and not offers:
             return [CompletionItem(incomplete, type="file" if kind.names == "file" else "dir")]
         return offers
 
     return items
+
+
+def _can_be(option: Option, text: str) -> bool:
+    """Whether it is a value: `http,both` is none, and `http,http` names one twice."""
+    try:
+        option.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _names(what: str) -> list[str]:

@@ -39,7 +39,15 @@ def test_every_word_is_completed(option: Option) -> None:
     assert first in offered(*verb, option.long, first[:1])
     if option.kind.is_list:
         rest = offered(*verb, option.long, f"{first},")
-        assert rest == [f"{first},{word}" for word in option.kind.words if word != first]
+        others = [word for word in option.kind.words if word not in (first, "both")]
+        assert [value for value in rest if not value.endswith("both")] == [
+            f"{first},{word}" for word in others
+        ]
+
+
+def test_what_cannot_stand_beside_another_is_not_offered() -> None:
+    assert offered("sweep", "--protocol", "http,") == ["http,grpc"]
+    assert offered("sweep", "--output", "pooler_output,b") == ["pooler_output,both"]
 
 
 def test_models_and_run_folders_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ from bench.sensors.host import usable_cores
 from bench.server.control import Triton
 from bench.server.embedded import Tritonserver, find_tritonserver, start
 from bench.server.reference_answers import refer
+from bench.server.repository import SHIPPED
 from bench.server.serving import Serving
-from bench.server.session import SHIPPED
 from benchmarks.findings import Goal, Table
 from benchmarks.rig import IMAGE
 

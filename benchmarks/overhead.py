@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.core.cell import Cell, Engine, Protocol, ServerConfiguration
+from bench.core.cell import Cell, Protocol, ServerConfiguration
 from bench.core.run_folder import RunFolder, RunRecord, utc_now
 from bench.core.samples import Window
 from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.experiments.sweep import Sweep
-from bench.experiments.trial_runner import OnLive, TrialRunner
+from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.locust.engine import LocustEngine
 from bench.sensors import environment, nvml
 from bench.sensors import host as machine
@@ -74,12 +74,19 @@ class Meter:
     _in_engine_s: float = 0.0
     _cpu_percent: float = 0.0
 
-    def measure(self, plan: Plan, target: Target, served: Served, on_live: OnLive) -> Trial:
+    def measure(self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None]) -> Trial:
         began, cpu_s = time.monotonic(), time.process_time()
         trial = self.engine.measure(plan, target, served, on_live)
         self._in_engine_s = time.monotonic() - began
         self._cpu_percent = (time.process_time() - cpu_s) / self._in_engine_s * 100
         return trial
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return self.engine.pids
+
+    def close(self) -> None:
+        self.engine.close()
 
     def configuring(self, server: ServerConfiguration) -> None:
         pass  # a model's load is the server's time
@@ -155,7 +162,7 @@ def _sweep(server: Rig, seconds: float, rounds: int) -> list[TrialCost]:
             spec=spec,
             serving=Serving(server.triton, spec.model),
             folder=RunFolder.create(server.scratch / "run", _record(spec)),
-            engines={Engine.LOCUST: meter.measure},
+            engine=meter,
             sensors=lambda: _sensors(server, engine),
             refer=lambda _: server.served[spec.model],
             progress=meter,

@@ -16,8 +16,8 @@ from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.embedded import start
 from bench.server.reference_answers import refer
+from bench.server.repository import SHIPPED
 from bench.server.serving import Serving
-from bench.server.session import SHIPPED
 
 IMAGE = 224
 LABELS = {Protocol.HTTP: "HTTP", Protocol.GRPC: "gRPC"}

@@ -22,8 +22,8 @@ from bench.sensors.host import usable_cores
 from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.embedded import start
+from bench.server.repository import SHIPPED, with_weights
 from bench.server.serving import Serving
-from bench.server.session import SHIPPED, with_weights
 from bench.server.weights import resolve
 from benchmarks.findings import Findings, Goal, Table, interval_text, met, versions
 from benchmarks.rig import plan

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from bench.cli import main as cli
+from bench.cli.option_tables import renewed
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -44,3 +45,8 @@ def test_findings_are_listed_under_the_severity_they_have() -> None:
         for code, severity in FINDING.findall(module.read_text(encoding="utf-8")):
             found.setdefault(severity, set()).add(code)
     assert listed == found
+
+
+def test_the_tables_of_options_are_those_of_the_table() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert renewed(page) == page, "renew it: python -m bench.cli.option_tables docs/options.md"

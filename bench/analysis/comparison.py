@@ -7,7 +7,6 @@ decides, and Hodges-Lehmann's estimate stands beside it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from bench.analysis.stats import (
 )
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
+from bench.core.gates import DEFAULT_GATES, Gate
 from bench.core.run_folder import RunRecord
 
 # Runs on machines that differ in one of these measure different things.
@@ -36,46 +36,6 @@ _MACHINE = ("cpu", "cores", "architecture")
 _OURS = ("variant", "turns")
 # Settings of a server that cells are matched by, beside its parameters.
 _SETTINGS = ("replicas", "instances", "max_batch", "max_queue_delay_us")
-
-
-MEASURES = ("throughput", *(f"p{percent:g}" for percent in PERCENTS))
-_ALLOWED = (
-    "give a relative gate, such as p99>+5% or throughput<-3%: throughput with < and a minus, "
-    f"{', '.join(MEASURES[1:])} with > and a plus"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """How much worse a figure may get, such as `p99>+5%`: missed where new / base is beyond `limit`."""
-
-    measure: str
-    limit: float  # a ratio: 1.05 for >+5%, 0.97 for <-3%
-
-    @property
-    def higher_is_worse(self) -> bool:
-        return self.limit > 1
-
-    def __str__(self) -> str:
-        sign = ">+" if self.higher_is_worse else "<-"
-        return f"{self.measure}{sign}{abs(self.limit - 1) * 100:g}%"
-
-
-# A comparison without gates of its own uses these: any cell has enough samples for them.
-DEFAULT_GATES = (Gate("throughput", 0.95), Gate("p50", 1.05))
-
-
-def parse_gate(text: str) -> Gate:
-    """`p99>+5%` -> Gate. Raises ValueError saying what is allowed."""
-    term = re.fullmatch(r"\s*([\w.]+)\s*([<>])\s*([+-])\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    if not term or term[1] not in MEASURES or (term[2] == ">") != (term[3] == "+"):
-        raise ValueError(_ALLOWED)
-    if (term[1] == "throughput") != (term[2] == "<"):  # getting better is no regression
-        raise ValueError(_ALLOWED)
-    share = float(term[4]) / 100
-    if share == 0 or (term[2] == "<" and share >= 1):
-        raise ValueError(_ALLOWED)
-    return Gate(term[1], 1 + share if term[2] == ">" else 1 - share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Mistakes:
-    """Reads one flag after another; `mistakes` collects what is wrong with them."""
+    """`mistakes` has one sentence each: the flag, what was typed, and what is allowed."""
 
     mistakes: list[str] = field(default_factory=list)
-
-    def one(self, flag: str, text: str, parse: Callable[[str], tuple[T, ...]], instead: T) -> T:
-        """The one value of a flag that takes a single one."""
-        nothing: tuple[T, ...] = (instead,)
-        values = self.read(flag, text, parse, nothing)
-        if len(values) > 1:
-            self.wrong(flag, text, "give one value")
-        return values[0]
 
     def read(self, flag: str, text: str, parse: Callable[[str], T], instead: T) -> T:
         """What the flag says; after a mistake `instead`, so that reading can go on."""
@@ -34,7 +26,10 @@ class Mistakes:
             return instead
 
     def wrong(self, flag: str, text: str, allowed: str) -> None:
-        self.mistakes.append(f"{f'{flag} {text}'.rstrip()}: {allowed}")
+        """Notes a mistake, once."""
+        mistake = f"{f'{flag} {text}'.rstrip()}: {allowed}"
+        if mistake not in self.mistakes:
+            self.mistakes.append(mistake)
 
     def check(self) -> None:
         """Raises WrongUse with every mistake found so far."""

@@ -14,6 +14,8 @@ from bench.core import units
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
+LOCUST_PORT = 5557  # Locust's master listens here unless another port is named.
+
 
 def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
     return lambda text: units.parse_integers(text, low=low, high=high)
@@ -54,6 +56,65 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(allowed)
     return value
+
+
+def window(text: str) -> float | str:
+    """Seconds of a window, or `auto`."""
+    return text if text == "auto" else positive_duration(text)
+
+
+def queue_delays_us(text: str) -> tuple[int, ...]:
+    """Microseconds that the dynamic batcher waits; `off`, which switches it off, is -1."""
+    delays = tuple(
+        -1 if part.strip() == "off" else round(units.parse_duration_s(part) * 1e6) for part in text.split(",")
+    )
+    if len(set(delays)) < len(delays):
+        raise ValueError("names one delay twice; allowed: off, 0, 500us, 1ms...")
+    return delays
+
+
+def processes(text: str) -> int:
+    """A number of processes; 0 for `auto`."""
+    if text == "auto":
+        return 0
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 128:
+        raise ValueError("give auto, or a number from 1 to 128")
+    return int(text)
+
+
+def parameter_axis(text: str) -> tuple[str, tuple[str, ...]]:
+    """`delay_ms=10,20` -> ("delay_ms", ("10", "20"))."""
+    name, equals, values = text.partition("=")
+    listed = tuple(value.strip() for value in values.split(","))
+    if not name or not equals or not all(listed) or len(set(listed)) < len(listed):
+        raise ValueError("give NAME=VALUE[,VALUE...], each value once")
+    return name, listed
+
+
+def setting(text: str) -> tuple[str, str]:
+    """`cpu=8` -> ("cpu", "8")."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError("give NAME=VALUE")
+    return name, value
+
+
+def service_names(text: str) -> tuple[str, ...]:
+    """One name of a service, or two."""
+    names = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
+        raise ValueError("give NAME, or two: one whose address takes HTTP and one for gRPC")
+    return names
+
+
+def master_address(text: str) -> tuple[str, int]:
+    """HOST[:PORT]; Locust takes no [ADDRESS]:PORT of IPv6."""
+    host, _, port = text.partition(":")
+    if not host or not host.isprintable() or " " in host:
+        raise ValueError("give HOST or HOST:PORT, e.g. 10.0.0.5:5557")
+    if (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)) or text.endswith(":"):
+        raise ValueError("the port is a number from 1 to 65535")
+    return host, int(port or LOCUST_PORT)
 
 
 def positive_duration(text: str) -> float:

@@ -1,7 +1,7 @@
-"""Where the files are that travel with the package: the models, a locustfile and the manifests.
+"""Where files are: those that travel with the package (models, a locustfile, manifests), and the runs.
 
-A wheel has them in `bench/data` (setup.py lays them there). A checkout and an editable install have them at
-the top of the repository.
+A wheel has the former in `bench/data` (setup.py lays them there). A checkout and an editable install have
+them at the top of the repository.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ _DATA = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parent
 MODEL_REPOSITORY = _DATA / "model_repository"
 LOCUSTFILE = _DATA / "locustfiles" / "vit.py"
 MANIFESTS = _DATA / "manifests"
+# Runs go into this folder where --out names no other; an index of them is kept there.
+REPORTS = "reports"
 
 
 def shipped(path: Path) -> Path:

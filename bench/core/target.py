@@ -45,17 +45,23 @@ def target_of(
     parts = urlsplit(http_url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else str(parts.hostname)
     grpc_address = (
-        _host_and_port(grpc_url) if grpc_url else (f"{host}:{parts.port + 1}" if parts.port else None)
+        host_and_port(grpc_url) if grpc_url else (f"{host}:{parts.port + 1}" if parts.port else None)
     )
     if metrics_url:
-        metrics = normalise_url(metrics_url)
-        metrics = metrics if urlsplit(metrics).path else f"{metrics}/metrics"
+        metrics = metrics_address(metrics_url)
     else:
         metrics = f"http://{host}:{parts.port + 2}/metrics" if parts.port else ""
     return Target(http_url, grpc_address, metrics or None, tuple(headers))
 
 
-def _host_and_port(text: str) -> str:
+def metrics_address(text: str) -> str:
+    """A metrics address with its path, /metrics where none is given. Raises ValueError."""
+    url = normalise_url(text)
+    return url if urlsplit(url).path else f"{url}/metrics"
+
+
+def host_and_port(text: str) -> str:
+    """`host:port`, also of a URL. Raises ValueError where there is no port."""
     bare = text.partition("://")[2] or text
     url = normalise_url(f"http://{bare}")
     parts = urlsplit(url)

@@ -30,7 +30,7 @@ def parse_rates(text: str) -> tuple[float, ...]:
     """`50/s,100/s` (or /min, or a bare number a second) -> requests a second, each once."""
     allowed = (
         f"give rates above 0 such as 50/s or 90/min, at most {count(MOST_PER_S)}/s, separated by commas, "
-        "each once (told apart by six digits)"
+        "each once (rates equal to six digits are duplicates)"
     )
     rates = []
     for part in text.split(","):

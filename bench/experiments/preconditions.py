@@ -1,4 +1,4 @@
-"""What variants cannot be, said before anything starts.
+"""What a server cannot be asked, said before anything is measured.
 
 Of a server that runs elsewhere only its configuration is known: whether it has a GPU, it says itself, and
 then the cells that need one fail with its sentence.
@@ -15,7 +15,11 @@ from typing import Any
 from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.core.vit_variants import AXES, Compile, Precision, has_variants
+from bench.protocols.routes import missing_route
 from bench.sensors import nvml
+from bench.server import model_config
+from bench.server.provider import Provider
+from bench.server.session import Session
 
 _COMPILERS = ("c++", "g++", "clang++")
 
@@ -32,8 +36,44 @@ class Host:
         return cls(nvml.count() > 0, any(shutil.which(name) for name in _COMPILERS))
 
 
-def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Mistakes, host: Host | None) -> None:
-    """Leaves a sentence in `flags` for everything asked that cannot be. `host`: None for a remote one.
+def check_before(provider: Provider, spec: SweepSpec, mistakes: Mistakes) -> None:
+    """Of a server started here, the repository on disk tells before anything starts."""
+    repository = provider.repository
+    if repository is None:
+        return
+    known = repository.models()
+    limit = None
+    if spec.model in known:
+        config = repository.config(spec.model)
+        limit = int(config.get("max_batch_size", 0))
+        declared = model_config.served(config).parameters
+        check_parameters(spec, declared, mistakes, may_read_others=not repository.is_shipped)
+        refuse_variants(spec, config, mistakes, Host.here())
+    check_against(spec, known or (f"no model ({repository.path} has none)",), limit, mistakes)
+
+
+def check_open(session: Session, spec: SweepSpec) -> None:
+    """Of somebody else's server, only it can tell. Raises WrongUse with every mistake."""
+    if session.repository is not None:
+        return
+    mistakes = Mistakes()
+    check_against(spec, session.triton.models(), None, mistakes)
+    mistakes.check()
+    base = session.serving.base()
+    served = model_config.served(dict(base))
+    check_against(spec, (), served.max_batch, mistakes)
+    check_parameters(spec, served.parameters, mistakes, may_read_others=True)
+    refuse_variants(spec, base, mistakes, None)
+    for protocol in spec.protocols:
+        if missing := missing_route(session.target, protocol, spec.vias):
+            mistakes.wrong("--protocol", protocol, missing)
+    mistakes.check()
+
+
+def refuse_variants(
+    spec: SweepSpec, config: Mapping[str, Any], mistakes: Mistakes, host: Host | None
+) -> None:
+    """Leaves a sentence in `mistakes` for everything asked that cannot be. `host`: None for a remote one.
 
     `config`: of the model, as its file or its server says.
     """
@@ -42,24 +82,24 @@ def refuse_variants(spec: SweepSpec, config: Mapping[str, Any], flags: Mistakes,
         return
     if not has_variants(config):
         names = ", ".join(f"--{name}" for name in asked)
-        flags.wrong(
+        mistakes.wrong(
             "--model", spec.model, f"has no such variants: give --model python_vit, which has, or no {names}"
         )
         return
     for name, values in asked.items():
-        _check_values(name, values, flags)
+        _check_values(name, values, mistakes)
     if host is not None:
-        _check_host(asked, host, flags)
+        _check_host(asked, host, mistakes)
 
 
-def _check_values(name: str, values: tuple[str, ...], flags: Mistakes) -> None:
+def _check_values(name: str, values: tuple[str, ...], mistakes: Mistakes) -> None:
     """Those of --precision are checked when read; --parameter precision=... is not."""
     for value in values:
         if value not in list(AXES[name]):
-            flags.wrong(f"--{name}", value, f"unknown; allowed: {', '.join(AXES[name])}")
+            mistakes.wrong(f"--{name}", value, f"unknown; allowed: {', '.join(AXES[name])}")
 
 
-def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, flags: Mistakes) -> None:
+def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, mistakes: Mistakes) -> None:
     rules: tuple[tuple[str, Callable[[str], bool], bool, str], ...] = (
         ("precision", lambda value: value == Precision.TF32, host.has_gpu,
          "rounds on the tensor cores of a GPU, and this machine has none; bf16 is what helps a CPU"),
@@ -71,11 +111,11 @@ def _check_host(asked: Mapping[str, tuple[str, ...]], host: Host, flags: Mistake
     for name, concerns, is_there, why in rules:
         for value in asked.get(name, ()):
             if concerns(value) and not is_there:
-                flags.wrong(f"--{name}", value, why)
+                mistakes.wrong(f"--{name}", value, why)
 
 
 def check_parameters(
-    spec: SweepSpec, known: Collection[str], flags: Mistakes, *, may_read_others: bool = False
+    spec: SweepSpec, known: Collection[str], mistakes: Mistakes, *, may_read_others: bool = False
 ) -> None:
     """A model takes a parameter that it does not read, and serves as before. `known`: those it declares.
 
@@ -85,30 +125,37 @@ def check_parameters(
         is_likely = not may_read_others or get_close_matches(name, known)
         if name not in known and name not in AXES and is_likely:
             said = ", ".join(sorted(known)) or "none"
-            flags.wrong(
+            mistakes.wrong(
                 "--parameter",
                 f"{name}={','.join(values)}",
                 f"{spec.model} has no such parameter; its configuration declares {said}",
             )
 
 
+def check_ceiling(provider: Provider, spec: SweepSpec, mistakes: Mistakes) -> None:
+    """Only a model with variants has a bare model to compare with."""
+    repository = provider.repository
+    if repository is not None and not has_variants(repository.config(spec.model)):
+        mistakes.wrong("--ceiling", spec.model, "only the shipped ViT has a bare model to compare with")
+
+
 def check_against(
-    spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, flags: Mistakes
+    spec: SweepSpec, known_models: Sequence[str], max_batch: int | None, mistakes: Mistakes
 ) -> None:
     """What only the target can tell: is the model there, does the batch fit."""
     if known_models and spec.model not in known_models:
-        flags.wrong("--model", spec.model, f"not in the repository; it has {', '.join(known_models)}")
+        mistakes.wrong("--model", spec.model, f"not in the repository; it has {', '.join(known_models)}")
         return
     limits = [m for m in spec.max_batches if m is not None] or ([max_batch] if max_batch is not None else [])
     if not limits:
         return
     limit = max(1, min(limits))  # a model without a batch axis still takes one item
     if max(spec.preferred_batches, default=0) > limit:
-        flags.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
+        mistakes.wrong("--preferred-batch", str(spec.preferred_batches[-1]), f"over the maximum of {limit}")
     over = [batch for batch in spec.batches if batch > limit]
     if over:
-        flags.wrong(
-            "--batch",
-            ",".join(map(str, over)),
-            f"over the model's maximum of {limit}; allowed: 1 to {limit}, or raise it with --max-batch",
-        )
+        allowed = f"allowed: 1 to {limit}, or raise it with --max-batch"
+        takes_none = max_batch == 0 and not any(spec.max_batches)
+        said = "the model takes no batches: use --batch 1" if takes_none else allowed
+        text = ",".join(map(str, over))
+        mistakes.wrong("--batch", text, f"over the model's maximum of {limit}; {said}")

@@ -37,7 +37,7 @@ from bench.protocols.routes import route_record
 from bench.sensors import host, nvml, triton_metrics
 from bench.server.reference_answers import refer
 from bench.server.serving import Serving
-from bench.server.session import Opened
+from bench.server.session import Session
 
 # A server that died so often with one configuration loaded is not started with it again.
 MOST_CRASHES = 2
@@ -79,7 +79,7 @@ class TrialRunner:
     @classmethod
     def on(
         cls,
-        target: Opened,
+        target: Session,
         spec: SweepSpec,
         folder: RunFolder,
         engine: Engine,

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from bench.analysis import cell_table
 from bench.analysis.results import RunResults
+from bench.core.paths import REPORTS
 from bench.core.run_folder import RunFolder
 from bench.report import index, page, terminal
 
-REPORTS = "reports"  # where runs go without --out; an index of them is kept there
 TALK = Console(stderr=True, highlight=False)
 
 

@@ -6,18 +6,17 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench.cli import main as cli
-from bench.cli.flags import sweep_spec
+from bench.cli.spec import sweep_spec
+from bench.cli.values import Values
 from bench.cli.verbs.ceiling import refuse_weights
-from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import Host, check_against, refuse_variants
 from bench.server import model_config
-from bench.server.session import SHIPPED
+from bench.server.repository import SHIPPED
+from tests.support.command import values_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "h200.sh"
 LOAD_S = 12.0  # An instance on a GPU takes so long to load: torch, the weights and every bucket.
@@ -32,18 +31,17 @@ def stages() -> dict[str, list[str]]:
     return {name: shlex.split(command) for name, _, command in parts}
 
 
-def params(words: list[str]) -> dict[str, Any]:
-    verb = words[3]
-    return dict(cli.bench.commands[verb].make_context(verb, words[4:]).params)
+def values(words: list[str]) -> Values:
+    return values_of(words[3], *words[4:])
 
 
 def spec_of(words: list[str]) -> SweepSpec:
-    flags = Mistakes()
-    spec = sweep_spec(params(words), flags)
+    asked = values(words)
+    spec, mistakes = sweep_spec(asked), asked.mistakes
     config = model_config.read(SHIPPED / "python_vit" / "config.pbtxt")
-    check_against(spec, ("python_vit",), int(config["max_batch_size"]), flags)
-    refuse_variants(spec, config, flags, Host(has_gpu=True, has_compiler=True))
-    assert flags.mistakes == [], words
+    check_against(spec, ("python_vit",), int(config["max_batch_size"]), mistakes)
+    refuse_variants(spec, config, mistakes, Host(has_gpu=True, has_compiler=True))
+    assert mistakes.mistakes == [], words
     return spec
 
 
@@ -52,11 +50,11 @@ def test_a_gpu_machine_takes_every_command(stages: dict[str, list[str]]) -> None
     sweeps = [words for words in stages.values() if "sweep" in words]
     ceilings = [words for words in stages.values() if "ceiling" in words]
     assert all(spec_of(words).cells() for words in sweeps)
-    flags = Mistakes()
     for words in ceilings:
-        refuse_weights(params(words), flags)
-    assert flags.mistakes == []
-    assert {params(words)["run"] for words in ceilings} <= {params(words)["out"] for words in sweeps}
+        asked = values(words)
+        refuse_weights(asked)
+        assert asked.mistakes.mistakes == []
+    assert {values(words)["run"] for words in ceilings} <= {values(words)["out"] for words in sweeps}
 
 
 def test_the_first_stages_fit_the_time(stages: dict[str, list[str]]) -> None:

@@ -21,13 +21,13 @@ import pytest
 from bench.cli import main as cli
 from bench.cli.progress import ConsoleProgress
 from bench.cli.verbs import doctor, sweep
-from bench.cli.verbs.sweep import new_folder
 from bench.core.errors import RunFolderError, Unreachable
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
+from bench.experiments.run_setup import Output, new_folder
 from bench.experiments.sweep import Sweep
 from bench.server.embedded import EmbeddedTriton
-from bench.server.session import Opened
+from bench.server.session import Session
 from tests.support import synthetic
 from tests.support.synthetic import Study, cell
 
@@ -155,12 +155,13 @@ class FakeTriton:
         return {"version": "2.51.0"}
 
 
-def folder_of(path: Path, *, slo: str, **given: bool) -> RunFolder:
+def folder_of(path: Path, *, slo: str, **how: bool) -> RunFolder:
     """As a verb makes it, of a server that nobody asks anything but its version."""
-    target = Opened(FakeTriton(), None, "a server", "")  # type: ignore[arg-type]  # nothing else is used
+    session = Session(FakeTriton(), None, "a server")  # type: ignore[arg-type]  # nothing else is used
     spec = SweepSpec(model="m", batches=(1,), concurrencies=(1,))
-    asked = {"resume": False, "force": False, **given}
-    return new_folder(path, asked, spec, ("bench", "sweep"), target, slo, planned=spec.cells())
+    return new_folder(
+        Output(path, **how), spec, session, command=("bench", "sweep"), slo=slo, planned=spec.cells()
+    )
 
 
 def test_force_leaves_nothing_of_the_run_before_that_a_page_would_show(tmp_path: Path) -> None:
@@ -180,17 +181,17 @@ def test_resume_under_another_slo_is_refused_since_it_would_be_left_out(tmp_path
 
 
 def test_a_sweep_whose_target_is_gone_says_where_the_rest_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(_: Sweep) -> None:
         raise Unreachable("Nothing answers.")
 
     monkeypatch.setattr(Sweep, "run", gone)
     folder = folder_of(tmp_path / "run", slo="")
-    spec, target = SweepSpec(model="m", batches=(1,)), SimpleNamespace(serving=None, target=None)
-    asked: Any = (spec, target, folder, tmp_path, ConsoleProgress(), SimpleNamespace(measure=None))
+    runner: Any = SimpleNamespace(folder=folder)
+    experiment = Sweep(runner)
     with pytest.raises(Unreachable):
-        sweep._run(*asked, as_json=False)
+        sweep.measure(experiment, ConsoleProgress(), as_json=False)
     assert "--resume goes on" in capsys.readouterr().err
 
 

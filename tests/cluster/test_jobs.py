@@ -21,10 +21,11 @@ from click.testing import CliRunner
 from bench.cli.main import bench
 from bench.cluster.api import Cluster
 from bench.cluster.jobs import remote_sweep
-from bench.cluster.jobs.manifests import LOAD, LoadJobs, arguments_of, manifests
+from bench.cluster.jobs.manifests import LOAD, LoadJobs, manifests
 from bench.cluster.jobs.sweep_pod import packed, unpack
 from bench.cluster.platforms import PLATFORMS
 from bench.cluster.platforms.base import DeploymentSpec
+from bench.core.command_line import inside_cluster
 from bench.core.errors import ClusterError
 from bench.core.run_folder import RunFolder
 from bench.server.control import Triton
@@ -58,12 +59,14 @@ def by_kind(jobs: LoadJobs, kind: str, name: str) -> dict[str, Any]:
         ("--name x --out y --force --json --quick --load-image i", ["--quick"]),
         ("--namespace a --context b --rate 5/s", ["--rate", "5/s"]),
         ("--slo p99=1s --workers", ["--slo", "p99=1s"]),
+        ("--in-cluster -n my-ns --url http://a", ["--url", "http://a"]),
+        ("-nmy-ns --url http://a", ["--url", "http://a"]),
         ("--deploy --triton-image i --gpu=1 --set a=b --keep --load-account c --via pod", ["--via", "pod"]),
         ("--mlservice a,b --platform kserve --replicas 1,2", ["--replicas", "1,2"]),
     ],
 )
 def test_the_sweep_in_the_cluster_is_asked_all_but_where_it_runs(words: str, kept: list[str]) -> None:
-    assert arguments_of(["bench", "sweep", *words.split()]) == tuple(kept)
+    assert inside_cluster(["bench", "sweep", *words.split()]) == tuple(kept)
 
 
 def test_there_is_a_pod_for_each_worker_and_one_for_the_sweep() -> None:

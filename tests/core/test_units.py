@@ -52,7 +52,7 @@ WRONG: list[tuple[Callable[[str], object], str, str]] = [
     (units.parse_rates, "50/h", "50/s"),
     (units.parse_rates, "60/min,1/s", "each once"),
     (units.parse_rates, "inf", "above 0"),
-    (units.parse_rates, "123456.1/s,123456.2/s", "told apart by six digits"),
+    (units.parse_rates, "123456.1/s,123456.2/s", "equal to six digits are duplicates"),
     (units.parse_rates, "5000000/s", "at most 1,000,000/s"),
     (units.parse_duration_s, "30", "with its unit"),
     (units.parse_duration_s, "-1s", "such as"),

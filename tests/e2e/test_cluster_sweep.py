@@ -315,11 +315,16 @@ def test_a_service_that_fails_the_last_gate_is_refused_and_leaves_nothing(lab: L
     [
         ("--replicas needs a cluster", "--replicas 2", ["--replicas 2: goes with --mlservice"]),
         ("a service has an address", "--mlservice a --url b", ["--url b: goes without --mlservice"]),
-        ("one of two", "--mlservice a --deploy --triton-image i", ["--deploy: makes a service"]),
+        ("one of two", "--mlservice a --deploy --triton-image i", ["--deploy: goes without --mlservice"]),
         (
             "all at once",
             "--deploy --via x --gpu y --platform z",
-            ["--via x", "--gpu y", "--platform z: allowed: mlservice, kserve", "--triton-image ''"],
+            [
+                "--via x",
+                "--gpu y",
+                "--platform z: 'z' is unknown; allowed: mlservice",
+                "--triton-image ''",
+            ],
         ),
         ("flags of a deployment", "--mlservice a --queue q", ["--queue q: goes with --deploy"]),
         ("one address only", "--mlservice a --shared-memory system", ["needs the server on this host"]),

@@ -22,7 +22,7 @@ from bench.core.errors import ModelLoadFailed
 from bench.server import model_config, reference_process
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
-from bench.server.session import with_weights
+from bench.server.repository import with_weights
 from bench.server.weights import resolve
 from tests.support.nvidia_client import ask
 

@@ -51,14 +51,14 @@ def test_instances_go_up_to_the_cores_or_what_a_gpu_shares(
 
 def test_a_model_that_does_not_batch_has_neither_max_batch_nor_queue_delay() -> None:
     spec = with_defaults(
-        SweepSpec(model="m", batches=(1,), concurrencies=(1,)), {}, {"max_batch_size": 0}, (1, 2)
+        SweepSpec(model="m", batches=(1,), concurrencies=(1,)), (), {"max_batch_size": 0}, (1, 2)
     )
     assert (spec.instances, spec.max_batches, spec.queue_delays_us) == ((1, 2), (None,), (None,))
 
 
 def test_max_batches_hold_the_largest_request_and_stay_within_the_model() -> None:
     spec = with_defaults(
-        SweepSpec(model="m", batches=(1, 16), concurrencies=(1,)), {}, {"max_batch_size": 24}, (1,)
+        SweepSpec(model="m", batches=(1, 16), concurrencies=(1,)), (), {"max_batch_size": 24}, (1,)
     )
     assert spec.max_batches == (24,)
 

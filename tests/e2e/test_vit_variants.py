@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from bench.cli.flags import sweep_spec
 from bench.cli.main import bench as command
+from bench.cli.spec import sweep_spec
 from bench.core import vit_variants
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import ModelLoadFailed, WrongUse
@@ -28,9 +28,10 @@ from bench.server import model_config, reference_process
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from bench.server.reference_answers import refer
+from bench.server.repository import SHIPPED, with_weights
 from bench.server.serving import Serving, mismatches
-from bench.server.session import SHIPPED, with_weights
 from bench.server.weights import resolve
+from tests.support.command import values_of
 
 TINY = "random:tiny:seed=0"
 HALF = 2e-2  # relative L2, of half precision
@@ -118,9 +119,9 @@ class TestPreferredBatches:
         assert "p8+32" in asked.key
 
     def test_without_a_batcher_they_are_refused(self) -> None:
-        flags = Mistakes()
-        sweep_spec({**GIVEN, "preferred_batch": "8", "max_queue_delay": "off,1ms"}, flags)
-        assert flags.mistakes == [
+        values = values_of("sweep", "--preferred-batch", "8", "--max-queue-delay", "off,1ms")
+        sweep_spec(values)
+        assert values.mistakes.mistakes == [
             "--preferred-batch 8: needs the dynamic batcher: leave out --max-queue-delay off"
         ]
 
@@ -130,32 +131,21 @@ class TestPreferredBatches:
         assert serving.configure(asked).config["dynamic_batching"]["preferred_batch_size"] == [4, 8]
 
 
-GIVEN: dict[str, Any] = {
-    "model": "python_vit", "batch": "1", "image": "224x224", "parameter": (), "arrival": "poisson",
-    "protocol": "http", "engine": "locust", "shared_memory": "none", "duration": "1s", "warmup": "0s",
-    "seed": "1", "check": "1%", "timeout": "60s", "processes": "auto", "quick": True, "rate": None,
-}  # fmt: skip
-
-
 class TestFlags:
     def test_each_flag_is_an_axis(self) -> None:
-        flags = Mistakes()
-        given = {**GIVEN, "precision": "fp32,bf16", "wire": "uint8", "parameter": ("x=1,2",)}
-        spec = sweep_spec(given, flags)
-        flags.check()
+        words = ["--precision", "fp32,bf16", "--wire", "uint8", "--parameter", "x=1,2"]
+        spec = sweep_spec(values_of("sweep", *words))
         assert spec.parameters == (("precision", ("fp32", "bf16")), ("wire", ("uint8",)), ("x", ("1", "2")))
         assert len(spec.configurations()) == 4
 
     def test_mistakes_are_told_all_at_once(self) -> None:
-        flags = Mistakes()
-        given = {**GIVEN, "precision": "int4", "output": "cls", "wire": "uint8", "parameter": ("wire=jpeg",)}
-        sweep_spec(given, flags)
-        with pytest.raises(WrongUse) as told:
-            flags.check()
-        assert list(told.value.mistakes) == [
-            "--parameter wire: is given twice: --wire says it too",
+        words = ["--precision", "int4", "--output", "cls", "--wire", "uint8", "--parameter", "wire=jpeg"]
+        values = values_of("sweep", *words)
+        sweep_spec(values)
+        assert values.mistakes.mistakes == [
             "--precision int4: 'int4' is unknown; allowed: fp32, tf32, bf16, fp16",
             "--output cls: 'cls' is unknown; allowed: last_hidden_state, pooler_output, both",
+            "--parameter wire: is given twice: --wire says it too",
         ]
 
 

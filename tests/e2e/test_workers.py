@@ -20,19 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.checks import findings_of
-from bench.cli import main as cli
-from bench.cli.flags import sweep_spec
-from bench.cli.worker_flags import crew_of, master_address
+from bench.cli.spec import sweep_spec
+from bench.cli.targets import check_workers
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import ToolError
 from bench.core.findings import Verdict, verdict
-from bench.core.mistakes import Mistakes
+from bench.core.parsing import master_address
 from bench.core.trial import Live, Plan, Trial
+from bench.experiments.engines import worker_pool
 from bench.loadgen.locust.engine import LocustEngine
 from bench.loadgen.locust.local_workers import LocalWorkers
 from bench.loadgen.locust.remote_workers import RemoteWorkers
 from bench.server.embedded import EmbeddedTriton
 from tests.support.calibration import closed, measure, rate_per_s, serve, undisturbed
+from tests.support.command import values_of
 
 DELAY = ServerConfiguration(model="delay", instances=4)
 DELAY_S = 0.05
@@ -178,10 +179,10 @@ def test_workers_that_never_come_are_an_error_that_says_how_many(
     [
         (["--workers", "2", "--processes", "2"], ["--workers 2", "without --processes"]),
         (["--workers", "0"], ["--workers 0"]),
-        (["--in-cluster", "--url", "http://a"], ["--in-cluster", "needs --workers"]),
-        (["--in-cluster", "--workers", "2"], ["--in-cluster", "needs --mlservice, --deploy, or --url"]),
+        (["--in-cluster", "--url", "http://a"], ["--in-cluster", "goes with --workers"]),
+        (["--in-cluster", "--workers", "2"], ["--in-cluster", "goes with --mlservice"]),
         (["--workers", "2", "--load-account", "a"], ["--load-account a: goes with --in-cluster"]),
-        (["--locust-master", "10.0.0.5"], ["--locust-master 10.0.0.5", "needs --workers"]),
+        (["--locust-master", "10.0.0.5"], ["--locust-master 10.0.0.5", "goes with --workers"]),
         (["--locust-master", "h:x", "--workers", "2"], ["--locust-master h:x", "1 to 65535"]),
         (
             ["--locust-master", "h", "--workers", "2", "--in-cluster", "--url", "a"],
@@ -193,19 +194,19 @@ def test_workers_that_never_come_are_an_error_that_says_how_many(
     ],
 )
 def test_flags_that_do_not_go_together_are_mistakes(words: list[str], named: list[str]) -> None:
-    given, flags = dict(cli.sweep.make_context("sweep", words).params), Mistakes()
-    crew_of(given, sweep_spec(given, flags), flags)
-    assert all(part in "\n".join(flags.mistakes) for part in named)
-    assert "secret" not in "\n".join(flags.mistakes)
+    values = values_of("sweep", *words)
+    check_workers(values, sweep_spec(values))
+    assert all(part in "\n".join(values.mistakes.mistakes) for part in named)
+    assert "secret" not in "\n".join(values.mistakes.mistakes)
 
 
 def test_workers_are_a_number_of_the_spec_that_every_plan_asks_for() -> None:
-    given, flags = dict(cli.sweep.make_context("sweep", ["--workers", "4"]).params), Mistakes()
-    spec = sweep_spec(given, flags)
-    assert flags.mistakes == []
+    values = values_of("sweep", "--workers", "4")
+    spec = sweep_spec(values)
+    assert values.mistakes.mistakes == []
     assert (spec.workers, spec.processes) == (4, 0)
-    assert crew_of(given, spec, flags) is not LocalWorkers
-    assert crew_of({**given, "workers": None}, spec, flags) is LocalWorkers
+    assert worker_pool(spec.workers, values["locust_master"]) is not LocalWorkers
+    assert worker_pool(0, None) is LocalWorkers
 
 
 @pytest.mark.parametrize(

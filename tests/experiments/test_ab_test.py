@@ -10,35 +10,42 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench.analysis.comparison import compare, exit_code, parse_gate
+from bench.analysis.comparison import compare, exit_code
 from bench.analysis.results import RunResults
-from bench.cli import main as cli
-from bench.cli.flags import sweep_spec
+from bench.cli.spec import sweep_spec
+from bench.cli.values import Values
+from bench.cli.variants import applied, inherited, variants_of
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, worst
-from bench.core.mistakes import Mistakes
+from bench.core.gates import parse_gate
+from bench.core.options import OPTIONS
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
 from bench.core.trial import Plan
+from bench.core.variant import Variant
 from bench.experiments.ab_test import variants
 from bench.experiments.ab_test.participants import measure_interleaved
-from bench.experiments.ab_test.variants import Variant, parse_variant
 from bench.experiments.sweep import Sweep
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from tests.support import calibration, synthetic
+from tests.support.command import values_of
 from tests.support.fake_lab import FakeTriton, Lab
 from tests.support.synthetic import Study, World, cell
 
 GATES = (parse_gate("throughput<-5%"), parse_gate("p50>+5%"))
 
 
-def given(*words: str) -> dict[str, Any]:
-    return dict(cli.sweep.make_context("sweep", list(words)).params)
+def values(*words: str) -> Values:
+    return values_of("sweep", *words)
+
+
+def parse_variant(text: str) -> Variant:
+    parsed: Variant = OPTIONS["variant"].parse(text)
+    return parsed
 
 
 @pytest.mark.parametrize(
@@ -80,39 +87,44 @@ def test_anything_else_is_refused_with_what_is_allowed(text: str, says: str) -> 
     ],
 )
 def test_variants_that_cannot_be_compared_are_mistakes(words: list[str], says: str) -> None:
-    flags = Mistakes()
-    variants.variants_of(given(*words), flags)
-    assert says in " ".join(flags.mistakes)
+    asked = values(*words)
+    variants_of(asked)
+    assert says in " ".join(asked.mistakes.mistakes)
 
 
 def test_a_variant_changes_the_server_and_leaves_the_load() -> None:
-    typed = given("--model", "m", "--batch", "1,8", "--parameter", "a=1", "--parameter", "b=2")
-    changed = variants.applied(typed, parse_variant("x=instances=2,max-batch=16,b=3,version=2"))
-    flags = Mistakes()
-    spec = sweep_spec(changed, flags)
-    flags.check()
+    typed = values("--model", "m", "--batch", "1,8", "--parameter", "a=1", "--parameter", "b=2")
+    changed = applied(typed, parse_variant("x=instances=2,max-batch=16,b=3,version=2"))
+    spec = sweep_spec(changed)
+    typed.mistakes.check()
     assert spec.configurations() == (
         ServerConfiguration(model="m", instances=2, max_batch=16, parameters=(("a", "1"), ("b", "3"))),
     )
-    assert spec.loads() == sweep_spec(typed, flags).loads()
+    assert spec.loads() == sweep_spec(typed).loads()
+
+
+def test_what_is_wrong_with_a_variant_is_noted_with_everything_else() -> None:
+    typed = values("--batch", "0")
+    sweep_spec(applied(typed, parse_variant("x=instances=many,precision=int4")))
+    assert [said.split(":")[0] for said in typed.mistakes.mistakes] == [
+        "--batch 0", "--instances many", "--precision int4",
+    ]  # fmt: skip
 
 
 def test_what_is_not_typed_is_as_the_base_was_measured() -> None:
-    asked = sweep_spec(
-        given("--model", "m", "--batch", "2", "--concurrency", "3", "--parameter", "a=1"), Mistakes()
-    )
+    asked = sweep_spec(values("--model", "m", "--batch", "2", "--concurrency", "3", "--parameter", "a=1"))
     base = dataclasses.replace(
         synthetic.record(Study(cells=(cell(),))),
         spec=json.loads(json.dumps(asdict(asked))),
         command=("bench", "sweep", "--url", "h:1"),
     )
-    same = variants.inherited(given(), (), base)
-    assert sweep_spec(same, Mistakes()) == asked
-    assert same["url"] == "h:1"
-    words = ("--rate", "5/s", "--parameter", "b=2")
-    other = sweep_spec(variants.inherited(given(*words), ("rate", "parameter"), base), Mistakes())
+    same = inherited(values(), base)
+    assert sweep_spec(same) == asked
+    assert same.text("url") == "h:1"
+    other = sweep_spec(inherited(values("--rate", "5/s", "--parameter", "b=2"), base))
     assert (other.rates_per_s, other.concurrencies, other.batches) == ((5.0,), (), (2,))
     assert dict(other.parameters) == {"a": ("1",), "b": ("2",)}
+    assert sweep_spec(inherited(values("--quick"), base)).repeats == 1
 
 
 def test_only_what_both_configurations_have_is_compared() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.comparison import Comparison, Gate, compare, exit_code, parse_gate
+from bench.analysis.comparison import Comparison, compare, exit_code
 from bench.analysis.results import RunResults
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
+from bench.core.gates import Gate, parse_gate
 from bench.core.run_folder import RunFolder
 from bench.report import comparison
 from tests.support import synthetic

@@ -269,7 +269,7 @@ def test_an_unreadable_run_does_not_hide_the_others_from_their_index(tmp_path: P
     synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text('{"schema_version": 0}')
-    assert report.report([tmp_path], None, "html") == 0
+    assert report.report_of([tmp_path], None, "html") == 0
     assert "example" in (tmp_path / "index.html").read_text()
 
 
@@ -297,13 +297,13 @@ def test_several_runs_leave_each_others_pages_alone_and_are_told_apart(
             RunResults.of(synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name)))
         )
     runs, own = [tmp_path / "a", tmp_path / "b"], (tmp_path / "a" / "report.html").read_bytes()
-    assert report.report(runs, None, "html") == 0
+    assert report.report_of(runs, None, "html") == 0
     assert (tmp_path / "a" / "report.html").read_bytes() == own
     assert "laid over <b>a</b>" in (tmp_path / "overlay.html").read_text()
     capsys.readouterr()
-    report.report(runs, None, "md")
+    report.report_of(runs, None, "md")
     assert "### b" in capsys.readouterr().out
-    report.report(runs, tmp_path / "rows.json", "json")
+    report.report_of(runs, tmp_path / "rows.json", "json")
     assert [row["run"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["a", "b"]
     with pytest.raises(WrongUse, match="name those you mean"):
-        report.report([tmp_path], None, "md")
+        report.report_of([tmp_path], None, "md")

@@ -13,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.aggregate import absent
-from bench.cli import main as cli
-from bench.cli.flags import OFFLINE_CONCURRENCY, sweep_spec
+from bench.cli.spec import OFFLINE_CONCURRENCY, sweep_spec
+from bench.core import command_line
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
-from bench.core.mistakes import Mistakes
+from bench.core.command_line import LOAD_MAKERS, TARGET
+from bench.core.options import BY_FLAG
 from bench.core.run_folder import RunRecord
 from bench.core.spec import Scenario, SweepSpec
 from bench.core.vit_variants import AXES
-from bench.report import repeat_command
+from bench.report.repeat_command import repeat_command
 from tests.support import synthetic
+from tests.support.command import values_of
 from tests.support.synthetic import Study
 
 names = st.text(st.sampled_from("abcXYZ_-09."), min_size=1, max_size=8).filter(lambda text: text not in AXES)
@@ -77,16 +79,15 @@ def specs(draw: st.DrawFn) -> SweepSpec:
         case Scenario.SERVER:
             fixed = {"concurrencies": (), "rates_per_s": (5.0,)}
         case Scenario.OFFLINE:
-            fixed = {"concurrencies": (int(OFFLINE_CONCURRENCY),), "rates_per_s": ()}
+            fixed = {"concurrencies": (OFFLINE_CONCURRENCY,), "rates_per_s": ()}
     return dataclasses.replace(spec, scenario=scenario, arrival=Arrival.POISSON, **fixed)
 
 
 def read_back(words: list[str]) -> SweepSpec:
     """As `bench sweep` would."""
-    context = cli.sweep.make_context("sweep", words)
-    flags = Mistakes()
-    spec = sweep_spec(context.params, flags)
-    flags.check()
+    values = values_of("sweep", *words)
+    spec = sweep_spec(values)
+    values.mistakes.check()
     return spec
 
 
@@ -98,8 +99,8 @@ def record(spec: SweepSpec, *command: str) -> RunRecord:
 
 @given(specs())
 def test_flags_read_back_are_the_spec_they_were_made_of(spec: SweepSpec) -> None:
-    assert read_back(repeat_command.words(repeat_command.flags_of(spec))) == spec
-    assert repeat_command.spec_of(record(spec)) == spec
+    assert read_back(command_line.words(command_line.flags_of(spec))) == spec
+    assert command_line.spec_of(record(spec)) == spec
 
 
 @given(specs(), st.data())
@@ -108,7 +109,7 @@ def test_a_cells_command_read_back_asks_for_that_cell_and_nothing_else(
 ) -> None:
     of = data.draw(st.sampled_from(spec.cells()))
     ran = record(spec)
-    command = shlex.split(repeat_command.repeat_command(absent(of, ran), ran))
+    command = shlex.split(repeat_command(absent(of, ran), ran))
     assert command[:2] == ["bench", "sweep"]
     again = read_back(command[2:])
     assert again.cells() == (of,)
@@ -121,40 +122,43 @@ def test_where_it_was_measured_goes_along_and_headers_do_not() -> None:
     of = synthetic.cell()
     said = ["--url", "h:8000", "--vit=tiny", "--header", "***", "--slo", "p99=1s", "--name", "x"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    command = repeat_command.repeat_command(absent(of, ran), ran)
+    command = repeat_command(absent(of, ran), ran)
     assert command.endswith("--url h:8000 --vit=tiny --slo p99=1s")
-    assert repeat_command.target_flags(ran) == {"url": "h:8000", "vit": "tiny", "slo": "p99=1s"}
+    assert command_line.target_flags(ran) == {"url": "h:8000", "vit": "tiny", "slo": "p99=1s"}
 
 
 def test_a_service_made_for_the_run_is_made_again() -> None:
     said = ["--deploy", "--triton-image", "r/vit:1", "--gpu=1", "--set", "cpu=8", "--keep"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    command = repeat_command.repeat_command(absent(synthetic.cell(), ran), ran)
+    command = repeat_command(absent(synthetic.cell(), ran), ran)
     assert command.endswith("--deploy --triton-image r/vit:1 --gpu=1 --set cpu=8")
-    assert repeat_command.target_flags(ran)["deploy"] is True
+    assert command_line.target_flags(ran)["deploy"] is True
 
 
-@pytest.mark.parametrize("name", [name for name in repeat_command.DEFAULTS if name != "repeats"])
-def test_defaults_are_those_of_the_command_line(name: str) -> None:
-    known = cli.sweep.make_context("sweep", []).params
-    if name in known:
-        assert (known[name] or None) == repeat_command.DEFAULTS[name]
-    else:
-        assert name in ("replicas", "via")  # of services on clusters
+@pytest.mark.parametrize("flag", BY_FLAG)
+def test_a_command_of_an_older_run_is_understood_with_any_of_its_flags(flag: str) -> None:
+    """What says what was measured, and who made the load, goes along; nothing else does."""
+    option = BY_FLAG[flag]
+    typed = [flag] if option.is_switch else [flag, "1"]
+    spec, of = SweepSpec(model="m", batches=(1,)), synthetic.cell()
+    without, ran = record(spec), record(spec, *typed, "--gone-by-now", "x")
+    plain = shlex.split(repeat_command(absent(of, without), without))
+    goes_along = option.scope in (*TARGET, *LOAD_MAKERS) and not option.is_secret
+    assert shlex.split(repeat_command(absent(of, ran), ran)) == [*plain, *(typed if goes_along else [])]
 
 
 def test_a_record_without_a_spec_of_its_own_still_repeats_its_cells() -> None:
     ran = dataclasses.replace(
         synthetic.record(Study(cells=(synthetic.cell(),))), spec={"model": "m", "batches": 3}
     )
-    assert "--batch 8" in repeat_command.repeat_command(absent(synthetic.cell(), ran), ran)
+    assert "--batch 8" in repeat_command(absent(synthetic.cell(), ran), ran)
 
 
 def test_who_made_the_load_makes_it_again_but_not_for_a_run_against_this_one() -> None:
     said = ["--workers", "4", "--locust-master=10.0.0.5", "--in-cluster", "--load-image", "i:1"]
     ran = record(SweepSpec(model="m", batches=(1,)), *said)
-    assert repeat_command.repeat_command(absent(synthetic.cell(), ran), ran).endswith(shlex.join(said))
-    assert repeat_command.target_flags(ran) == {}
+    assert repeat_command(absent(synthetic.cell(), ran), ran).endswith(shlex.join(said))
+    assert command_line.target_flags(ran) == {}
 
 
 def test_a_model_without_a_batch_axis_is_not_asked_for_a_maximum_of_none() -> None:
@@ -162,6 +166,6 @@ def test_a_model_without_a_batch_axis_is_not_asked_for_a_maximum_of_none() -> No
     ran = record(SweepSpec(model="m", batches=(1,)))
     served = {of.server.key: {"max_batch_size": 0}}
     ran = dataclasses.replace(ran, served=served)
-    command = shlex.split(repeat_command.repeat_command(absent(of, ran), ran))
+    command = shlex.split(repeat_command(absent(of, ran), ran))
     assert "--max-batch" not in command
     read_back(command[2:])

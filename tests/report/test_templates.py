@@ -15,8 +15,9 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from bench.analysis import cell_table
-from bench.analysis.comparison import compare, parse_gate
+from bench.analysis.comparison import compare
 from bench.analysis.results import RunResults
+from bench.core.gates import parse_gate
 from bench.core.run_folder import RunFolder
 from bench.report import comparison, index, page, sections, templates
 from tests.support import synthetic

@@ -1,4 +1,4 @@
-"""`bench sweep --against` and `--variant`: measured in turns, then judged.
+"""`bench sweep --against` and `--variant`: measured interleaved, then judged.
 
 reports/<name>/<variant>/  a run folder each
 reports/<name>/report.html, compare.html  all of them laid over each other; the verdicts
@@ -7,97 +7,79 @@ reports/<name>/report.html, compare.html  all of them laid over each other; the 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench.analysis.comparison import Comparison, compare, exit_code
 from bench.analysis.results import RunResults
-from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
-from bench.cli.verbs.sweep import (
-    check_embedded,
-    check_remote,
-    new_folder,
-    refuse_name,
-    slo_of,
-)
-from bench.cluster.session import refuse_cluster
-from bench.core.cell import Engine
-from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, WrongUse, worst
-from bench.core.mistakes import Mistakes
+from bench.cli.spec import sweep_spec
+from bench.cli.targets import repository_of, server_of
+from bench.cli.values import Values
+from bench.cli.variants import applied, inherited, variants_of
+from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, worst
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.spec import SweepSpec, describe
+from bench.core.variant import Variant
 from bench.experiments.ab_test.participants import (
-    Asked,
+    ComparisonRequest,
     Participant,
     measure_interleaved,
     participants_of,
 )
-from bench.experiments.ab_test.variants import (
-    BASE,
-    Variant,
-    applied,
-    check_settings,
-    gates_of,
-    inherited,
-    refuse_foreign,
-    variants_of,
-)
+from bench.experiments.ab_test.variants import BASE, check_version, refuse_foreign
+from bench.experiments.engines import tool_for
+from bench.experiments.preconditions import check_before
+from bench.experiments.run_setup import Output, new_folder, output_of
 from bench.experiments.sweep import Sweep
 from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
-from bench.loadgen.perf_analyzer.install import PerfAnalyzer, find
+from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.report import page
 from bench.report.comparison import render
-from bench.report.publish import REPORTS, TALK, list_in_index, write_files
-from bench.server.session import opened, remote_target
-
-# Not of what takes turns: who makes the load, and the bare model.
-_NOT_IN_TURNS = ("workers", "locust_master", "in_cluster", "load_image", "load_account", "ceiling")
+from bench.report.publish import TALK, list_in_index, write_files
 
 
-def run(typed: Mapping[str, Any], command: Sequence[str], explicit: Collection[str]) -> int:
-    """All mistakes are raised before anything starts."""
-    flags = Mistakes()
-    base = None if typed["against"] is None else _run_at(typed["against"])
-    given = inherited(typed, explicit, base.record) if base else dict(typed)
-    variants = variants_of(given, flags)
-    gates, slo, remote = gates_of(given, flags), slo_of(given, flags), remote_target(given, flags)
-    refuse_cluster(given, "--against and --variant", flags)
-    for name in _NOT_IN_TURNS:
-        if given.get(name):
-            said = "" if given[name] is True else str(given[name])
-            flags.wrong(f"--{name.replace('_', '-')}", said, "goes without --against and --variant")
-    specs = {variant: _spec(given, variant, flags, is_remote=remote is not None) for variant in variants}
-    flags.mistakes = list(dict.fromkeys(flags.mistakes))
-    flags.check()
-    asked = Asked(given, command, slo, gates, base, remote)
-    if given["dry_run"]:
+def run(typed: Values) -> int:
+    """Raises WrongUse with all mistakes before anything starts."""
+    base = _run_at(typed["against"]) if typed["against"] else None
+    values = inherited(typed, base.record) if base else typed
+    variants = variants_of(values)
+    specs = {variant: _spec(values, variant) for variant in variants}
+    values.mistakes.check()
+    if values["dry_run"]:
         return _dry_run(specs)
-    path = _parent(given, specs)
+    output = _output(values, specs)
+    request = ComparisonRequest(
+        specs=specs,
+        output=output,
+        slo=values.text("slo"),
+        gates=values["fail_if"],
+        base=base,
+        anyway=values["anyway"],
+        command=values.command,
+    )
+    path, provider = output.path, server_of(values)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        first = {**given, "model": next(iter(specs.values())).model}
-        target = stack.enter_context(opened(first, remote, progress.say, path / "tritonserver.log"))
-        participants = stack.enter_context(participants_of(asked, specs, target, check_remote, _say))
-        folders = [_folder(path, asked, participant, participants) for participant in participants]
-        tool = find(given.get("perf_analyzer")) if _needs_perf_analyzer(participants) else None
+        model, log = next(iter(specs.values())).model, path / "tritonserver.log"
+        session = stack.enter_context(provider.open(model, progress.say, log))
+        say = partial(TALK.print, soft_wrap=True, markup=False)
+        participants = stack.enter_context(participants_of(request, session, say))
+        folders = [_folder(request, one, participants) for one in participants]
+        tool = tool_for([one.spec for one in participants], values["perf_analyzer"])
         was_interrupted = _measure(participants, folders, path, scratch, progress, stack, tool)
         progress.__exit__()
         results = [RunResults.of(folder) for folder in folders]
-        for run in results:
-            write_files(run)
+        for run_results in results:
+            write_files(run_results)
         if was_interrupted:
             list_in_index(path)
-        return EXIT_INTERRUPTED if was_interrupted else _judge(asked, path, results)
-
-
-def _say(text: str) -> None:
-    TALK.print(text, soft_wrap=True, markup=False)
+            return EXIT_INTERRUPTED
+        return _judge(request, results, as_json=values["as_json"])
 
 
 def _run_at(path: Path) -> RunFolder:
@@ -107,12 +89,12 @@ def _run_at(path: Path) -> RunFolder:
     return RunFolder.open(path)
 
 
-def _spec(given: Mapping[str, Any], variant: Variant, flags: Mistakes, *, is_remote: bool) -> SweepSpec:
-    wanted = applied(given, variant)
-    spec = sweep_spec(wanted, flags)
-    if not is_remote:
-        check_embedded(wanted, spec, flags)
-        check_settings(wanted, variant, flags)
+def _spec(values: Values, variant: Variant) -> SweepSpec:
+    changed = applied(values, variant)
+    spec = sweep_spec(changed)
+    check_before(server_of(changed), spec, values.mistakes)
+    if not values.has("url"):
+        check_version(spec.model, variant, repository_of(values), values.mistakes)
     return spec
 
 
@@ -122,54 +104,44 @@ def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
             print(f"{variant.name}: {describe(cell)}")
     trials = sum(len(spec.trials()) for spec in specs.values())
     minutes = sum(len(spec.trials()) * spec.trial_s() for spec in specs.values()) / 60
-    print(f"{trials} trials, about {minutes:.1f} min, and a model load a turn")
+    print(f"{trials} trials, about {minutes:.1f} min, and a model load for each round")
     return EXIT_OK
 
 
-def _parent(given: Mapping[str, Any], specs: Mapping[Variant, SweepSpec]) -> Path:
+def _output(values: Values, specs: Mapping[Variant, SweepSpec]) -> Output:
     """The folder of all, refused before anything starts when it holds something else."""
-    name = given["name"] or f"{next(iter(specs.values())).model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    refuse_name(name)
-    if given["force"] and given["resume"]:
-        raise WrongUse(["--force --resume: replace the runs, or go on with them; not both"])
-    path: Path = given["out"] or Path(REPORTS) / name
+    output = output_of(
+        values["name"], values["out"], next(iter(specs.values())).model,
+        force=values["force"], resume=values["resume"],
+    )  # fmt: skip
+    path = output.path
     refuse_unwritable(path)
     foreign = refuse_foreign(path, [BASE, *(variant.name for variant in specs)])
     if foreign:
         raise RunFolderError(f"--out {path} holds something else ({', '.join(foreign)}): choose another.")
     held = [v.name for v in specs if (path / v.name / "run.json").exists()]
-    if held and not (given["force"] or given["resume"]):
+    if held and not (output.force or output.resume):
         raise RunFolderError(
             f"--out {path} already holds {', '.join(held)}: choose another --name or --out, --resume to go "
             "on with them, or --force to replace them."
         )
-    if given["resume"] and not held:
+    if output.resume and not held:
         raise RunFolderError(
             f"--resume: {path} holds no runs of these variants to go on with; --name or --out says which."
         )
-    return path
+    return output
 
 
-def _folder(
-    path: Path, asked: Asked, participant: Participant, participants: Sequence[Participant]
-) -> RunFolder:
-    also = {
-        "variant": {
-            "name": participant.variant.name,
-            "settings": [list(s) for s in participant.variant.settings],
-        }
-    }
-    turns = {"turns": path.name} if len(participants) > 1 else {}
-    place = path / participant.variant.name
-    given = {**asked.given, "resume": asked.given["resume"] and (place / "run.json").exists()}
+def _folder(request: ComparisonRequest, one: Participant, all_of_them: Sequence[Participant]) -> RunFolder:
+    output = request.output
+    also = {"variant": {"name": one.variant.name, "settings": [list(s) for s in one.variant.settings]}}
+    interleaved = {"turns": output.path.name} if len(all_of_them) > 1 else {}
+    path = output.path / one.variant.name
+    resume = output.resume and (path / "run.json").exists()
     return new_folder(
-        place, given, participant.spec, asked.command, participant.target, asked.slo,
-        planned=participant.spec.cells(), also={**also, **turns},
+        Output(path, output.force, resume), one.spec, one.session, command=request.command, slo=request.slo,
+        planned=one.spec.cells(), also={**also, **interleaved},
     )  # fmt: skip
-
-
-def _needs_perf_analyzer(participants: Sequence[Participant]) -> bool:
-    return any(Engine.PERF_ANALYZER in participant.spec.engines for participant in participants)
 
 
 def _measure(
@@ -187,7 +159,7 @@ def _measure(
     sweeps = [
         Sweep(
             TrialRunner.on(
-                participant.target,
+                participant.session,
                 participant.spec,
                 folder,
                 engine,
@@ -207,16 +179,16 @@ def _measure(
     return was_interrupted
 
 
-def _judge(asked: Asked, path: Path, results: Sequence[RunResults]) -> int:
+def _judge(request: ComparisonRequest, results: Sequence[RunResults], *, as_json: bool) -> int:
     """Each against the base, or the first; the worst verdict is the command's."""
     was_served_again = results[0].folder.path.name == BASE
-    base = RunResults.of(asked.base) if asked.base and not was_served_again else results[0]
+    base = RunResults.of(request.base) if request.base and not was_served_again else results[0]
     others = [run for run in results if run.folder.path != base.folder.path]
-    found = [compare(base, new, asked.gates, force=True, variants=True) for new in others]
-    form = "json" if asked.given["as_json"] else "table"
+    found = [compare(base, new, request.gates, force=True, variants=True) for new in others]
+    form = "json" if as_json else "table"
     print("\n\n".join(render(comparison, form) for comparison in found))
-    _write(path, [base, *others], found)
-    list_in_index(path)
+    _write(request.output.path, [base, *others], found)
+    list_in_index(request.output.path)
     return worst([exit_code(comparison) for comparison in found])
 
 

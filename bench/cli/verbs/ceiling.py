@@ -1,88 +1,57 @@
-"""`bench ceiling`, and `--ceiling` of a sweep: which variants and batches, and a table of the results."""
+"""`bench ceiling`: which variants and batches, and a table of the results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cattrs
 from rich.console import Console
 from rich.table import Table
 
-from bench.analysis import cell_table as cells_table
+from bench.analysis import cell_table
 from bench.analysis.ceiling import Bare, Ceiling, write_ceiling
 from bench.analysis.cell_row import CellRow
 from bench.analysis.results import RunResults
+from bench.cli.values import Values
 from bench.core import vit_variants
 from bench.core.errors import EXIT_OK, RunFolderError
 from bench.core.mistakes import Mistakes
-from bench.core.parsing import positive_duration
-from bench.core.paths import shipped
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
-from bench.core.units import parse_integers, significant
+from bench.core.units import significant
 from bench.experiments.ceiling import measure as ceiling
+from bench.experiments.ceiling.measure import AXES
 from bench.experiments.preconditions import Host, refuse_variants
 from bench.sensors import nvml
 from bench.server import model_config
-from bench.server.session import SHIPPED, repository_of, weights_of
+from bench.server.repository import Repository
 from bench.server.weights import resolve
 
 TALK = Console(stderr=True, highlight=False)
-AXES = ("precision", "compile", "output")
-Say = Callable[[str], None]
 
 
-def run(given: Mapping[str, Any]) -> int:
+def run(values: Values) -> int:
     """`bench ceiling`: raises WrongUse with all mistakes, ToolError where the network cannot run here."""
-    folder = RunFolder.open(given["run"]) if given.get("run") else None
+    folder = RunFolder.open(values["run"]) if values["run"] else None
     rows = RunResults.of(folder).rows if folder else []
-    flags = Mistakes()
-    axes, batches = _axes(given, rows), _batches(given, rows, flags)
-    seconds = flags.read("--seconds", given["seconds"], positive_duration, 1.0)
-    refuse_weights(given, flags)
-    _refuse(axes, flags)
-    flags.check()
-    weights = _weights(given, folder)
+    axes, batches = _axes(values, rows), _batches(values, rows)
+    refuse_weights(values)
+    _refuse(axes, values.mistakes)
+    values.mistakes.check()
     found = ceiling.measure(
-        weights, axes, batches, seconds=seconds, samples=given["samples"],
-        threads=given["threads"], say=TALK.print,
+        _weights(values, folder), axes, batches, seconds=values["seconds"], samples=values["samples"],
+        threads=values["threads"], say=TALK.print,
     )  # fmt: skip
-    if given["as_json"]:
+    if values["as_json"]:
         print(json.dumps(_as_json(found), indent=1))
-    show(found, TALK if given["as_json"] else Console(highlight=False))
+    show(found, TALK if values["as_json"] else Console(highlight=False))
     if folder:
         path = write_ceiling(found, folder)
-        cells_table.write_csv(RunResults.of(folder).rows, folder.path / "cells.csv")
+        cell_table.write_csv(RunResults.of(folder).rows, folder.path / "cells.csv")
         TALK.print(f"written: {path}; `bench report {folder.path}` shows efficiency.", soft_wrap=True)
     return EXIT_OK
-
-
-def check(given: Mapping[str, Any], remote: object, flags: Mistakes) -> None:
-    """Of a sweep's --ceiling, before anything starts."""
-    if given.get("ceiling") and remote is not None:
-        flags.wrong("--ceiling", "with --url", "runs the model on this machine; a remote one has another")
-    elif given.get("ceiling") and not vit_variants.has_variants(_config(given)):
-        flags.wrong("--ceiling", given["model"], "only the shipped ViT has a bare model to compare with")
-
-
-def before_sweep(given: Mapping[str, Any], spec: SweepSpec, say: Say) -> Ceiling | None:
-    """Measured while no server runs. None without --ceiling."""
-    if not given.get("ceiling"):
-        return None
-    config = _config(given)
-    asked, served = dict(spec.parameters), vit_variants.chosen(config)
-    weights = weights_of(config, given["vit"])
-    assert weights is not None  # `check` has seen that it has variants, and so weights
-    return ceiling.measure(
-        weights.parameter, {name: asked.get(name, (served[name],)) for name in AXES}, spec.batches, say=say
-    )
-
-
-def keep(found: Ceiling | None, folder: RunFolder) -> None:
-    if found is not None:
-        write_ceiling(found, folder)
 
 
 def show(found: Ceiling, console: Console) -> None:
@@ -134,43 +103,34 @@ def _as_json(found: Ceiling) -> dict[str, Any]:
     return data
 
 
-def _config(given: Mapping[str, Any]) -> dict[str, Any]:
-    path = repository_of(given) / given["model"] / "config.pbtxt"
-    return dict(model_config.read(path)) if path.exists() else {}
-
-
-def _axes(given: Mapping[str, Any], rows: Sequence[CellRow]) -> dict[str, tuple[str, ...]]:
+def _axes(values: Values, rows: Sequence[CellRow]) -> dict[str, tuple[str, ...]]:
     """As asked, else as in the run, else as the shipped model is served."""
-    found = {}
+    axes = {}
     for name in AXES:
         served = tuple(sorted({value for row in rows if (value := getattr(row, name))}))
-        words = tuple(word.strip() for word in (given.get(name) or "").split(",") if word.strip())
-        found[name] = words or served or (vit_variants.DEFAULTS[name],)
-    return found
+        asked = tuple(map(str, values[name] or ()))
+        axes[name] = asked or served or (vit_variants.DEFAULTS[name],)
+    return axes
 
 
-def _batches(given: Mapping[str, Any], rows: Sequence[CellRow], flags: Mistakes) -> tuple[int, ...]:
-    if given.get("batch"):
-        return flags.read(
-            "--batch", given["batch"], lambda text: parse_integers(text, low=1, high=65536), (1,)
-        )
-    return tuple(sorted({row.batch for row in rows})) or (1, 8, 32)
+def _batches(values: Values, rows: Sequence[CellRow]) -> tuple[int, ...]:
+    return values["batch"] or tuple(sorted({row.batch for row in rows})) or (1, 8, 32)
 
 
-def _refuse(axes: Mapping[str, tuple[str, ...]], flags: Mistakes) -> None:
+def _refuse(axes: Mapping[str, tuple[str, ...]], mistakes: Mistakes) -> None:
     spec = SweepSpec(model="python_vit", batches=(1,), parameters=tuple(axes.items()), concurrencies=(1,))
-    config = model_config.read(shipped(SHIPPED) / "python_vit" / "config.pbtxt")
-    refuse_variants(spec, config, flags, Host.here())
+    refuse_variants(spec, Repository().config("python_vit"), mistakes, Host.here())
 
 
-def refuse_weights(given: Mapping[str, Any], flags: Mistakes) -> None:
-    if given.get("run") and given["vit"] != "auto":
-        flags.wrong("--vit", given["vit"], "goes without --run: the weights are the run's; leave it out")
+def refuse_weights(values: Values) -> None:
+    """Those of --run are what its ceiling is measured with."""
+    if values["run"] and values["vit"] != "auto":
+        values.wrong("vit", "goes without --run: the weights are the run's; leave it out")
 
 
-def _weights(given: Mapping[str, Any], folder: RunFolder | None) -> str:
+def _weights(values: Values, folder: RunFolder | None) -> str:
     if folder is None:
-        return resolve(given["vit"], has_gpu=nvml.count() > 0).parameter
+        return resolve(values["vit"], has_gpu=nvml.count() > 0).parameter
     served = folder.record.served.values()
     found = {model_config.served(dict(config)).parameters.get("weights") for config in served} - {None}
     if len(found) != 1:

@@ -3,93 +3,80 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 import yaml
 
+from bench.cli.values import Values
 from bench.cluster.api import Cluster
 from bench.cluster.deploy.lifecycle import deployed
 from bench.cluster.deploy.rollout import undeploy
 from bench.cluster.platforms import PLATFORMS
 from bench.cluster.platforms.base import DeploymentSpec, manifests, mistakes
 from bench.core.cell import Protocol
-from bench.core.errors import EXIT_OK, WrongUse
+from bench.core.errors import EXIT_OK
 from bench.core.paths import MODEL_REPOSITORY
-from bench.core.units import parse_duration_s
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-def deploy_verb(given: Mapping[str, Any]) -> int:
-    """Raises WrongUse with every mistake, DeployFailed with the cause."""
-    spec = _spec(given, given["namespace"] or "default")
-    timeout_s = _seconds("--deploy-timeout", given["deploy_timeout"])
-    if given["dry_run"]:
-        click.echo(yaml.safe_dump_all(_printed(spec, given["namespace"]), sort_keys=False), nl=False)
+def run(values: Values) -> int:
+    """`bench deploy`. Raises WrongUse with every mistake, DeployFailed with the cause."""
+    spec = _spec(values, values["namespace"] or "default")
+    values.mistakes.check()
+    if values["dry_run"]:
+        click.echo(yaml.safe_dump_all(_printed(spec, values["namespace"]), sort_keys=False), nl=False)
         return EXIT_OK
-    cluster = Cluster.connect(given["namespace"], given["context"])
-    spec = _spec(given, cluster.namespace)
-    repository = given["repository"] or MODEL_REPOSITORY
+    cluster = Cluster.connect(values["namespace"], values["context"])
+    spec = replace(spec, namespace=cluster.namespace)
+    repository = values["repository"] or MODEL_REPOSITORY
     with deployed(
-        cluster, (spec,), _say, timeout_s,
-        repository=repository, keep_serving=True, keep_failed=given["keep"],
+        cluster, (spec,), _say, values["deploy_timeout"],
+        repository=repository, keep_serving=True, keep_failed=values["keep_failed"],
     ) as (service,):  # fmt: skip
         _say(f"{len(service.pods)} pods serve {spec.settings.model}")
         click.echo(service.url)
     return EXIT_OK
 
 
-def undeploy_verb(given: Mapping[str, Any]) -> int:
-    """Raises WrongUse when nothing is named, DeployFailed when something stays."""
-    name, label = given["name"], given["run_label"]
-    wrong = [
-        f"{what}: letters, digits and -" for what in (name, label) if what and not _LABEL.fullmatch(what)
-    ]
+def remove(values: Values) -> int:
+    """`bench undeploy`. Raises WrongUse when nothing is named, DeployFailed when something stays."""
+    name, label = values["deployment"] or "", values["run_label"] or ""
+    for flag, text in (("NAME", name), ("--run-label", label)):
+        if text and not _LABEL.fullmatch(text):
+            values.mistakes.wrong(flag, text, "give letters, digits and -")
     if not (name or label):
-        wrong.append("NAME or --run-label: say which deployment to remove")
-    if wrong:
-        raise WrongUse(wrong)
-    timeout_s = _seconds("--undeploy-timeout", given["undeploy_timeout"])
-    cluster = Cluster.connect(given["namespace"], given["context"])
+        values.mistakes.wrong("NAME or --run-label", "", "say which deployment to remove")
+    values.mistakes.check()
+    timeout_s = values["undeploy_timeout"]
+    cluster = Cluster.connect(values["namespace"], values["context"])
     removed = undeploy(cluster, _say, names=[name] if name else [], run_label=label, timeout_s=timeout_s)
     if not removed:
         _say(f"nothing of bench deploy by that name in namespace {cluster.namespace}")
     return EXIT_OK
 
 
-def _spec(given: Mapping[str, Any], namespace: str) -> DeploymentSpec:
-    sets, wrong = _pairs(given["sets"])
-    label = given["run_label"] or given["name"]
+def _spec(values: Values, namespace: str) -> DeploymentSpec:
+    """Mistakes are noted in `values`."""
+    label = values["run_label"] or values["service"]
     spec = DeploymentSpec(
-        platform=PLATFORMS[given["platform"]],
-        name=given["name"],
+        platform=PLATFORMS[values["platform"] or "mlservice"],
+        name=values["service"],
         namespace=namespace,
-        image=given["image"],
-        replicas=given["replicas"],
-        gpu=given["gpu"],
-        queue=given["queue"],
+        image=values["service_image"] or "missing",  # which is noted already
+        replicas=values["pods"] or 1,
+        gpu=values["gpu"] or 0,
+        queue=values["queue"] or "",
         run_label=label,
-        sets=sets,
-        traffic=Protocol(given["protocol"]),
+        sets=values["set"],
+        traffic=values["one_protocol"] or Protocol.HTTP,
     )
-    wrong += mistakes(spec)
+    values.mistakes.mistakes.extend(mistakes(spec))
     if not _LABEL.fullmatch(label):
-        wrong.append(f"--run-label {label}: letters, digits, - _ and ., at most 63")
-    try:
-        parse_duration_s(given["deploy_timeout"])
-    except ValueError as error:
-        wrong.append(f"--deploy-timeout {given['deploy_timeout']}: {error}")
-    if wrong:
-        raise WrongUse(wrong)
+        values.mistakes.wrong("--run-label", label, "letters, digits, - _ and ., at most 63")
     return spec
-
-
-def _pairs(texts: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    wrong = [f"--set {text}: give NAME=VALUE" for text in texts if "=" not in text]
-    pairs = tuple(text.split("=", 1) for text in texts if "=" in text)
-    return tuple((name, value) for name, value in pairs), wrong
 
 
 def _printed(spec: DeploymentSpec, namespace: str | None) -> list[dict[str, Any]]:
@@ -99,13 +86,6 @@ def _printed(spec: DeploymentSpec, namespace: str | None) -> list[dict[str, Any]
         if not namespace:
             del item["metadata"]["namespace"]
     return objects
-
-
-def _seconds(flag: str, text: str) -> float:
-    try:
-        return parse_duration_s(text)
-    except ValueError as error:
-        raise WrongUse([f"{flag} {text}: {error}"]) from error
 
 
 def _say(text: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.values import Values
 from bench.core.errors import EXIT_FAILED, EXIT_OK, BenchError
 from bench.sensors import environment, nvml
 from bench.sensors import host as machine
@@ -57,9 +58,11 @@ def _cores() -> Line:
     return Line("cores", cores > 1, f"{cores} usable", step)
 
 
-def run(tritonserver: Path | None, perf_analyzer: Path | None, *, as_json: bool) -> int:
-    lines = examine(tritonserver, perf_analyzer)
-    if as_json:
+def run(values: Values) -> int:
+    """`bench doctor`: 4 where something is missing without which nothing can be measured."""
+    values.mistakes.check()
+    lines = examine(values["tritonserver"], values["perf_analyzer"])
+    if values["as_json"]:
         print(json.dumps([asdict(line) for line in lines], indent=1))
     else:
         Console().print(_table(lines))

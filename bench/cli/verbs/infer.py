@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cli.progress import ConsoleProgress
+from bench.cli.targets import check_model, server_of
+from bench.cli.values import Values
 from bench.core import datatypes
-from bench.core.cell import Protocol
+from bench.core.cell import Protocol, ServerConfiguration
 from bench.core.errors import EXIT_OK, TargetError, Unreachable
 from bench.core.parsing import image_size
 from bench.core.samples import Outcome
@@ -21,6 +26,22 @@ from bench.protocols.answers import Expected, as_array, wrong_frame
 from bench.protocols.registry import DRIVERS
 
 Pixels = NDArray[np.float32]
+
+
+def run(values: Values) -> int:
+    """`bench infer`: one request, its tensors and the time."""
+    image = values.mistakes.read("--image", values["picture"], picture, picture("224x224"))
+    provider, model = server_of(values), values["model"]
+    check_model(provider.repository, values)
+    values.mistakes.check()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        progress = stack.enter_context(ConsoleProgress())
+        session = stack.enter_context(provider.open(model, progress.say, scratch / "tritonserver.log"))
+        served = session.serving.configure(ServerConfiguration(model=model))
+        progress.__exit__()
+        protocol, timeout_s = values["one_protocol"], values["timeout"]
+        return infer_once(session.target, served, protocol, image, timeout_s, as_json=values["as_json"])
 
 
 def picture(text: str) -> Pixels:

@@ -1,84 +1,37 @@
-"""What the smaller verbs do: serve, infer, report, compare, setup."""
+"""`bench report` and `bench compare`: run folders put before a reader."""
 
 from __future__ import annotations
 
 import io
 import json
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
+from bench.analysis import comparison as comparing
 from bench.analysis.cell_row import CellRow
 from bench.analysis.results import RunResults
-from bench.cli.progress import ConsoleProgress
+from bench.cli.values import Values
 from bench.cli.verbs.sweep import exit_code
-from bench.core.cell import Protocol, ServerConfiguration
-from bench.core.errors import EXIT_OK, ServerStartFailed, WrongUse, worst
+from bench.core.errors import EXIT_OK, WrongUse, worst
 from bench.core.files import write_text
-from bench.core.mistakes import Mistakes
-from bench.core.parsing import choices, positive_duration
 from bench.core.run_folder import RunFolder, RunRecord
 from bench.report import index, page, terminal
+from bench.report.comparison import render
 from bench.report.publish import TALK
-from bench.server.session import models_of, opened, remote_target, repository_of
 
 
-def serve(given: Mapping[str, Any]) -> int:
-    """`bench serve`: in the foreground until Ctrl-C."""
-    flags = Mistakes()
-    _check_model(given, flags)
-    flags.check()
-    log = given.get("log") or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
-    with ConsoleProgress() as progress, opened(given, None, progress.say, log) as target:
-        asked = ServerConfiguration(model=given["model"], instances=given["instances"])
-        progress.configuring(asked)
-        target.serving.configure(asked)
-        progress.__exit__()
-        addresses = target.target
-        print(f"HTTP     {addresses.http_url}\ngRPC     {addresses.grpc_address}")
-        print(f"metrics  {addresses.metrics_url}")
-        print(
-            f"\nbench sweep --url {addresses.http_url} --grpc-url {addresses.grpc_address} "
-            f"--metrics-url {addresses.metrics_url} --model {given['model']} --batch 1,8,32",
-            flush=True,
-        )
-        TALK.print(f"log: {log}; Ctrl-C ends it.", soft_wrap=True)
-        while target.triton.live():
-            time.sleep(1.0)  # nothing to do but notice its end
-    raise ServerStartFailed(f"tritonserver ended by itself: read its log, {log}.")
+def report(values: Values) -> int:
+    """`bench report`: from folders alone."""
+    values.mistakes.check()
+    return report_of(values["runs"], values["file"], values["report_format"])
 
 
-def infer(given: Mapping[str, Any]) -> int:
-    """`bench infer`: one request, its tensors and the time."""
-    from bench.cli.verbs.infer import infer_once, picture
-
-    flags = Mistakes()
-    protocol = flags.one("--protocol", given["protocol"], choices(Protocol), Protocol.HTTP)
-    timeout_s = flags.read("--timeout", given["timeout"], positive_duration, 60.0)
-    image = flags.read("--image", given["image"] or "224x224", picture, picture("224x224"))
-    remote = remote_target(given, flags)
-    if remote is None:
-        _check_model(given, flags)
-    flags.check()
-    with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-        progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened(given, remote, progress.say, Path(scratch) / "tritonserver.log"))
-        served = target.serving.configure(ServerConfiguration(model=given["model"]))
-        progress.__exit__()
-        return infer_once(target.target, served, protocol, image, timeout_s, as_json=given["as_json"])
-
-
-def report(runs: Sequence[Path], out: Path | None, form: str) -> int:
-    """`bench report`: from folders alone; a folder of runs gets an index of them, or where they were measured
-    in turns, a report over all."""
+def report_of(runs: Sequence[Path], out: Path | None, form: str) -> int:
+    """A folder of runs gets an index of them; one that was measured interleaved gets a report over all."""
     members = index.family(runs[0]) if len(runs) == 1 else []
     if members:
         runs, out = [member.path for member in members], out or runs[0] / "report.html"
@@ -132,35 +85,14 @@ def _table(rows: list[CellRow], record: RunRecord) -> str:
     return text
 
 
-def compare(given: Mapping[str, Any]) -> int:
+def compare(values: Values) -> int:
     """`bench compare`."""
-    from bench.analysis import comparison as comparing
-    from bench.report.comparison import render
-
-    flags = Mistakes()
-    gates = [flags.read("--fail-if", text, comparing.parse_gate, None) for text in given["fail_if"]]
-    flags.check()
-    base, new = (RunResults.of(RunFolder.open(given[name])) for name in ("base", "new"))
-    comparison = comparing.compare(base, new, [gate for gate in gates if gate], force=given["anyway"])
-    text = render(comparison, given["form"])
-    if given["out"]:
-        write_text(given["out"], text)
+    values.mistakes.check()
+    base, new = (RunResults.of(RunFolder.open(values[name])) for name in ("base", "new"))
+    comparison = comparing.compare(base, new, values["fail_if"], force=values["anyway"])
+    text = render(comparison, values["compare_format"])
+    if values["file"]:
+        write_text(values["file"], text)
     else:
         print(text)
     return comparing.exit_code(comparison)
-
-
-def setup_perf_analyzer(*, quiet: bool) -> int:
-    """`bench setup perf-analyzer`."""
-    from bench.loadgen.perf_analyzer.install import setup
-
-    tool = setup((lambda _: None) if quiet else TALK.print)
-    if not quiet:
-        print(f"{tool.binary} ({tool.version}; {tool.origin})")
-    return EXIT_OK
-
-
-def _check_model(given: Mapping[str, Any], flags: Mistakes) -> None:
-    known = models_of(repository_of(given))
-    if given["model"] not in known:
-        flags.wrong("--model", given["model"], f"not in {repository_of(given)}; it has {', '.join(known)}")

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
-from bench.cli.verbs.sweep import (
-    check_embedded,
-    check_remote,
-    new_folder,
-    out_folder,
-)
-from bench.cli.worker_flags import crew_of
-from bench.cluster.session import opened_at, place_of
+from bench.cli.spec import sweep_spec
+from bench.cli.targets import check_workers, provider_of
+from bench.cli.values import Values
+from bench.cli.verbs.sweep import output_for
 from bench.core.errors import (
     EXIT_FAILED,
     EXIT_INCONCLUSIVE,
@@ -29,9 +24,11 @@ from bench.core.errors import (
     EXIT_OK,
     worst,
 )
-from bench.core.mistakes import Mistakes
-from bench.core.slo import Slo, parse_slo
-from bench.core.units import parse_duration_s, plural, significant
+from bench.core.slo import Slo
+from bench.core.units import plural, significant
+from bench.experiments.engines import worker_pool
+from bench.experiments.preconditions import check_before, check_open
+from bench.experiments.run_setup import new_folder
 from bench.experiments.search.algorithm import Capacity, table
 from bench.experiments.search.runner import LEAST_PROBE_S, SearchRunner
 from bench.experiments.trial_runner import TrialRunner
@@ -39,31 +36,33 @@ from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import TALK, publish
 
 
-def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
-    """All mistakes are raised before anything starts."""
-    flags = Mistakes()
-    spec = sweep_spec({**given, "concurrency": "1", "repeats": 1, "quick": False}, flags)
-    slo = flags.read("--slo", given["slo"], parse_slo, Slo())
-    longest_s = flags.read("--longest-probe", given["longest_probe"], _seconds, 60.0)
-    crew = crew_of(given, spec, flags)
-    remote = place_of(given, spec, flags)
-    if given.get("in_cluster"):
-        flags.wrong(
-            "--in-cluster", "", "is of `bench sweep`; run `bench search` itself in a pod of the cluster"
+def run(values: Values) -> int:
+    """Raises WrongUse with all mistakes before anything starts."""
+    asked = sweep_spec(values)
+    # The closed loop before a search has one user; a probe decides by itself how long it is.
+    spec = replace(asked, concurrencies=(1,), rates_per_s=(), repeats=1, duration_s=LEAST_PROBE_S)
+    slo, longest_s = values["slo"] or Slo(), values["longest_probe"] or 60.0
+    if longest_s < LEAST_PROBE_S:
+        values.wrong("longest_probe", f"must be at least {LEAST_PROBE_S:g}s")
+    provider = provider_of(values, spec)
+    check_workers(values, spec)
+    if values["in_cluster"]:
+        values.wrong(
+            "in_cluster", "belongs to `bench sweep`; run `bench search` itself in a pod of the cluster"
         )
-    if remote is None:
-        check_embedded(given, spec, flags)
-    flags.check()
-    path = out_folder(given, f"{spec.model}-search")
+    check_before(provider, spec, values.mistakes)
+    values.mistakes.check()
+    output = output_for(values, f"{spec.model}-search")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
-        if remote is not None:
-            check_remote(target, spec, flags)
-        folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
-        engine = stack.enter_context(LocustEngine(path / "locust.log", crew))
-        runner = TrialRunner.on(target, spec, folder, engine, progress, scratch)
+        log = output.path / "tritonserver.log"
+        session = stack.enter_context(provider.open(spec.model, progress.say, log))
+        check_open(session, spec)
+        folder = new_folder(output, spec, session, command=values.command, slo=values.text("slo"))
+        pool = worker_pool(spec.workers, values["locust_master"])
+        engine = stack.enter_context(LocustEngine(output.path / "locust.log", pool))
+        runner = TrialRunner.on(session, spec, folder, engine, progress, scratch)
         searches = SearchRunner(runner, slo, longest_s, progress.say)
         code = EXIT_INTERRUPTED
         try:
@@ -74,15 +73,8 @@ def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
             TALK.print("Interrupted: reporting what was measured; a search begins anew (--force).")
         finally:  # a server that is gone ends the search, and takes no answer with it
             progress.__exit__()
-            _show(searches, as_json=given["as_json"])
+            _show(searches, as_json=values["as_json"])
         return code
-
-
-def _seconds(text: str) -> float:
-    seconds = parse_duration_s(text)
-    if seconds < LEAST_PROBE_S:
-        raise ValueError(f"must be at least {LEAST_PROBE_S:g}s")
-    return seconds
 
 
 def _show(searches: SearchRunner, *, as_json: bool) -> None:

@@ -7,22 +7,19 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench.cli.flags import sweep_spec
 from bench.cli.progress import ConsoleProgress
-from bench.cli.verbs.sweep import (
-    check_embedded,
-    check_remote,
-    new_folder,
-    out_folder,
-)
-from bench.cluster.session import opened_at, place_of
+from bench.cli.spec import sweep_spec
+from bench.cli.targets import provider_of
+from bench.cli.values import Values
+from bench.cli.verbs.sweep import output_for
 from bench.core.errors import (
     EXIT_INCONCLUSIVE,
     EXIT_INTERRUPTED,
@@ -30,11 +27,12 @@ from bench.core.errors import (
     EXIT_OK,
 )
 from bench.core.files import write_json
-from bench.core.mistakes import Mistakes
 from bench.core.run_folder import TUNE_DEPLOY_FILES, TUNE_FILE
-from bench.core.slo import Slo, parse_slo
+from bench.core.slo import Slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s
+from bench.experiments.preconditions import check_before, check_open
+from bench.experiments.run_setup import new_folder
 from bench.experiments.trial_runner import TrialRunner
 from bench.experiments.tune import answer
 from bench.experiments.tune.algorithm import MOST_REPEATS, default_budget, tune
@@ -44,57 +42,51 @@ from bench.experiments.tune.space import ELSEWHERE, USERS, check, instances_for,
 from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import publish
 from bench.sensors import nvml
-from bench.server import model_config
-from bench.server.session import models_of, repository_of
 
 _LOAD_S = 3.0  # of a model, for estimates
 
 
-def run(given: Mapping[str, Any], command: Sequence[str]) -> int:
-    """All mistakes are raised before anything starts."""
-    flags = Mistakes()
-    users = "" if given["rate"] else USERS
-    spec = sweep_spec(
-        {**given, "concurrency": given["concurrency"] or users, "repeats": MOST_REPEATS, "quick": False},
-        flags,
-    )
-    slo = flags.read("--slo", given["slo"], parse_slo, Slo(((99.0, 10**9),)))
-    longest_s = flags.read("--longest-trial", given["longest_trial"], parse_duration_s, 20.0)
-    budget = given["budget"] or ""
+def run(values: Values) -> int:
+    """Raises WrongUse with all mistakes before anything starts."""
+    spec = replace(sweep_spec(values), repeats=MOST_REPEATS)
+    if not (values.has("concurrency") or values.has("rate")):
+        spec = replace(spec, concurrencies=USERS)
+    slo = values["slo"] or Slo(((99.0, 10**9),))
+    longest_s = values["longest_trial"] or 20.0
     trial_s = spec.trial_s() + _LOAD_S
-    most = flags.read("--budget", budget, lambda text: _budget(text, trial_s), None) if budget else None
-    remote = place_of(given, spec, flags)
-    if remote is None:
+    most = None
+    if values.has("budget"):
+        most = values.mistakes.read("--budget", values["budget"], lambda text: _budget(text, trial_s), None)
+    asked = {name for name in ("instances", "max_batch", "max_queue_delay") if values.has(name)}
+    provider = provider_of(values, spec)
+    repository = provider.repository
+    if repository is not None:
         cores = len(os.sched_getaffinity(0))
-        spec = with_defaults(spec, given, _config_on_disk(given), instances_for(cores, nvml.count()))
-        check_embedded(given, spec, flags)
-    check(spec, flags)
-    flags.check()
-    if given["dry_run"]:
+        config = repository.config(spec.model)
+        spec = with_defaults(spec, asked, config, instances_for(cores, nvml.count()))
+        check_before(provider, spec, values.mistakes)
+    check(spec, values.mistakes)
+    values.mistakes.check()
+    if values["dry_run"]:
         return _dry_run(spec, most)
-    path = out_folder(given, f"{spec.model}-tune")
+    output = output_for(values, f"{spec.model}-tune")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
-        target = stack.enter_context(opened_at(given, remote, progress.say, path / "tritonserver.log"))
-        if remote is not None:
-            spec = with_defaults(spec, given, target.serving.base(), ELSEWHERE)
-            check_remote(target, spec, flags)
-        folder = new_folder(path, given, spec, command, target, given["slo"], planned=())
-        engine = stack.enter_context(LocustEngine(log=path / "locust.log"))
+        log = output.path / "tritonserver.log"
+        session = stack.enter_context(provider.open(spec.model, progress.say, log))
+        if repository is None:
+            spec = with_defaults(spec, asked, session.serving.base(), ELSEWHERE)
+            check_open(session, spec)
+        folder = new_folder(output, spec, session, command=values.command, slo=values.text("slo"))
+        engine = stack.enter_context(LocustEngine(log=output.path / "locust.log"))
         space = space_of(spec)
-        runner = TrialRunner.on(target, spec, folder, engine, progress, scratch)
+        runner = TrialRunner.on(session, spec, folder, engine, progress, scratch)
         tuning = TuneRunner(runner, space, slo, longest_s, progress.say)
         tuning.recall()
         result = tune(space, tuning.measure, bound_s=slo.latencies[-1][1] / 1e9, budget=most)
         progress.__exit__()
-        return _end(tuning, result, as_json=given["as_json"])
-
-
-def _config_on_disk(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """{} for a model that is not there, which is a mistake reported elsewhere."""
-    model, repository = given["model"], repository_of(given)
-    return model_config.read(repository / model / "config.pbtxt") if model in models_of(repository) else {}
+        return _end(tuning, result, as_json=values["as_json"])
 
 
 def _budget(text: str, trial_s: float) -> int:

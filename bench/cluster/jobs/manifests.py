@@ -7,7 +7,6 @@ load are then all on the cluster's network, and the user's connection may break 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +16,6 @@ MASTER_PORT, REPORT_PORT = 5557, 8089
 ARGUMENTS_FILE = "/etc/bench/arguments.json"
 RUN_FOLDER = "/run/bench/run"
 LONGEST_S = 6 * 3600  # a sweep that nobody fetches does not hold its CPUs for longer
-# Flags that are the outer command's own: the flag, and whether a value follows.
-_OUTER = {
-    "--in-cluster": False,
-    "--force": False,
-    "--json": False,
-    "--workers": True,
-    "--load-image": True,
-    "--name": True,
-    "--out": True,
-    "--namespace": True,
-    "--context": True,
-    # The service is made and found from here; the sweep there is told its name.
-    "--mlservice": True,
-    "--platform": True,
-    "--deploy": False,
-    "--triton-image": True,
-    "--gpu": True,
-    "--queue": True,
-    "--set": True,
-    "--keep": False,
-    "--load-account": True,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +32,6 @@ class LoadJobs:
     def selector(self) -> str:
         """Of the master's pod."""
         return f"{LOAD}={self.name},{COMPONENT}=master"
-
-
-def arguments_of(command: Sequence[str]) -> tuple[str, ...]:
-    """What the sweep in the cluster is asked, from the whole command line here."""
-    kept: list[str] = []
-    words = iter(command[2:])  # bench sweep
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        if flag not in _OUTER:
-            kept.append(word)
-        elif _OUTER[flag] and not equals:
-            next(words, None)
-    return tuple(kept)
 
 
 def manifests(jobs: LoadJobs) -> tuple[dict[str, Any], ...]:

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from bench.cluster.jobs import manifests as load_jobs
 from bench.cluster.jobs.manifests import REPORT_PORT, LoadJobs
 from bench.cluster.jobs.sweep_pod import unpack
 from bench.cluster.pods import pod_of
-from bench.cluster.session import Place, deployed_for
+from bench.cluster.session import KubernetesProvider, deployed_for
+from bench.core.command_line import inside_cluster
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, RunFolderError, ToolError
 from bench.core.run_folder import RunFolder, without_secrets
-from bench.core.spec import SweepSpec
-from bench.core.target import Target
 from bench.core.teardown import Teardown
 
 DEFAULT_IMAGE = "triton-bench"  # docs/workers.md builds manifests/locust/Dockerfile under this name.
@@ -45,36 +44,41 @@ def forwarded(cluster: Cluster, pod: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{forward.local[REPORT_PORT]}"
 
 
-def measured(
-    given: Mapping[str, Any],
-    place: Target | Place | None,
-    spec: SweepSpec,
-    command: Sequence[str],
-    path: Path,
-    say: Say,
-) -> RunFolder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InCluster:
+    """Where the Jobs run. `service`: what the sweep inside has to find; None: it is told an address."""
+
+    workers: int
+    service: KubernetesProvider | None = None
+    namespace: str | None = None
+    context: str | None = None
+    image: str = DEFAULT_IMAGE
+    account: str = ""
+
+
+def measured(inside: InCluster, command: Sequence[str], path: Path, say: Say) -> RunFolder:
     """The run folder that the sweep in the cluster left; nothing else of it is left there.
 
     What --deploy makes is made and removed from here, whatever happens to the pod meanwhile.
     Raises ClusterError or ToolError; KeyboardInterrupt after what was measured has been fetched.
     """
-    cluster = Cluster.connect(given.get("namespace"), given.get("context"))
-    with _named(place, cluster, say) as words:
+    cluster = Cluster.connect(inside.namespace, inside.context)
+    with _named(inside.service, cluster, say) as words:
         jobs = LoadJobs(
             name=f"bench-load-{secrets.token_hex(3)}",
             namespace=cluster.namespace,
-            image=given.get("load_image") or DEFAULT_IMAGE,
-            workers=spec.workers,
-            arguments=(*words, *load_jobs.arguments_of(command)),
+            image=inside.image,
+            workers=inside.workers,
+            arguments=(*words, *inside_cluster(command)),
             asks_api=bool(words),
-            account=given.get("load_account") or "",
+            account=inside.account,
         )
         try:
             code = run(cluster, jobs, path, say)
         finally:
             keep_command(path, command)
     if not (path / "run.json").exists() or code not in (EXIT_OK, EXIT_MISSED, EXIT_INCONCLUSIVE):
-        raise ToolError(f"The sweep in the cluster ended with code {code}: its words are above.")
+        raise ToolError(f"The sweep in the cluster ended with code {code}: its messages are above.")
     return RunFolder.open(path)
 
 
@@ -86,16 +90,16 @@ def keep_command(path: Path, command: Sequence[str]) -> None:
 
 
 @contextmanager
-def _named(place: Target | Place | None, cluster: Cluster, say: Say) -> Iterator[tuple[str, ...]]:
+def _named(service: KubernetesProvider | None, cluster: Cluster, say: Say) -> Iterator[tuple[str, ...]]:
     """The service as the sweep in the cluster is told of it; () where that is an address alone."""
-    if not isinstance(place, Place):
+    if service is None:
         yield ()
         return
-    making = deployed_for(place, cluster, say) if place.specs else contextlib.nullcontext(())
+    making = deployed_for(service, cluster, say) if service.specs else contextlib.nullcontext(())
     with making as services:
-        names = [service.name for service in services] or place.names
-        protocols = ",".join(place.protocols)  # what --deploy was asked, or means unasked
-        yield ("--mlservice", ",".join(names), "--platform", place.platform.name, "--protocol", protocols)
+        names = [one.name for one in services] or service.names
+        protocols = ",".join(service.protocols)  # what --deploy was asked, or means unasked
+        yield ("--mlservice", ",".join(names), "--platform", service.platform.name, "--protocol", protocols)
 
 
 def run(cluster: Cluster, jobs: LoadJobs, path: Path, say: Say, reach: Reach | None = None) -> int:

@@ -8,35 +8,27 @@ hits all of them, and a drift that is linear in time leaves the mean of the rati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from bench.analysis.comparison import Gate, unlike
+from bench.analysis.comparison import unlike
 from bench.core.errors import WrongUse
+from bench.core.gates import Gate
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
 from bench.core.spec import PlannedTrial, SweepSpec
-from bench.core.target import Target
-from bench.experiments.ab_test.variants import (
-    BASE,
-    Variant,
-    applied,
-    base_spec,
-    differ,
-    served_before,
-    with_version,
-)
-from bench.experiments.preconditions import check_against
-from bench.experiments.progress import Say
+from bench.core.variant import Variant
+from bench.experiments.ab_test.variants import BASE, base_spec, differ, served_before, with_version
+from bench.experiments.preconditions import check_against, check_open
+from bench.experiments.run_setup import Output
 from bench.experiments.sweep import Sweep
 from bench.sensors import environment
-from bench.server import model_config
 from bench.server.control import Triton
 from bench.server.serving import Serving
-from bench.server.session import Opened, models_of, repository_of, weights_of, with_weights
+from bench.server.session import Say, Session
 
 
 def interleaved(sweeps: Sequence[Sweep]) -> list[tuple[Sweep, tuple[PlannedTrial, ...]]]:
@@ -67,71 +59,56 @@ def measure_interleaved(sweeps: Sequence[Sweep]) -> None:
         sweep.runner.folder.finish()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Everything that was typed, read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRequest:
+    """What `--against` and `--variant` ask: which servers, and how they are judged."""
 
-    given: Mapping[str, Any]
-    command: Sequence[str]
-    slo: str
-    gates: tuple[Gate, ...]
-    base: RunFolder | None
-    remote: Target | None
+    specs: Mapping[Variant, SweepSpec]
+    output: Output
+    slo: str = ""
+    gates: tuple[Gate, ...] = ()
+    base: RunFolder | None = None  # of --against
+    anyway: bool = False  # judge although the machine or the weights differ from the base's
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """One of those that are compared."""
+    """One that is measured."""
 
     variant: Variant
     spec: SweepSpec
-    target: Opened  # with a serving of its own
+    session: Session  # with a serving of its own
 
 
 @contextmanager
-def participants_of(
-    asked: Asked,
-    specs: Mapping[Variant, SweepSpec],
-    target: Opened,
-    check_remote: Callable[[Opened, SweepSpec, Mistakes], None],
-    say: Say,
-) -> Iterator[list[Participant]]:
-    """Each with its own base configuration; somebody else's server gets its models back as they were.
-
-    `check_remote`: raises WrongUse when a server that runs already cannot do what a spec asks for.
-    """
-    if asked.remote is not None:
-        _check_models(specs, target)
+def participants_of(request: ComparisonRequest, session: Session, say: Say) -> Iterator[list[Participant]]:
+    """Each with its own base configuration; somebody else's server gets its models back as they were."""
+    if session.repository is None:
+        _check_models(request.specs, session)
     before: dict[str, Mapping[str, Any]] = {}
     try:
-        variants = [_participant(asked, variant, spec, target, before) for variant, spec in specs.items()]
-        if asked.remote is not None:
-            for participant in variants:
-                check_remote(participant.target, participant.spec, Mistakes())
-        yield [*_base(asked, variants, before, say), *variants]
+        new = [_participant(variant, spec, session, before) for variant, spec in request.specs.items()]
+        for one in new:
+            check_open(one.session, one.spec)
+        yield [*_old(request, new, before, say), *new]
     finally:
-        _give_back(target.triton, before)
+        _give_back(session.triton, before)
 
 
 def _participant(
-    asked: Asked, variant: Variant, spec: SweepSpec, target: Opened, before: dict[str, Mapping[str, Any]]
+    variant: Variant, spec: SweepSpec, session: Session, before: dict[str, Mapping[str, Any]]
 ) -> Participant:
-    config, weights = _base_config(asked, applied(asked.given, variant), target, before)
-    serving = Serving(target.triton, spec.model, with_version(config, variant.version), is_ours=True)
-    return Participant(variant, spec, replace(target, serving=serving, weights=weights))
+    config, weights = _base_config(spec.model, session, before)
+    serving = Serving(session.triton, spec.model, with_version(config, variant.version), is_ours=True)
+    return Participant(variant, spec, replace(session, serving=serving, weights=weights))
 
 
-def _check_models(specs: Mapping[Variant, SweepSpec], target: Opened) -> None:
-    flags, known = Mistakes(), target.triton.models()
+def _check_models(specs: Mapping[Variant, SweepSpec], session: Session) -> None:
+    mistakes, known = Mistakes(), session.triton.models()
     for spec in specs.values():
-        check_against(spec, known, None, flags)
-    _check(flags)
-
-
-def _check(flags: Mistakes) -> None:
-    """Raises what is wrong with all of them, each mistake once."""
-    flags.mistakes = list(dict.fromkeys(flags.mistakes))
-    flags.check()
+        check_against(spec, known, None, mistakes)
+    mistakes.check()
 
 
 def _give_back(triton: Triton, before: Mapping[str, Mapping[str, Any]]) -> None:
@@ -142,47 +119,49 @@ def _give_back(triton: Triton, before: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _base_config(
-    asked: Asked, given: Mapping[str, Any], target: Opened, before: dict[str, Mapping[str, Any]]
+    model: str, session: Session, before: dict[str, Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], str]:
-    """A model's whole configuration and its weights in a sentence; `before` keeps a remote one's."""
-    model = given["model"]
-    if asked.remote is not None:
-        return _kept(target, model, before), ""
-    config = model_config.read(repository_of(given) / model / "config.pbtxt")
-    weights = weights_of(config, given["vit"])
-    return (with_weights(config, weights), weights.origin) if weights else (config, "")
+    """A model's whole configuration and its weights in a sentence; `before` keeps somebody else's."""
+    if session.repository is None:
+        return _kept(session, model, before), ""
+    config, weights = session.repository.base(model)
+    return config, weights.origin if weights else ""
 
 
-def _kept(target: Opened, model: str, before: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+def _kept(session: Session, model: str, before: dict[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     if model not in before:
-        before[model] = dict(Serving(target.triton, model).base())
+        before[model] = dict(Serving(session.triton, model).base())
     return before[model]
 
 
-def _base(
-    asked: Asked, variants: Sequence[Participant], before: dict[str, Mapping[str, Any]], say: Say
+def _old(
+    request: ComparisonRequest, new: list[Participant], before: dict[str, Mapping[str, Any]], say: Say
 ) -> list[Participant]:
-    """What the base served, unless that is unknown, cannot be served, or is the same as the one variant."""
-    if asked.base is None:
+    """What the base served, where it can be had and is not what the one new variant is served as."""
+    if request.base is None:
         return []
-    record, new = asked.base.record, variants[0]
-    spec = base_spec(record, new.spec)
+    record, first = request.base.record, new[0]
+    session, repository = first.session, first.session.repository
+    spec = base_spec(record, first.spec)
     then = served_before(record, spec)
-    known = models_of(repository_of(asked.given)) if asked.remote is None else new.target.triton.models()
-    if then is not None and spec.model in known:
-        if asked.remote is not None:
-            _kept(new.target, spec.model, before)
-        now = new.target.serving.configure(new.spec.configurations()[0]).config
-        if len(variants) > 1 or differ(then, now):
-            serving = Serving(new.target.triton, spec.model, then, is_ours=True)
-            old = replace(new.target, serving=serving, weights=record.weights)
-            return [Participant(Variant(BASE), spec, old)]
+    if then is not None and spec.model in (repository.models() if repository else session.triton.models()):
+        if repository is None:
+            _kept(session, spec.model, before)
+        now = session.serving.configure(first.spec.configurations()[0]).config
+        if len(new) > 1 or differ(then, now):
+            serving = Serving(session.triton, spec.model, then, is_ours=True)
+            return [
+                Participant(Variant(BASE), spec, replace(session, serving=serving, weights=record.weights))
+            ]
     say(f"{record.name} is not served again: the comparison uses what was measured then.")
-    here = environment.machine()
     now_record = replace(
-        record, name=new.variant.name, machine=here, weights=new.target.weights, planned=new.spec.cells()
+        record,
+        name=first.variant.name,
+        machine=environment.machine(),
+        weights=session.weights,
+        planned=first.spec.cells(),
     )
-    mistakes = unlike(record, now_record)
-    if mistakes and not asked.given["anyway"]:
-        raise WrongUse([*mistakes, "--anyway judges all the same; the ratios then mix both changes."])
+    differences = unlike(record, now_record)
+    if differences and not request.anyway:
+        raise WrongUse([*differences, "--anyway judges all the same; the ratios then mix both changes."])
     return []

@@ -17,12 +17,16 @@ from typing import Any
 
 from bench.analysis.ceiling import Bare, Ceiling
 from bench.analysis.roofline import Measured, Shape
+from bench.core import vit_variants
 from bench.core.errors import ToolError
 from bench.core.paths import MODEL_REPOSITORY
+from bench.core.spec import SweepSpec
 from bench.sensors import nvml
 from bench.sensors.host import usable_cores
+from bench.server.repository import Repository
 
 SECONDS, SAMPLES = 1.0, 5
+AXES = ("precision", "compile", "output")  # What the bare model can vary.
 MODEL = MODEL_REPOSITORY / "python_vit" / "1"
 
 
@@ -119,11 +123,10 @@ def measure(
     say: Callable[[str], None] = lambda _: None,
 ) -> Ceiling:
     """`axes`: values of precision, compile and output. One process a variant. Raises ToolError."""
-    names = ("precision", "compile", "output")
     found: list[Bare] = []
     about: dict[str, Any] = {}
     rates: dict[str, Measured] = {}
-    for precision, mode, output in itertools.product(*(axes[name] for name in names)):
+    for precision, mode, output in itertools.product(*(axes[name] for name in AXES)):
         with Process(weights, precision, compile_mode=mode, output=output, threads=threads) as process:
             about = process.about
             rates[precision] = process.rates().best(rates.get(precision))
@@ -141,3 +144,12 @@ def measure(
         device=about["device"], threads=about["threads"], torch=about["torch"], shape=Shape(**about["shape"]),
         rates=rates, bare=tuple(found),
     )  # fmt: skip
+
+
+def before_sweep(spec: SweepSpec, repository: Repository, say: Callable[[str], None]) -> Ceiling:
+    """The bare model in the variants and batches of a sweep, measured while no server runs."""
+    asked, served = dict(spec.parameters), vit_variants.chosen(repository.config(spec.model))
+    weights = repository.weights(spec.model)
+    assert weights is not None  # A model with variants has weights, and another is refused before.
+    axes = {name: asked.get(name, (served[name],)) for name in AXES}
+    return measure(weights.parameter, axes, spec.batches, say=say)

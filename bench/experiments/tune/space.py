@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
 from bench.experiments.tune.history import BATCH, INSTANCES, MAX_BATCH, QUEUE_DELAY, Point, Space, Value
 
-# --concurrency, unless it or --rate is given.
-USERS = "1,2,4,8,16,32,64"
+# Users to look through, unless --concurrency or --rate is given.
+USERS = (1, 2, 4, 8, 16, 32, 64)
 # Instances on a server elsewhere, whose cores are not known.
 ELSEWHERE = (1, 2, 4)
 # No more instances than this are tried by default, however many cores there are.
@@ -30,17 +30,20 @@ def instances_for(cores: int, gpus: int) -> tuple[int, ...]:
 
 
 def with_defaults(
-    spec: SweepSpec, given: Mapping[str, Any], config: Mapping[str, Any], instances: tuple[int, ...]
+    spec: SweepSpec, asked: Collection[str], config: Mapping[str, Any], instances: tuple[int, ...]
 ) -> SweepSpec:
-    """The spec with defaults on axes that were not given; a model without a batch axis has no batching."""
+    """Give axes that are not in `asked` values to choose from.
+
+    A model without a batch axis has no batching to vary.
+    """
     most = int(config.get("max_batch_size", 0))
     largest = max(spec.batches)
-    spec = spec if given.get("instances") else replace(spec, instances=instances)
-    if most and not given.get("max_batch"):
+    spec = spec if "instances" in asked else replace(spec, instances=instances)
+    if most and "max_batch" not in asked:
         spec = replace(
             spec, max_batches=tuple(sorted({b for b in _BATCHES if largest <= b <= most} | {most}))
         )
-    if most and not given.get("max_queue_delay"):
+    if most and "max_queue_delay" not in asked:
         spec = replace(spec, queue_delays_us=_DELAYS_US)
     return spec
 

@@ -15,8 +15,9 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
+from bench.core.kinds import integer
 from bench.core.mistakes import Mistakes
-from bench.core.parsing import image_size, integers
+from bench.core.parsing import image_size
 from bench.core.target import target_of
 from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
@@ -99,10 +100,10 @@ def _prepare(environment: Any, **_: Any) -> None:
 
 
 def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
-    flags = Mistakes()
-    batch = flags.one("--batch", str(options.batch), integers(1, 4096), 1)
-    height, width = flags.read("--image", options.image, image_size, (224, 224))
-    flags.check()
+    mistakes = Mistakes()
+    batch = mistakes.read("--batch", str(options.batch), integer(1, 4096).parse, 1)
+    height, width = mistakes.read("--image", options.image, image_size, (224, 224))
+    mistakes.check()
     target = target_of(host, options.grpc_host or None, None)
     triton = Triton(target)
     metadata, config = triton.metadata(options.model), triton.config(options.model)

@@ -11,7 +11,7 @@ import yaml
 from bench.cluster.deploy.model_patch import config_map, config_map_name, config_text, mlservice_patch
 from bench.core.cell import ServerConfiguration
 from bench.server import model_config
-from bench.server.session import SHIPPED
+from bench.server.repository import SHIPPED
 
 MODELS = sorted(path.parent.name for path in SHIPPED.glob("*/config.pbtxt"))
 CHOSEN = ServerConfiguration(model="x", instances=2, max_batch=8, max_queue_delay_us=1000)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cli import main as cli
-from bench.cli.flags import sweep_spec
+from bench.cli.commands import SWEEP
+from bench.cli.spec import sweep_spec
+from bench.cli.values import Values
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
 from bench.core.errors import WrongUse
 from bench.core.mistakes import Mistakes
+from bench.core.options import Option
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import check_against, check_parameters
+from tests.support.command import values_of
 
 
-def typed(*words: str) -> dict[str, Any]:
-    """What `bench sweep WORDS` hands over, with the real defaults."""
-    return dict(cli.sweep.make_context("sweep", list(words)).params)
+def asked(*words: str) -> tuple[SweepSpec, list[str]]:
+    """What `bench sweep WORDS` asks for, and the mistakes in it."""
+    values = values_of("sweep", *words)
+    return sweep_spec(values), values.mistakes.mistakes
 
 
 def read(*words: str) -> SweepSpec:
-    flags = Mistakes()
-    spec = sweep_spec(typed(*words), flags)
-    assert flags.mistakes == []
+    spec, wrong = asked(*words)
+    assert wrong == []
     return spec
 
 
 def mistakes(*words: str) -> list[str]:
-    flags = Mistakes()
-    sweep_spec(typed(*words), flags)
-    return flags.mistakes
+    return asked(*words)[1]
 
 
 def test_without_flags_a_closed_loop_of_four_users_is_measured_three_times() -> None:
@@ -179,38 +178,20 @@ def test_one_parameter_in_two_flags_is_a_mistake() -> None:
     assert "twice" in said
 
 
-_TEXT_FLAGS = [
-    "batch",
-    "instances",
-    "max_batch",
-    "max_queue_delay",
-    "concurrency",
-    "rate",
-    "arrival",
-    "protocol",
-    "engine",
-    "scenario",
-    "shared_memory",
-    "duration",
-    "warmup",
-    "repeats",
-    "seed",
-    "image",
-    "check",
-    "timeout",
-    "processes",
-]
+TEXTS = [option for option in SWEEP.options if not option.is_switch]
 
 
 @given(
-    flag=st.sampled_from(_TEXT_FLAGS), text=st.text(max_size=12) | st.text("0123456789,./smx%-²٣", max_size=8)
+    option=st.sampled_from(TEXTS),
+    text=st.text(max_size=12) | st.text("0123456789,./smx%-²٣=:>", max_size=8),
 )
-@settings(max_examples=400, deadline=None)
-def test_whatever_is_typed_is_read_or_named_as_a_mistake(flag: str, text: str) -> None:
-    flags = Mistakes()
-    sweep_spec({**typed(), flag: text}, flags)
-    named = f"--{flag.replace('_', '-')}"
-    assert all(said.startswith((f"{named} ", f"{named}:")) for said in flags.mistakes)
+@settings(max_examples=600, deadline=None)
+def test_whatever_is_typed_is_read_or_named_as_a_mistake(option: Option, text: str) -> None:
+    values = Values.of(SWEEP.options, {option.name: (text,) if option.multiple else text})
+    sweep_spec(values)
+    known = [other.long for other in SWEEP.options]
+    assert all(said.startswith(tuple(f"{flag}{end}" for flag in known for end in " :"))
+               for said in values.mistakes.mistakes)  # fmt: skip
 
 
 @given(st.lists(st.integers(1, 4096), min_size=1, max_size=6, unique=True))

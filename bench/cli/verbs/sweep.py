@@ -38,13 +38,7 @@ def run(values: Values) -> int:
     """`bench sweep`. Raises WrongUse with all mistakes before anything starts."""
     if any(values.has(name) for name in ("against", "variant", "fail_if", "anyway")):
         return ab_test.run(values)
-    spec = sweep_spec(values)
-    provider = provider_of(values, spec)
-    check_workers(values, spec)
-    check_before(provider, spec, values.mistakes)
-    if values["ceiling"]:
-        check_ceiling(provider, spec, values.mistakes)
-    values.mistakes.check()
+    spec, provider = checked(values)
     if values["dry_run"]:
         return _dry_run(spec, provider)
     output = output_for(values, spec.model)
@@ -53,7 +47,26 @@ def run(values: Values) -> int:
         say = partial(TALK.print, markup=False)
         folder = remote_sweep.measured(inside, values.command, output.path, say)
         return conclude(folder, as_json=values["as_json"])
-    request = SweepRequest(
+    request = request_of(values, spec, output)
+    with ConsoleProgress() as progress, prepared(request, provider, progress, progress.say) as experiment:
+        return measure(experiment, progress, as_json=values["as_json"])
+
+
+def checked(values: Values) -> tuple[SweepSpec, Provider]:
+    """What is to be measured, and where. Raises WrongUse with every mistake; nothing is started."""
+    spec = sweep_spec(values)
+    provider = provider_of(values, spec)
+    check_workers(values, spec)
+    check_before(provider, spec, values.mistakes)
+    if values["ceiling"]:
+        check_ceiling(provider, spec, values.mistakes)
+    values.mistakes.check()
+    return spec, provider
+
+
+def request_of(values: Values, spec: SweepSpec, output: Output) -> SweepRequest:
+    """The sweep that was asked for, without its target."""
+    return SweepRequest(
         spec=spec,
         output=output,
         slo=values.text("slo"),
@@ -62,8 +75,6 @@ def run(values: Values) -> int:
         locust_master=values["locust_master"],
         command=values.command,
     )
-    with ConsoleProgress() as progress, prepared(request, provider, progress, progress.say) as experiment:
-        return measure(experiment, progress, as_json=values["as_json"])
 
 
 def measure(experiment: Sweep, progress: ConsoleProgress, *, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings
 from bench.server.embedded import EmbeddedTriton, start
 from tests.support.kube_api import api_server  # noqa: F401  # a fixture
 
+# A shell that runs the tests in the background lets them, and all they start, ignore Ctrl-C, which is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes is the machine's business: no test asserts timings.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.cell import ServerConfiguration
-from bench.core.paths import MODEL_REPOSITORY
+from bench.core.paths import MODEL_REPOSITORY, shipped
 from bench.sensors import nvml
 from bench.server import model_config
 from bench.server.weights import Weights, resolve
@@ -18,10 +18,17 @@ SHIPPED = MODEL_REPOSITORY
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A folder of models. `vit`: which weights python_vit gets, as --vit says it."""
+    """A folder of models. `vit`: which weights python_vit gets, as --vit says it.
+
+    Raises ToolError where it is the shipped one, and the installation lacks it.
+    """
 
     path: Path = SHIPPED
     vit: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.is_shipped:
+            shipped(self.path)
 
     @property
     def is_shipped(self) -> bool:

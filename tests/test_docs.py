@@ -50,3 +50,17 @@ def test_findings_are_listed_under_the_severity_they_have() -> None:
 def test_the_tables_of_options_are_those_of_the_table() -> None:
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert renewed(page) == page, "renew it: python -m bench.cli.option_tables docs/options.md"
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:bench|docs)/[\w./]+)`", ARCHITECTURE))))
+def test_what_the_architecture_names_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    rooms = {path.parent.name for path in (ROOT / "bench").glob("*/__init__.py")}
+    assert len(rooms) == 10
+    assert {room for room in rooms if f"| `{room}` |" not in ARCHITECTURE} == set()

@@ -68,6 +68,7 @@ def test_events_of_a_neighbour_with_a_longer_name_are_not_ours() -> None:
     assert not is_about(PLATFORMS["mlservice"], "vit", "vit-other-predict-v1-00001")
 
 
+# The example of docs/extending.md.
 class StatefulSet(base.Platform):
     """Pods with names that last: vit-0, vit-1..."""
 
@@ -93,6 +94,7 @@ class StatefulSet(base.Platform):
         return "" if ready >= replicas else f"ready: {ready} of {replicas}"
 
 
+# End of the example.
 @pytest.fixture
 def statefulset() -> Iterator[Platform]:
     register(StatefulSet())

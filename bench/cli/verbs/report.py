@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from bench.analysis import cell_table as cells_table
 from bench.analysis import comparison as comparing
-from bench.analysis.cell_row import CellRow
 from bench.analysis.results import RunResults
 from bench.cli.values import Values
 from bench.cli.verbs.sweep import exit_code
 from bench.core.errors import EXIT_OK, WrongUse, worst
 from bench.core.files import write_text
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.run_folder import RunFolder
 from bench.report import index, page, terminal
 from bench.report.comparison import render
+from bench.report.exports import EXPORTERS
 from bench.report.publish import TALK
 
 
@@ -41,16 +38,16 @@ def report_of(runs: Sequence[Path], out: Path | None, form: str) -> int:
         TALK.print(f"index: {index.write(runs[0])}", soft_wrap=True)
         return EXIT_OK
     results = [RunResults.of(RunFolder.open(path)) for path in runs]
-    found = [(run.record, run.rows) for run in results]
     if form == "html":
         _write_page(results, out)
     elif out:
-        write_text(out, _report_text(found, form))
-    elif form == "table" and len(found) == 1:
-        terminal.show(found[0][1], found[0][0], Console(highlight=False))  # in colour, where there is any
+        write_text(out, EXPORTERS[form](results))
+    elif form == "table" and len(results) == 1:
+        (run,) = results
+        terminal.show(run.rows, run.record, Console(highlight=False))  # in colour, where there is any
     else:
-        print(_report_text(found, form), end="")
-    return worst([exit_code(rows, record.slo) for record, rows in found])
+        print(EXPORTERS[form](results), end="")
+    return worst([exit_code(run.rows, run.record.slo) for run in results])
 
 
 def _write_page(runs: Sequence[RunResults], out: Path | None) -> None:
@@ -62,27 +59,6 @@ def _write_page(runs: Sequence[RunResults], out: Path | None) -> None:
         for run in runs:
             cells_table.write_csv(run.rows, run.folder.path / "cells.csv")
     TALK.print(f"report: {path}", soft_wrap=True)
-
-
-def _report_text(found: Sequence[tuple[RunRecord, list[CellRow]]], form: str) -> str:
-    """Run by run; a run's name where there are several."""
-    several = len(found) > 1
-    if form == "json":
-        named = [({"run": record.name} if several else {}, row) for record, rows in found for row in rows]
-        return json.dumps([{**name, **asdict(row)} for name, row in named], indent=1, default=str) + "\n"
-    parts = []
-    for record, rows in found:
-        name = terminal.plain(record.name) if form == "md" else record.name
-        heading = (f"### {name}\n\n" if form == "md" else f"{name}\n") if several else ""
-        parts.append(heading + (terminal.markdown(rows, record) if form == "md" else _table(rows, record)))
-    return "\n".join(parts)
-
-
-def _table(rows: list[CellRow], record: RunRecord) -> str:
-    console = Console(file=io.StringIO(), highlight=False)
-    terminal.show(rows, record, console)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO from above
-    return text
 
 
 def compare(values: Values) -> int:

@@ -10,10 +10,10 @@
 `bench.load`, `bench.sweep`, `bench.Run` and `bench.Comparison` are the public API. Modules are private.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from bench.core.paths import LOCUSTFILE, MANIFESTS, MODEL_REPOSITORY
+from bench.core.version import __version__
 
 if TYPE_CHECKING:
     from bench.api import Comparison, Run, load, sweep
@@ -28,11 +28,6 @@ __all__ = [
     "load",
     "sweep",
 ]
-
-try:
-    __version__ = version("triton-bench")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import __version__
 from bench.analysis.stats import Interval
 from bench.core.units import bytes_text
+from bench.core.version import __version__
 from bench.sensors import environment
 
 ROOT = Path(__file__).parents[1]

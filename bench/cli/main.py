@@ -9,9 +9,9 @@ import traceback
 
 import click
 
-from bench import __version__
 from bench.cli.click_commands import CONTEXT, add_verbs, examples
 from bench.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # These errors of the disk name no file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from bench import __version__
+from bench.core.version import __version__
 from bench.sensors.host import usable_cores
 from bench.sensors.nvml import Nvml, count
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import __version__
 from bench.core.errors import ToolError
 from bench.core.samples import Samples
+from bench.core.version import __version__
 from bench.loadgen.locust.clock_sync import ClockMap, Offset, from_json, offset_of
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import EventQueue

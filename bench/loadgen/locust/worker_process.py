@@ -34,8 +34,8 @@ from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
-from bench import __version__
 from bench.core.samples import Outcome, Samples
+from bench.core.version import __version__
 from bench.loadgen.arrivals import share, tape_ns
 from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session

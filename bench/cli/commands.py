@@ -50,7 +50,8 @@ def _measuring(without: str, scopes: Iterable[Scope] = (), **changed: Option) ->
 _MUST_HOLD = {"required": True, "help": "What has to hold: p99=100ms,errors=0.1%."}
 _ONE_IMAGE = but("batch", default="1")
 _HTTP = but("protocol", default="http", without="")
-_ONE_AT_A_TIME = "arrival scenario engine repeats quick ceiling perf_analyzer"  # not of search and tune
+# search and tune choose these themselves, so they do not take the options.
+_ONE_AT_A_TIME = "arrival scenario engine repeats quick ceiling perf_analyzer"
 _RUNS_OWN = "the run's, or {}"
 
 SWEEP = Verb(

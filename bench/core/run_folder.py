@@ -32,15 +32,16 @@ from bench.core.samples import Samples
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
-SEARCH_FILE = "search.json"  # the answers of `bench search`
-TUNE_FILE = "tune.json"  # the answer of `bench tune`
+# The answers of `bench search`, and the answer of `bench tune`.
+SEARCH_FILE, TUNE_FILE = "search.json", "tune.json"
 # Files that `bench tune` writes beside its answer, and the key under which the answer has their text.
 TUNE_DEPLOY_FILES = {
     "config.pbtxt": "config_pbtxt",
     "configmap.yaml": "config_map",
     "mlservice-patch.yaml": "mlservice_patch",
 }
-_LONGEST_NAME = 180  # file systems take 255 bytes, and temporary names add to it
+# File systems take names of 255 bytes, and temporary names add to ours.
+_LONGEST_NAME = 180
 
 _converter = make_converter()
 # Samples live in the .npz beside the trial's JSON, not in it.

@@ -1,6 +1,6 @@
 """The record: one row a request, four int64 columns, and nothing else.
 
-Every figure the suite prints about requests is a fold over these columns. Times are nanoseconds of
+Every figure the suite prints about requests is computed from these columns. Times are nanoseconds of
 one monotonic clock (`time.monotonic_ns`), which all processes of a host share.
 """
 

@@ -16,7 +16,8 @@ from bench.core.units import plural, queue_delay
 
 QUICK_REPEATS = 1
 DEFAULT_REPEATS = 3
-SETTLE_S = 0.3  # between two trials: connections, counters, files
+# Connections, counters and files take about so long between two trials.
+SETTLE_S = 0.3
 AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
 # A reference cell is worth its time where there are other cells whose order it watches.
 _REFERENCE_FROM = 4

@@ -9,9 +9,11 @@ import re
 from decimal import Decimal
 
 _DURATIONS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"  # more digits than these are a slip
+# A number with more digits than these is taken for a mistake.
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?|\.[0-9]{1,15})"
 PERCENTILES = (50, 90, 95, 99, 99.9)
-MOST_PER_S = 1_000_000  # arrivals: a tape of a minute is half a gigabyte; no client sends as fast
+# No client sends more requests per second, and a tape of a minute would have half a gigabyte.
+MOST_PER_S = 1_000_000
 
 
 def parse_integers(text: str, *, low: int, high: int) -> tuple[int, ...]:

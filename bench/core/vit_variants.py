@@ -56,7 +56,8 @@ DEFAULTS: Mapping[str, str] = {
     "output": Output.LAST_HIDDEN_STATE,
 }
 IMAGE = "image"
-_TOKENS = 197  # of 224 x 224 in patches of 16 x 16, and the class token
+# An image of 224 x 224 has 196 patches of 16 x 16. The class token is one more.
+_TOKENS = 197
 _INPUTS: Mapping[str, dict[str, Any]] = {
     Wire.FP32: {"data_type": "TYPE_FP32", "dims": [-1, -1, -1]},
     Wire.UINT8: {"data_type": "TYPE_UINT8", "dims": [-1, -1, -1]},

@@ -18,7 +18,7 @@ from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.units import plural, significant
 from bench.report import templates
 
-_PLACES = ("*/run.json", "*/*/run.json")  # the second: runs that took turns
+_PLACES = ("*/run.json", "*/*/run.json")  # The second pattern finds runs that were interleaved.
 _VERDICTS = ("VALID", "INVALID", "FAILED", "NOT RUN")
 _COLUMNS = ["cell", "verdict", "throughput_img_per_s"]
 _HEADINGS = ("run", "started (UTC)", "cells", "best img/s", "best cell", "SLO", "target")
@@ -32,7 +32,7 @@ class Line:
 
     record: RunRecord
     folder: str
-    family: str  # the folder it shares with those it was measured in turns with; "" on its own
+    family: str  # the folder of all runs that were interleaved with it; "" for a run by itself
     report: str
     counts: dict[str, int]
     best_img_per_s: float | None
@@ -82,7 +82,7 @@ def holds_runs(reports: Path) -> bool:
 
 
 def family(path: Path) -> list[RunFolder]:
-    """The runs in a folder of such as were measured in turns, oldest first; none in any other folder."""
+    """The runs of a folder of interleaved runs, oldest first; none in any other folder."""
     if (path / "run.json").exists():
         return []
     members, unreadable = [], []

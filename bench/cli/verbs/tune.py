@@ -43,7 +43,8 @@ from bench.loadgen.locust.engine import LocustEngine
 from bench.report.publish import publish
 from bench.sensors import nvml
 
-_LOAD_S = 3.0  # of a model, for estimates
+# Estimates of time count so much for a model load.
+_LOAD_S = 3.0
 
 
 def run(values: Values) -> int:

@@ -15,7 +15,8 @@ LOAD, COMPONENT = "triton-bench/load", "triton-bench/component"
 MASTER_PORT, REPORT_PORT = 5557, 8089
 ARGUMENTS_FILE = "/etc/bench/arguments.json"
 RUN_FOLDER = "/run/bench/run"
-LONGEST_S = 6 * 3600  # a sweep that nobody fetches does not hold its CPUs for longer
+# A sweep whose results nobody fetches ends after this time, and gives its CPUs back.
+LONGEST_S = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_RATE_S, _RATE_TRIES = 0.15, 4  # of each: what disturbs a machine slows some tries, and speeds up none
-_SIZES = {"cpu": 1536, "cuda": 8192}  # of the square products whose rate is measured
+# A peak rate is the best of so many tries of so many seconds: a disturbance makes a try slower, never faster.
+_RATE_S, _RATE_TRIES = 0.15, 4
+# The square matrices whose product is timed have so many rows.
+_SIZES = {"cpu": 1536, "cuda": 8192}
 _COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 _OLDEST_WARM_UPS = 3
 

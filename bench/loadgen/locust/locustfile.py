@@ -46,7 +46,7 @@ def register() -> None:
 def _add_arguments(parser: Any, **_: Any) -> None:
     group = parser.add_argument_group("Triton")
     group.add_argument("--model", default="python_vit", env_var="TRITON_MODEL", help="Model to call")
-    group.add_argument("--batch", default="1", env_var="TRITON_BATCH", help="Images a request")
+    group.add_argument("--batch", default="1", env_var="TRITON_BATCH", help="Images per request")
     group.add_argument(
         "--protocol",
         choices=[*Protocol, "both"],

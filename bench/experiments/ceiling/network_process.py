@@ -40,7 +40,6 @@ class Network:
         self.dtype = network.PRECISIONS[asked["precision"]]
         self.compile = asked["compile"]
         self.run = network.Network(self.vit, asked["precision"], self.compile, asked["output"], self.device)
-        self.is_warm: set[int] = set()
 
     def described(self) -> dict[str, Any]:
         vit = self.vit

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.analysis.bottleneck import busy_share
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import findings_of
 from bench.analysis.checks.cell import codes, merged
@@ -70,6 +71,7 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         **_service(summaries, cell),
         **_server(server_times(counters)),
         "batches": counters.batches if counters else {},
+        "busy": busy_share(trials, identity(cell, record)["instances"]),
         **_machine(trials),
         "slo_met": _slo_met(pooled, summaries, slo_of(record)),
         "verdict": str(verdict(remarks)),

@@ -23,6 +23,8 @@ from bench.core.trial import Counters, Trial
 
 # Stamps of requests and of the window's ends are right within this time: what a process needs to wake up.
 STAMP_S = 1e-4
+# The credit of a window is looked at so many times; a prime, lest it beat with the load.
+_LOOKS = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +111,31 @@ def answers_per_user(trial: Trial) -> float | None:
 
 
 def _edges_req_per_s(trial: Trial, per_s: float) -> float:
-    """The standard error that the window's ends alone cause, which repeats that agree do not show.
+    """The standard error that the window's ends cause, which repeats that agree do not show.
 
-    A closed loop does not know how much of the work of the 2 x users requests at its ends lies inside: their
-    times vary, by `jitter` of their mean, and a share is off by up to half of that (uniform: / sqrt(12)). An
-    open loop counts whole requests: one at each end. Both know their stamps to `STAMP_S`.
+    The credit that has come in by a time runs now ahead of its mean rate and now behind it. A window that
+    opens or closes elsewhere gains or loses this much at each of its two ends. Windows that open in phase
+    with the load have the same ends in every repeat. Time stamps are right to `STAMP_S`.
     """
-    stamps = per_s * 2 * STAMP_S / trial.window.seconds
-    if trial.cell.load.is_open_loop:
-        return math.hypot(stamps, math.sqrt(2 / 12) / trial.window.seconds if per_s else 0.0)
-    took = trial.samples.good().service_ns[credits_of(trial)[trial.samples.outcome == Outcome.OK] > 0]
-    jitter = float(took.std() / took.mean()) if len(took) and took.mean() > 0 else 0.0
-    ends = 2 * (trial.cell.load.concurrency or 0)
-    return math.hypot(stamps, min(jitter, 1.0) * math.sqrt(ends / 12) / trial.window.seconds)
+    at_ns = np.linspace(trial.window.start_ns, trial.window.end_ns, _LOOKS)
+    come_in = _credit_by(trial, at_ns)
+    ahead = come_in - np.linspace(0, come_in[-1], _LOOKS)
+    return math.hypot(math.sqrt(2) * float(ahead.std()), 2 * STAMP_S * per_s) / trial.window.seconds
+
+
+def _credit_by(trial: Trial, at_ns: Float64) -> Float64:
+    """The credit of right answers from the first to each of these times, shape as `at_ns`."""
+    good = trial.samples.good().where(credits_of(trial)[trial.samples.outcome == Outcome.OK] > 0)
+    if trial.cell.load.is_open_loop or not len(good):
+        return np.searchsorted(np.sort(good.done_ns), at_ns).astype(np.float64)
+    per_ns = 1 / np.maximum(good.service_ns, 1)
+    event_ns = np.concatenate([good.sent_ns, good.done_ns])
+    order = np.argsort(event_ns, kind="stable")
+    event_ns = event_ns[order]
+    rate = np.cumsum(np.concatenate([per_ns, -per_ns])[order])
+    credit = np.concatenate([[0.0], np.cumsum(rate[:-1] * np.diff(event_ns))])
+    by: Float64 = np.interp(at_ns, event_ns, credit) - np.interp(at_ns[0], event_ns, credit)
+    return by
 
 
 def measured_requests(trial: Trial) -> Samples:

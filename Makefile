@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # With these flags `make sweep` takes at most 5 minutes on 2 cores without a GPU.
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
+# Simulated studies behind each row of `make coverage`.
+STUDIES ?= 400
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint lint.js bench example picture lock clean
+.PHONY: help .venv sweep test lint lint.js bench coverage example picture lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +50,9 @@ lint.js: ## Biome over the scripts of the report's page; needs Node (npm run for
 
 bench: $(STAMP) ## Measure the suite itself: generator, pacing, overhead
 	$(BIN)/python -m benchmarks
+
+coverage: $(STAMP) ## Hold the suite's claims against simulated servers, write docs/results/coverage.md
+	$(BIN)/python -m benchmarks.coverage --studies $(STUDIES)
 
 example: $(STAMP) ## Renew reports/example with a small real run of five minutes
 	$(BIN)/bench sweep --batch 1,4 --instances 1,2 --concurrency 1,4 --protocol http,grpc --repeats 3 \

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from bench.analysis.bottleneck import busy_share
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import findings_of
 from bench.analysis.checks.cell import codes, merged
 from bench.analysis.slo import Holds, assess_slo
-from bench.analysis.stats import Interval, estimate_under, geometric, percentile
+from bench.analysis.stats import Interval, arithmetic, estimate_under, geometric, percentile
 from bench.analysis.summary import ServerTimes, TrialSummary, mean_of, server_times, summarize
 from bench.core import vit_variants
 from bench.core.cell import Cell, SharedMemory
@@ -65,11 +66,12 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         "repeats": len(trials),
         "requests": sum(s.requests for s in summaries),
         "errors": sum(s.errors for s in summaries),
-        **_throughput(summaries, cell),
+        **_throughput(summaries, cell, too_short="window-too-short" in codes(remarks)),
         **_latency(summaries, pooled),
         **_service(summaries, cell),
         **_server(server_times(counters)),
         "batches": counters.batches if counters else {},
+        "busy": busy_share(trials, identity(cell, record)["instances"]),
         **_machine(trials),
         "slo_met": _slo_met(pooled, summaries, slo_of(record)),
         "verdict": str(verdict(remarks)),
@@ -118,24 +120,19 @@ def identity(cell: Cell, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _throughput(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
-    images = geometric([s.throughput_img_per_s for s in summaries])
+def _throughput(summaries: Sequence[TrialSummary], cell: Cell, *, too_short: bool) -> dict[str, Any]:
+    values = tuple(s.throughput_img_per_s for s in summaries)
+    images = arithmetic(values, float(np.mean([s.edges_img_per_s for s in summaries])))
+    if images and too_short:
+        images = replace(images, low=None, high=None)
     sent = [s.sent_per_s for s in summaries]
     return {
-        "goodput_img_per_s": _goodput(summaries, images),
+        "goodput_img_per_s": _mean([s.goodput_img_per_s for s in summaries]),
         **_interval("throughput_img_per_s", images),
         "throughput_req_per_s": images.value / cell.load.batch if images else None,
         "achieved_rate_per_s": float(np.mean(sent)) if cell.load.is_open_loop else None,
-        "throughputs": tuple(s.throughput_img_per_s for s in summaries),
+        "throughputs": values,
     }
-
-
-def _goodput(summaries: Sequence[TrialSummary], images: Interval | None) -> float | None:
-    """The part of the throughput that was good: a mean of repeats of its own could be more than all of it."""
-    good = _mean([s.goodput_img_per_s for s in summaries])
-    if good is None or images is None:
-        return good
-    return good * images.value / float(np.mean([s.throughput_img_per_s for s in summaries]))
 
 
 def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]:

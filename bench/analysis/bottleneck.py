@@ -12,6 +12,7 @@ from dataclasses import replace
 from bench.analysis.capacity_models import BatchModel, fit_batches
 from bench.analysis.ceiling import Ceiling
 from bench.analysis.cell_row import CellRow
+from bench.core.trial import Counters, Trial
 from bench.core.units import significant
 
 # Instances that execute for this share of the time are the bottleneck: the rest is the hand-over between two
@@ -62,7 +63,7 @@ def bottleneck(
 
     `model`: time over batch of its server configuration. `shared`: the same cell over shared memory.
     """
-    busy, mean = busy_share(row), row.latency_mean_ms
+    busy, mean = row.busy, row.latency_mean_ms
     if busy is None or not mean or row.verdict == "FAILED":
         return None
     executing = f"instances executed {busy:.0%} of the time"
@@ -82,18 +83,27 @@ def bottleneck(
     return "load", f"The load: too few requests in flight to keep instances busy; {executing}."
 
 
-def busy_share(row: CellRow) -> float | None:
-    """The share of the time that instances execute: executions per second x the time of one, over instances.
+def busy_share(trials: Sequence[Trial], instances: int | None) -> float | None:
+    """The share of the windows that instances execute: time of all executions / windows / (instances x pods).
 
-    From Triton's counters; None where they are missing.
+    Executions are counted once each, whatever their batch: means per request would weigh large batches more.
+    Pods are those that the counters are of, or else those that were asked for. None without counters.
     """
-    times = (row.server_compute_input_ms, row.server_compute_infer_ms, row.server_compute_output_ms)
-    if None in times or not row.throughput_img_per_s or not row.executed_batch_mean:
-        return None
-    executions_per_s = row.throughput_img_per_s / row.executed_batch_mean
-    return (
-        executions_per_s * sum(t or 0.0 for t in times) / 1e3 / ((row.instances or 1) * (row.replicas or 1))
+    known = [(trial.counters, trial) for trial in trials if trial.counters and trial.counters.batches]
+    room_s = sum(
+        trial.window.seconds * (instances or 1) * (len(counters.pods) or trial.cell.server.replicas or 1)
+        for counters, trial in known
     )
+    return sum(_executing_ns(counters) for counters, _ in known) / 1e9 / room_s if known else None
+
+
+def _executing_ns(counters: Counters) -> float:
+    """As recorded; in older runs the time in the model, and moving tensors in proportion to it."""
+    if counters.executing_ns:
+        return counters.executing_ns
+    infer_ns = sum(ns for _, ns in counters.batches.values())
+    moving_ns = counters.compute_input_ns + counters.compute_output_ns
+    return infer_ns * (1 + moving_ns / counters.compute_infer_ns) if counters.compute_infer_ns else infer_ns
 
 
 def _outside(row: CellRow, share: float, executing: str, shared: CellRow | None) -> tuple[str, str]:

@@ -101,6 +101,9 @@ class CellRow:
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
+    busy: float | None = (
+        None  # the share of the window that instances execute; None: the server does not tell
+    )
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
 
@@ -142,6 +145,7 @@ VIEWS_ONLY = (
     "throughputs",
     "repeat_latencies_ms",
     "batches",
+    "busy",
     "reason",
     "wall_reason",
 )

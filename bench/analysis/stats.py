@@ -1,7 +1,7 @@
 """Percentiles that know when they mean something, and intervals over repeats.
 
 Repeats are the unit: requests within a trial are not independent, trials are. Intervals are Student's
-t on logarithms, since times and rates are positive and their errors multiply.
+t, of times and ratios on logarithms, since they are positive and their errors multiply.
 """
 
 from __future__ import annotations
@@ -122,6 +122,24 @@ def geometric(values: Sequence[float], confidence: float = CONFIDENCE) -> Interv
         return Interval(float(np.mean(values)), None, None, len(values))
     center, half = _mean_and_half_width(np.log(values).tolist(), confidence)
     return _exponential(center, half, len(values))
+
+
+def arithmetic(
+    values: Sequence[float], standard_error: float = 0.0, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Mean over repeats, with Student's t interval on the values, never below 0. None without values > 0.
+
+    For throughput: over a window it is a mean over time already, and the mean of repeats is unbiased where
+    the geometric mean is too low, by half the squared spread. `standard_error`: what the values do not show
+    in their spread, because it may be the same in all of them.
+    """
+    if not any(value > 0 for value in values):
+        return None
+    center, half = _mean_and_half_width(values, confidence)
+    if half is None:
+        return Interval(center, None, None, len(values))
+    half = math.hypot(half, student_t_quantile((1 + confidence) / 2, 1e6) * standard_error)
+    return Interval(center, max(0.0, center - half), center + half, len(values))
 
 
 def _exponential(center: float, half_width: float | None, n: int) -> Interval:

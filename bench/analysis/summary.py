@@ -1,19 +1,30 @@
 """A trial in figures, from its samples and counters.
 
-Throughput counts completions inside the window. Latency is of requests done in the window in a closed
+Throughput in a closed loop credits each request with the share of its time in flight that lies in the
+window. A whole count would be wrong by up to a request a user, and in the same direction in every repeat,
+because all windows open at about the same point of the load. An open loop counts completions: under an
+overload requests wait ever longer, and shares would credit the window with work that is done after it.
+
+Latency is of requests done in the window in a closed
 loop; in an open loop of requests due in it, whenever they ended, and one that never ended counts as
 having taken until the trial's end at least.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from bench.core.samples import Int64, Outcome, Samples
+from bench.core.samples import Float64, Int64, Outcome, Samples
 from bench.core.slo import Slo
 from bench.core.trial import Counters, Trial
+
+# Stamps of requests and of the window's ends are right within this time: what a process needs to wake up.
+STAMP_S = 1e-4
+# The credit of a window is looked at so many times; a prime, lest it beat with the load.
+_LOOKS = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +39,7 @@ class TrialSummary:
     asked: int  # the requests whose latency the trial is about, failed ones among them
     throughput_req_per_s: float
     throughput_img_per_s: float
+    edges_img_per_s: float  # what the two ends of the window may be worth
     latencies_ns: Int64
     service_ns: Int64  # of the answered ones: a request that was never sent has none
     lateness_ns: Int64  # of all
@@ -53,7 +65,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     done = trial.samples.done_in(trial.window)
     asked = measured_requests(trial)
     answered = asked.where((asked.outcome == Outcome.OK) | (asked.outcome == Outcome.UNFINISHED))
-    per_s = len(done.good()) / trial.window.seconds
+    per_s = throughput_req_per_s(trial)
     batch = trial.cell.load.batch
     return TrialSummary(
         requests=len(done.good()),
@@ -61,13 +73,69 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
         asked=len(asked),
         throughput_req_per_s=per_s,
         throughput_img_per_s=per_s * batch,
+        edges_img_per_s=_edges_req_per_s(trial, per_s) * batch,
         latencies_ns=np.sort(answered.response_ns),
         service_ns=np.sort(asked.good().service_ns),
         lateness_ns=np.sort(asked.lateness_ns),
         sent_per_s=_sent_in(trial) / trial.window.seconds,
         in_flight_mean=in_flight_mean(trial),
-        goodput_img_per_s=_goodput(asked, slo, trial) * batch if slo else None,
+        goodput_img_per_s=_goodput(trial, slo) * batch if slo else None,
     )
+
+
+def throughput_req_per_s(trial: Trial) -> float:
+    """Requests a second that were answered right: the one definition of throughput."""
+    return float(credits_of(trial)[trial.samples.outcome == Outcome.OK].sum()) / trial.window.seconds
+
+
+def credits_of(trial: Trial) -> Float64:
+    """What each request of the trial counts in the window, from 0 to 1, shape (n,).
+
+    In a closed loop the share of its time in flight that lies in the window; in an open loop 1 for a request
+    done in the window. A request that took no time counts where it ended.
+    """
+    samples, window = trial.samples, trial.window
+    ended = (samples.done_ns >= window.start_ns) & (samples.done_ns < window.end_ns)
+    if trial.cell.load.is_open_loop:
+        return ended.astype(np.float64)
+    start_ns = np.maximum(samples.sent_ns, window.start_ns)
+    inside_ns = np.maximum(np.minimum(samples.done_ns, window.end_ns) - start_ns, 0)
+    took_ns = samples.service_ns
+    return np.where(took_ns > 0, inside_ns / np.maximum(took_ns, 1), ended)
+
+
+def answers_per_user(trial: Trial) -> float | None:
+    """How many requests of each user the window holds, however they ended; None in an open loop."""
+    users = trial.cell.load.concurrency
+    return None if users is None else float(credits_of(trial).sum()) / users
+
+
+def _edges_req_per_s(trial: Trial, per_s: float) -> float:
+    """The standard error that the window's ends cause, which repeats that agree do not show.
+
+    The credit that has come in by a time runs now ahead of its mean rate and now behind it. A window that
+    opens or closes elsewhere gains or loses this much at each of its two ends. Windows that open in phase
+    with the load have the same ends in every repeat. Time stamps are right to `STAMP_S`.
+    """
+    at_ns = np.linspace(trial.window.start_ns, trial.window.end_ns, _LOOKS)
+    come_in = _credit_by(trial, at_ns)
+    ahead = come_in - np.linspace(0, come_in[-1], _LOOKS)
+    return math.hypot(math.sqrt(2) * float(ahead.std()), 2 * STAMP_S * per_s) / trial.window.seconds
+
+
+def _credit_by(trial: Trial, at_ns: Float64) -> Float64:
+    """The credit of right answers from the first to each of these times, shape as `at_ns`."""
+    good = trial.samples.good().where(credits_of(trial)[trial.samples.outcome == Outcome.OK] > 0)
+    if trial.cell.load.is_open_loop or not len(good):
+        return np.searchsorted(np.sort(good.done_ns), at_ns).astype(np.float64)
+    per_ns = 1 / np.maximum(good.service_ns, 1)
+    event_ns = np.concatenate([good.sent_ns, good.done_ns])
+    order = np.argsort(event_ns, kind="stable")
+    event_ns = event_ns[order]
+    rate = np.cumsum(np.concatenate([per_ns, -per_ns])[order])
+    credit = np.concatenate([[0.0], np.cumsum(rate[:-1] * np.diff(event_ns))])
+    by: Float64 = np.interp(at_ns, event_ns, credit) - np.interp(at_ns[0], event_ns, credit)
+    return by
 
 
 def measured_requests(trial: Trial) -> Samples:
@@ -90,10 +158,17 @@ def _sent_in(trial: Trial) -> int:
     return int(((sent >= trial.window.start_ns) & (sent < trial.window.end_ns)).sum())
 
 
-def _goodput(asked: Samples, slo: Slo, trial: Trial) -> float:
-    """Requests a second answered right and within the bound of the SLO's highest percentile: the deadline."""
+def _goodput(trial: Trial, slo: Slo) -> float:
+    """Requests a second answered right and within the bound of the SLO's highest percentile: the deadline.
+
+    In an open loop of the requests due in the window, whenever they ended.
+    """
     _, deadline_ns = max(slo.latencies)
-    return int((asked.good().response_ns <= deadline_ns).sum()) / trial.window.seconds
+    if trial.cell.load.is_open_loop:
+        good = measured_requests(trial).good()
+        return int((good.response_ns <= deadline_ns).sum()) / trial.window.seconds
+    in_time = (trial.samples.outcome == Outcome.OK) & (trial.samples.response_ns <= deadline_ns)
+    return float(credits_of(trial)[in_time].sum()) / trial.window.seconds
 
 
 def server_times(counters: Counters | None) -> ServerTimes | None:

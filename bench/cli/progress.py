@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.status import Status
 
+from bench.analysis.summary import throughput_req_per_s
 from bench.core.cell import Cell, ServerConfiguration
 from bench.core.spec import PlannedTrial, describe
 from bench.core.trial import Live, Trial
@@ -57,7 +58,7 @@ class ConsoleProgress:
         if self._status is not None:
             return  # the table at the end has it; a line a trial would push it off the screen
         done = trial.samples.done_in(trial.window)
-        rate = len(done.good()) / trial.window.seconds * trial.cell.load.batch
+        rate = throughput_req_per_s(trial) * trial.cell.load.batch
         failed = f", {len(done.failed())} failed" if len(done.failed()) else ""
         self.say(f"{self._where}: {rate:.4g} img/s{failed}")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bench.core.files import write_bytes
 
 Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 COLUMNS = ("intended_ns", "sent_ns", "done_ns", "outcome")
 
 
@@ -86,7 +87,7 @@ class Samples:
         return Samples(*(getattr(self, name)[mask] for name in COLUMNS))
 
     def done_in(self, window: Window) -> Samples:
-        """Requests that ended inside the window: what throughput counts."""
+        """Requests that ended inside the window."""
         return self.where((self.done_ns >= window.start_ns) & (self.done_ns < window.end_ns))
 
     def intended_in(self, window: Window) -> Samples:

@@ -136,6 +136,11 @@ class SweepSpec:
         configurations meet the same tape; different between rounds."""
         return random.Random(f"{self.seed}/{trial.cell.load.key}/{trial.repeat}").getrandbits(31)
 
+    def windows(self) -> str:
+        """What the plan says of the length of windows."""
+        grows = " (grows where a window of it holds fewer than about 6 answers per user)"
+        return f"windows of {self.duration_s:g} s{grows if self.concurrencies else ''}"
+
     def trial_s(self) -> float:
         return self.warmup_s + self.duration_s + SETTLE_S
 

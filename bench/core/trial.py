@@ -83,6 +83,7 @@ class Counters:
     compute_output_ns: int
     # executed batch size -> (executions, compute_infer_ns per those executions)
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    executing_ns: int = 0  # of all executions: input, infer and output; 0 in runs before it was recorded
     pods: Mapping[str, Counters] = field(default_factory=dict)  # each pod's own, where there are several
     uncertain_ns: int = 0  # of the window they are of: how long the two calls for them took
 

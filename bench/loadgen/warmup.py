@@ -1,6 +1,6 @@
 """Warm-up: when the window of a trial opens, and when it closes. Both engines follow this rule.
 
-The window opens when two things are true:
+The window may open when two things are true:
 
 1. The warm-up time (`--warmup`) has passed since the load began.
 2. In a closed loop, as many requests have ended as there are users. So a first round of requests, in which
@@ -8,26 +8,41 @@ The window opens when two things are true:
 
 An open loop has no users to wait for: there the time alone opens the window.
 
-The window closes when `--duration` has passed since it opened and, in a closed loop, as many requests have
-ended in it as there are users: a window with fewer answers would say nothing of a model that is this slow.
+It does not open at once then: an answer that has just come is the moment at which the users' next requests
+begin, and windows that all open there are alike, and wrong alike. A closed loop's window opens after a
+further delay, drawn from the seed of the trial, of up to `PHASES` mean response times.
+
+How long the window will be is planned when it opens: `--duration` and, in a closed loop, at least so long
+that it holds about `ANSWERS` answers of each user, by the mean response time so far. It grows by this to at
+most `MOST_TIMES` times its duration and `MOST_S` seconds. To close it at the moment of an answer, or as soon
+as enough have come, would favour windows that were fast by chance. Only a window that holds fewer than
+`LEAST_ANSWERS` of each user when its time is over goes on for as long again.
 
 Requests go on through the warm-up, the window and after it without a break. All of them are recorded; only
 the window counts.
 
-A server may never answer, so the second condition has an end. Locust's window opens, and closes, without it
-after `LONGEST_WAIT_S`. perf_analyzer's load ends at a time that is fixed at its start, so its window closes
-by time alone, and a window that could not open in time is measured again with a longer warm-up and a longer
-window.
+A server may never answer, so the second condition has an end: Locust's window opens without it after
+`LONGEST_WAIT_S`. perf_analyzer's load ends at a time that is fixed at its start, so its window closes by
+time alone, and a window that could not open in time, or that holds too few answers, is measured again with a
+longer warm-up and a longer window.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
+from bench.analysis.checks.window import LEAST_ANSWERS
 from bench.core.cell import Load
 
-# A window whose users had no answer opens, or closes, this long after the time it should have.
+# A window whose users had no answer opens this long after the time it should have.
 LONGEST_WAIT_S = 60.0
+# The window opens up to so many mean response times later: two, for a long and a short request in turns.
+PHASES = 2.0
+# A window is planned to hold so many answers of each user: twice what it needs, as few are known by then.
+ANSWERS = 6.0
+# It grows to at most so many times the duration that was asked for, and to so many seconds.
+MOST_TIMES, MOST_S = 6.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +61,36 @@ class Milestone:
 
 
 def opening(load: Load, warmup_s: float) -> Milestone:
-    """The end of the warm-up, where the window opens."""
+    """The end of the warm-up: from here on the window may open."""
     return Milestone(warmup_s, _users(load))
 
 
-def closing(load: Load, duration_s: float, opened_s: float, ended: int) -> Milestone:
-    """The end of a window that opened `opened_s` after the load began, when `ended` requests had ended."""
+def phase_s(load: Load, seed: int, elapsed_s: float, ended: int) -> float:
+    """How much later the window opens than it could: drawn from the seed; 0 in an open loop."""
+    return PHASES * random.Random(f"{seed}/phase").random() * _mean_response_s(load, elapsed_s, ended)
+
+
+def planned_s(load: Load, duration_s: float, elapsed_s: float, ended: int) -> float:
+    """How long a window is planned to be. It opens at `elapsed_s`, when so many requests have ended."""
+    wanted_s = ANSWERS * _mean_response_s(load, elapsed_s, ended)
+    return min(max(duration_s, wanted_s), _longest_s(duration_s))
+
+
+def longer_s(load: Load, duration_s: float, window_s: float, answers: int) -> float:
+    """How long the window is to be when `window_s` are over and it holds so many answers: this, or longer."""
+    if answers >= LEAST_ANSWERS * _users(load):
+        return window_s
+    return max(window_s, min(2 * window_s, _longest_s(duration_s)))
+
+
+def _longest_s(duration_s: float) -> float:
+    return max(duration_s, min(MOST_TIMES * duration_s, MOST_S))
+
+
+def _mean_response_s(load: Load, elapsed_s: float, ended: int) -> float:
+    """Of a closed loop, by Little's law, with what is in flight counted as half done; 0 in an open loop."""
     users = _users(load)
-    return Milestone(opened_s + duration_s, ended + users if users else 0)
+    return users * elapsed_s / (ended + users / 2) if users else 0.0
 
 
 def _users(load: Load) -> int:

@@ -48,6 +48,7 @@ class Snapshot:
             compute_infer_ns=counted("compute_infer", "ns"),
             compute_output_ns=counted("compute_output", "ns"),
             batches=_batch_differences(self.stats, earlier.stats),
+            executing_ns=_executing_ns(self.stats) - _executing_ns(earlier.stats),
             uncertain_ns=2 * (self.within_ns + earlier.within_ns),
         )
 
@@ -216,6 +217,12 @@ def _at(stats: Mapping[str, Any], path: tuple[str, ...]) -> int:
     for name in path:
         value = value.get(name, {}) if isinstance(value, Mapping) else {}
     return int(value) if value != {} else 0
+
+
+def _executing_ns(stats: Mapping[str, Any]) -> int:
+    """Of all executions, each once, whatever the size of its batch."""
+    steps = ("compute_input", "compute_infer", "compute_output")
+    return sum(_at(entry, (step, "ns")) for entry in stats.get("batch_stats", ()) for step in steps)
 
 
 def _batch_differences(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[int, tuple[int, int]]:

@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 
 from bench.analysis import cell_table
+from bench.analysis.aggregate import MeasuredTrial, aggregate
 from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.results import RunResults
-from bench.analysis.stats import geometric, nearest_rank
-from bench.analysis.summary import measured_requests, summarize
-from bench.core.run_folder import RunFolder
+from bench.analysis.stats import arithmetic, nearest_rank
+from bench.analysis.summary import measured_requests, summarize, throughput_req_per_s
+from bench.core.run_folder import RunFolder, RunRecord
 from bench.core.trial import Trial
-from tests.support import synthetic
+from tests.support import simulation, synthetic
+from tests.support.simulation import Server, always
+from tests.support.simulation import cell as simulated
 from tests.support.synthetic import Study, World, cell
 
 ASKED_COLUMNS = [
@@ -51,6 +54,11 @@ def one_row(path: Path, study: Study) -> tuple[CellRow, list[Trial]]:
 
 
 @pytest.fixture(scope="module")
+def record() -> RunRecord:
+    return synthetic.record(Study(cells=(simulated(concurrency=1),)))
+
+
+@pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return synthetic.every_kind(tmp_path_factory.mktemp("everything") / "run")
 
@@ -64,14 +72,38 @@ def test_percentiles_are_of_the_pooled_requests_of_all_repeats(tmp_path: Path) -
     assert row.latency_mean_ms == pytest.approx(pooled.mean() / 1e6)
 
 
-def test_throughput_is_the_geometric_mean_over_repeats_with_its_interval(tmp_path: Path) -> None:
+def test_throughput_is_the_mean_over_repeats_with_its_interval(tmp_path: Path) -> None:
     row, trials = one_row(tmp_path, Study(cells=(cell(batch=8),), repeats=5))
-    of_repeats = [len(t.samples.done_in(t.window).good()) * 8 / t.window.seconds for t in trials]
-    expected = geometric(of_repeats)
-    assert expected is not None
-    assert row.throughput_img_per_s == expected.value
-    assert (row.throughput_img_per_s_low, row.throughput_img_per_s_high) == (expected.low, expected.high)
-    assert row.throughput_req_per_s == pytest.approx(expected.value / 8)
+    of_repeats = [throughput_req_per_s(trial) * 8 for trial in trials]
+    plain = arithmetic(of_repeats)
+    assert plain is not None
+    assert plain.low is not None
+    assert row.throughput_img_per_s == pytest.approx(np.mean(of_repeats))
+    assert row.throughput_img_per_s_low is not None
+    assert 0.9 * plain.low < row.throughput_img_per_s_low < plain.low  # the window's ends are in it too
+    assert row.throughput_req_per_s == pytest.approx(np.mean(of_repeats) / 8)
+    assert row.throughputs == tuple(of_repeats)
+
+
+def test_repeats_that_agree_have_an_interval_with_width(record: RunRecord) -> None:
+    """Windows that open in phase with the load agree; their ends are worth something still."""
+    alternate = Server(lambda index: (400 if index % 2 else 200) * 1_000_000)
+    trials = [
+        simulation.trial(alternate, simulated(concurrency=1), seconds=3.1, warmup_s=0.5) for _ in range(3)
+    ]
+    row = aggregate([MeasuredTrial.of(one, None) for one in trials], record)
+    assert len(set(row.throughputs)) == 1
+    assert row.throughput_img_per_s_low is not None
+    assert row.throughput_img_per_s_high is not None
+    assert row.throughput_img_per_s_low < 1 / 0.3 < row.throughput_img_per_s_high
+
+
+def test_a_window_that_is_too_short_to_say_gives_no_interval(record: RunRecord) -> None:
+    trials = [simulation.trial(Server(always(2000)), simulated(concurrency=1), seconds=3.0) for _ in range(3)]
+    row = aggregate([MeasuredTrial.of(one, None) for one in trials], record)
+    assert "window-too-short" in row.findings.split()
+    assert row.throughput_img_per_s == pytest.approx(0.5)
+    assert (row.throughput_img_per_s_low, row.throughput_img_per_s_high) == (None, None)
 
 
 def test_below_three_repeats_there_is_no_interval(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_a_dry_run_prints_cells_reloads_and_time_and_starts_nothing(bench: Run, 
     assert code == 0
     *cells, total = out.splitlines()
     assert len(cells) == len(set(cells)) == 8
-    assert re.fullmatch(r"8 cells, 2 model loads, \d+ trials, about [\d.]+ min", total)
+    assert re.match(r"8 cells, 2 model loads, \d+ trials, about [\d.]+ min; windows of 5 s \(grows", total)
     assert list(tmp_path.iterdir()) == []
 
 

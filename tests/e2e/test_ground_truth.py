@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bench.analysis.stats import nearest_rank
-from bench.analysis.summary import summarize
+from bench.analysis.stats import arithmetic, nearest_rank
+from bench.analysis.summary import answers_per_user, summarize, throughput_req_per_s
 from bench.core.cell import Arrival, Load, Protocol, ServerConfiguration
 from bench.core.trial import Trial
 from bench.loadgen.locust.engine import LocustEngine
@@ -98,3 +98,26 @@ def test_a_stall_is_in_the_open_loops_p99_and_not_in_the_closed_loops(
     looped = measure(engine, triton, again, closed(1), duration_s=4.5)
     assert looped.samples.response_ns.max() > 1.4e9  # it did meet the stall, once
     assert percentile_ms(looped, 99) < 500
+
+
+@pytest.mark.parametrize("delay_ms", [700, 900, 1300])
+def test_throughput_of_a_slow_model_is_the_truth_and_its_interval_contains_it(
+    engine: LocustEngine, triton: EmbeddedTriton, delay_ms: int
+) -> None:
+    """A window of 3 s counts whole requests 7 to 13 % too low, in every repeat alike."""
+    trials = [
+        measure(engine, triton, delay(1, delay_ms=delay_ms), closed(1), duration_s=3.0, seed=seed)
+        for seed in range(3)
+    ]
+    rates = [throughput_req_per_s(trial) for trial in trials]
+    edges = float(np.mean([summarize(trial).edges_img_per_s for trial in trials]))
+    interval = arithmetic(rates, edges)
+    assert interval is not None
+    assert interval.low is not None
+    assert interval.high is not None
+    # What the backend and the connection add is milliseconds, and is in the service times.
+    service_s = np.concatenate([trial.samples.good().service_ns for trial in trials]).mean() / 1e9
+    assert interval.value == pytest.approx(1e3 / delay_ms, rel=0.01)
+    assert interval.low <= 1 / service_s * 1.002
+    assert interval.high >= 1 / service_s * 0.998
+    assert min(answers_per_user(trial) or 0 for trial in trials) >= 5

@@ -15,7 +15,10 @@ from bench.analysis.cell_row import COLUMNS, CellRow
 from bench.analysis.roofline import Measured, Shape
 from bench.core.errors import RunFolderError, ToolError
 from bench.core.run_folder import RunFolder
+from bench.core.trial import Counters, Trial, total
 from bench.experiments.ceiling import measure as ceiling
+from tests.support import simulation
+from tests.support.simulation import Server, always
 
 TINY = Shape(192, 768, 12, 197, 768, 5_561_472)
 WEIGHTS = "random:tiny:seed=0"
@@ -44,6 +47,7 @@ def row(**known: Any) -> CellRow:
         "wire_out_bytes_per_s": 40e6, "verdict": "VALID", "findings": "", "repeats": 1, "requests": 9,
         "errors": 0, "latency_n": 9,
     }  # fmt: skip
+    base["busy"] = {**base, **known}["throughput_img_per_s"] / 8 * 0.062
     return CellRow(**{**dict.fromkeys(COLUMNS), **base, **known})
 
 
@@ -101,13 +105,49 @@ def test_the_wall_is_named(differs: dict[str, Any], word: str) -> None:
     assert said[1].endswith(".")
 
 
-def test_busy_counts_every_instance() -> None:
-    assert busy_share(row()) == pytest.approx(10 * 0.062)
-    assert busy_share(row(instances=2)) == pytest.approx(5 * 0.062)
+def counted(pods: int, batches: dict[int, tuple[int, int]], **more: int) -> Trial:
+    """A trial of 10 s on pods that all counted the same. `batches`: size -> (executions, ms of each)."""
+    one = Counters(
+        inference_count=sum(size * n for size, (n, _) in batches.items()),
+        execution_count=sum(n for n, _ in batches.values()),
+        success_count=sum(size * n for size, (n, _) in batches.items()),
+        fail_count=0, success_ns=0, queue_ns=0, compute_input_ns=0, compute_output_ns=0,
+        # Every request is charged the time of its whole batch.
+        compute_infer_ns=sum(size * n * ms for size, (n, ms) in batches.items()) * 1_000_000,
+        batches={size: (n, n * ms * 1_000_000) for size, (n, ms) in batches.items()},
+        executing_ns=more.get("executing_ns", sum(n * ms for n, ms in batches.values()) * 1_000_000),
+    )  # fmt: skip
+    like = simulation.trial(Server(always(10)), simulation.cell(concurrency=1), seconds=10)
+    counters = replace(total([one] * pods), pods={str(i): one for i in range(pods)}) if pods > 1 else one
+    return replace(like, counters=counters)
+
+
+def test_pods_as_found_share_the_work() -> None:
+    """Three pods that execute 30 % of the time are not one that executes 91 %."""
+    share = busy_share([counted(3, {1: (300, 10)})], instances=1)
+    assert share == pytest.approx(0.30)
+    said = bottleneck(row(busy=share))
+    assert said is not None
+    assert said[0] != "compute"
+    assert "30%" in said[1]
+
+
+def test_large_batches_do_not_weigh_more() -> None:
+    """By means per request, 93 % busy read as 109 %."""
+    mixed = {1: (500, 6), 8: (420, 15)}
+    for executing in ({}, {"executing_ns": 0}):  # as recorded, and as older runs have it
+        assert busy_share([counted(1, mixed, **executing)], instances=1) == pytest.approx(0.93)
+
+
+def test_busy_counts_every_instance_and_every_repeat() -> None:
+    assert busy_share([counted(1, {1: (300, 10)})], instances=2) == pytest.approx(0.15)
+    two = [counted(1, {1: (300, 10)}), counted(1, {1: (500, 10)})]
+    assert busy_share(two, instances=None) == pytest.approx(0.40)
+    assert busy_share([], instances=1) is None
 
 
 def test_nothing_is_said_where_the_server_does_not_tell() -> None:
-    assert bottleneck(row(server_compute_infer_ms=None)) is None
+    assert bottleneck(row(busy=None)) is None
 
 
 def test_shared_memory_tells_bytes_from_the_rest() -> None:

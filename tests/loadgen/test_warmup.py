@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.analysis.checks.window import LEAST_ANSWERS
 from bench.core.cell import Load, Protocol
-from bench.loadgen.warmup import LONGEST_WAIT_S, closing, opening
+from bench.loadgen.warmup import ANSWERS, LONGEST_WAIT_S, PHASES, longer_s, opening, phase_s, planned_s
 
 SECONDS, COUNT = st.floats(0, 1e4), st.integers(0, 10**6)
 
@@ -32,19 +33,40 @@ def test_an_open_loops_window_opens_after_the_time_alone(warmup_s: float, elapse
     assert opening(OPEN, warmup_s).is_reached(elapsed_s, 0) == (elapsed_s >= warmup_s)
 
 
-@given(users=st.integers(1, 1000), opened_s=SECONDS, before=COUNT, inside=COUNT)
-def test_a_closed_loops_window_closes_with_an_answer_for_each_user_in_it(
-    users: int, opened_s: float, before: int, inside: int
-) -> None:
-    closes = closing(closed(users), 5.0, opened_s, before)
-    assert closes.is_reached(opened_s + 5.0, before + inside) == (inside >= users)
-    assert not closes.is_reached(opened_s + 4.0, before + inside)
-
-
-def test_an_open_loops_window_closes_after_the_time_alone() -> None:
-    assert closing(OPEN, 5.0, 1.0, 100).is_reached(6.0, 0)
-
-
 @pytest.mark.parametrize(("elapsed_s", "is_overdue"), [(1.0, False), (LONGEST_WAIT_S, False), (62.0, True)])
 def test_answers_that_never_come_are_waited_for_a_minute(elapsed_s: float, is_overdue: bool) -> None:
     assert opening(closed(4), 1.0).is_overdue(elapsed_s) == is_overdue
+
+
+@given(users=st.integers(1, 64), seed=st.integers(0, 2**31), ended=st.integers(1, 10**6))
+def test_a_closed_loops_window_opens_a_seeded_time_later(users: int, seed: int, ended: int) -> None:
+    delay_s = phase_s(closed(users), seed, 2.0, ended)
+    assert 0 <= delay_s <= PHASES * users * 2.0 / ended
+    assert delay_s == phase_s(closed(users), seed, 2.0, ended)
+    assert phase_s(OPEN, seed, 2.0, ended) == 0
+
+
+def test_the_phases_of_trials_are_spread() -> None:
+    phases = [phase_s(closed(1), seed, 9.5, 9) for seed in range(400)]
+    assert min(phases) < 0.05 * PHASES
+    assert max(phases) > 0.95 * PHASES
+    assert sum(phases) / 400 == pytest.approx(PHASES / 2, abs=0.1)
+
+
+@given(users=st.integers(1, 64), response_s=st.floats(0.001, 100))
+def test_a_window_is_planned_to_hold_some_answers_of_each_user(users: int, response_s: float) -> None:
+    elapsed_s = 50 * response_s
+    seconds = planned_s(closed(users), 3.0, elapsed_s, 50 * users)
+    assert 3.0 <= seconds <= 18.0
+    if 3.0 < seconds < 18.0:
+        assert seconds == pytest.approx(ANSWERS * response_s, rel=0.02)
+    assert planned_s(OPEN, 3.0, elapsed_s, 50 * users) == 3.0
+    assert planned_s(closed(users), 100.0, elapsed_s, 50 * users) >= 100.0
+
+
+@given(users=st.integers(1, 64), window_s=st.floats(3.0, 18.0), answers=st.integers(0, 500))
+def test_only_a_window_without_enough_answers_goes_on(users: int, window_s: float, answers: int) -> None:
+    longer = longer_s(closed(users), 3.0, window_s, answers)
+    enough = answers >= LEAST_ANSWERS * users
+    assert longer == (window_s if enough else min(2 * window_s, 18.0))
+    assert longer_s(OPEN, 3.0, window_s, 0) == window_s

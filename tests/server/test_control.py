@@ -41,6 +41,7 @@ def test_counters_are_what_was_counted_in_between() -> None:
     assert (counted.inference_count, counted.execution_count) == (160, 20)
     assert counted.success_ns == counted.queue_ns == counted.compute_output_ns == 500
     assert counted.batches == {8: (15, 150), 16: (5, 50)}
+    assert counted.executing_ns == 200
 
 
 def test_a_model_that_has_served_nothing_yet_counts_from_zero() -> None:

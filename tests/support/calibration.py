@@ -54,11 +54,12 @@ def measure(
     *,
     duration_s: float = 1.0,
     warmup_s: float = 0.2,
+    seed: int = 1,
     **plan: Any,
 ) -> Trial:
     """One trial of `load` on `server`."""
     cell = Cell(server=server, load=load)
-    asked = Plan(cell=cell, repeat=0, seed=1, warmup_s=warmup_s, duration_s=duration_s, **plan)
+    asked = Plan(cell=cell, repeat=0, seed=seed, warmup_s=warmup_s, duration_s=duration_s, **plan)
     return engine.measure(asked, triton.target, serve(triton, server))
 
 

@@ -96,7 +96,7 @@ def _closed_loop(
     took = np.exp(random.normal(0, world.sigma, (users, count))) * mean_ms * 1e6
     done = START_NS + np.cumsum(took, axis=1)
     sent = done - took
-    kept = done < end_ns
+    kept = sent < end_ns  # what is in flight at the end is waited for
     return _samples(sent[kept], sent[kept], done[kept], world, random)
 
 

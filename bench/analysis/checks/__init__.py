@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from bench.analysis.checks import answers, conditions, evidence, gpu, load, pods, server
+from bench.analysis.checks import answers, conditions, evidence, gpu, load, pods, server, window
 from bench.analysis.summary import TrialSummary, summarize
 from bench.core.findings import Finding
 from bench.core.trial import Trial
@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     *server.CHECKS,
     *pods.CHECKS,
     *conditions.CHECKS,
+    *window.CHECKS,
     *gpu.CHECKS,
     *evidence.CHECKS,
 )

@@ -105,6 +105,7 @@ def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
     trials = sum(len(spec.trials()) for spec in specs.values())
     minutes = sum(len(spec.trials()) * spec.trial_s() for spec in specs.values()) / 60
     print(f"{trials} trials, about {minutes:.1f} min, and a model load for each round")
+    print(next(iter(specs.values())).windows())
     return EXIT_OK
 
 

@@ -130,7 +130,7 @@ def _dry_run(spec: SweepSpec, provider: Provider) -> int:
     loads, trials = len(spec.configurations()), len(spec.trials())
     minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
-    print(f"{', '.join(counts)}, about {minutes:.1f} min")
+    print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}")
     if provider.cost:
         print(provider.cost)
     return EXIT_OK

@@ -112,6 +112,7 @@ def _dry_run(spec: SweepSpec, most: int | None) -> int:
     count = default_budget(space) if most is None else most
     minutes = count * (spec.trial_s() + _LOAD_S) / 60
     print(f"{space.cells} cells in the grid; at most {count} measurements, about {minutes:.1f} min")
+    print(spec.windows())
     return EXIT_OK
 
 

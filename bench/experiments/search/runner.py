@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.analysis.checks import findings_of
 from bench.analysis.slo import assess_slo, evidence_of
-from bench.analysis.summary import measured_requests
+from bench.analysis.summary import measured_requests, throughput_req_per_s
 from bench.core.cell import Cell
 from bench.core.files import write_json
 from bench.core.findings import Severity
@@ -85,8 +85,7 @@ class SearchRunner:
 
     def _capacity(self, cell: Cell) -> Capacity:
         trial = self._measure(cell, self.runner.spec.duration_s)
-        per_s = len(trial.samples.done_in(trial.window).good()) / trial.window.seconds
-        start = round_rate(max(_START * per_s, 0.1))
+        start = round_rate(max(_START * throughput_req_per_s(trial), 0.1))
         return find_capacity(lambda rate, effort: self._probe(cell, rate, effort), start)
 
     def _probe(self, cell: Cell, rate: float, effort: Effort) -> Probe:

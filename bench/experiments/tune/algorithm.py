@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from bench.analysis.slo import Holds
-from bench.analysis.stats import Interval, geometric, paired_ratio
+from bench.analysis.stats import Interval, arithmetic, paired_ratio
 from bench.experiments.tune.history import (
     FITS,
     Configuration,
@@ -335,7 +335,7 @@ def _result(log: Log) -> Tuned:
 
 
 def _interval(log: Log, point: Point | None) -> Interval | None:
-    return None if point is None else geometric(log.throughputs(point))
+    return None if point is None else arithmetic(log.throughputs(point))
 
 
 def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:

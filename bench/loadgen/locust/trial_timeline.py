@@ -9,9 +9,10 @@ import numpy as np
 
 from bench.analysis.distributions import student_t_quantile
 from bench.analysis.stats import samples_needed
+from bench.core.cell import Load
 from bench.core.trial import Live
 from bench.loadgen.locust.worker_pool import Worker
-from bench.loadgen.warmup import Milestone
+from bench.loadgen.warmup import Milestone, longer_s, planned_s
 
 
 class TrialTimeline:
@@ -27,10 +28,15 @@ class TrialTimeline:
         """Ended so far, as the workers last told."""
         return sum(worker.live.get("requests", 0) for worker in self._workers)
 
+    @property
+    def seconds(self) -> float:
+        """Since the load began."""
+        return (time.monotonic_ns() - self._start_ns) / 1e9
+
     def wait(self, milestone: Milestone) -> None:
         """Return when the milestone is reached or overdue, or when every worker is lost."""
         while True:
-            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
+            seconds = self.seconds
             requests = self.requests
             if milestone.is_reached(seconds, requests) or milestone.is_overdue(seconds):
                 return
@@ -40,10 +46,25 @@ class TrialTimeline:
             left_s = milestone.at_s - seconds
             time.sleep(min(0.25, left_s) if left_s > 0 else 0.05)
 
+    def wait_for_answers(self, load: Load, duration_s: float, opened_s: float) -> None:
+        """Until the window that opened at `opened_s`, just now, is as long as is planned, or longer.
+
+        `duration_s`: as asked for.
+        """
+        before = self.requests
+        window_s = planned_s(load, duration_s, self.seconds, before)
+        self.wait(Milestone(opened_s + window_s))
+        while any(worker.alive for worker in self._workers):
+            longer = longer_s(load, duration_s, window_s, self.requests - before)
+            if longer <= window_s:
+                return
+            window_s = longer
+            self.wait(Milestone(opened_s + window_s))
+
     def wait_until_tight(self, from_s: float, at_most_s: float, percent: float) -> None:
         """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
         while True:
-            seconds = (time.monotonic_ns() - self._start_ns) / 1e9
+            seconds = self.seconds
             if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
                 return
             marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.analysis.checks.window import LEAST_ANSWERS
 from bench.core.errors import ToolError, Unreachable
 from bench.core.samples import Window
 from bench.core.target import Target
@@ -33,7 +34,7 @@ from bench.loadgen.perf_analyzer.command import (
 from bench.loadgen.perf_analyzer.findings import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, Facts, explain, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
-from bench.loadgen.warmup import opening
+from bench.loadgen.warmup import opening, phase_s
 from bench.protocols.routes import service_for
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of
@@ -42,16 +43,17 @@ OnLive = Callable[[Live], None]
 
 # perf_analyzer needs this long to read its input, ask for the model's metadata and start its threads.
 _START_S = 0.5
-# The load of a closed loop goes on this long after the window, so that the window ends before the load does.
-_TAIL_S = 0.5
+# The load of a closed loop goes on after the window for this share of it, and at least so long: the requests
+# that were in flight at the window's end are in the export only when their answers come before the load ends.
+_TAIL_SHARE, _LEAST_TAIL_S = 0.3, 0.5
 # The load of an open loop goes on for as long as late answers are waited for, but no longer than this.
 _MOST_TAIL_S = 5.0
 _POLL_NS = 50_000_000
 _LIVE_EVERY_NS = 1_000_000_000
 # After its load perf_analyzer waits for answers in flight and writes its files; it is killed after this time.
 _END_S = 30.0
-# When a window saw no answer, the trial is measured again, with all its times multiplied by the next of
-# these.
+# When a window saw no answer, or too few of each user, the trial is measured again, with all its times
+# multiplied by the next of these.
 _STRETCHES = (1, 4, 16)
 _CHUNK = 4 << 20
 
@@ -67,7 +69,11 @@ class Timing:
     @classmethod
     def of(cls, plan: Plan, stretch: int) -> Timing:
         open_loop = plan.cell.load.is_open_loop
-        tail_s = min(plan.drain_s, _MOST_TAIL_S, 1 + 0.2 * plan.duration_s) if open_loop else _TAIL_S
+        tail_s = (
+            min(plan.drain_s, _MOST_TAIL_S, 1 + 0.2 * plan.duration_s)
+            if open_loop
+            else max(_LEAST_TAIL_S, _TAIL_SHARE * plan.duration_s)
+        )
         return cls(plan.warmup_s * stretch, plan.duration_s * stretch, tail_s * stretch)
 
     @property
@@ -76,7 +82,7 @@ class Timing:
 
 
 class _TooShort(Exception):
-    """A window without an answer: perf_analyzer gives no numbers then."""
+    """A window without an answer, for which perf_analyzer gives no numbers, or with too few of each user."""
 
 
 class PerfAnalyzerEngine:
@@ -131,6 +137,8 @@ class _Attempt:
         self._plan, self._target, self._tool, self._files = plan, target, tool, files
         self._timing = Timing.of(plan, stretch)
         self._stretch = stretch
+        self._may_grow = stretch < _STRETCHES[-1]
+        self._least_answers = LEAST_ANSWERS * (plan.cell.load.concurrency or 0)
         self._on_live = on_live
         request_bytes = write_inputs(plan, served, files)
         self._words = command(tool.binary, plan, target, served, files, self._timing.span_s, request_bytes)
@@ -182,8 +190,14 @@ class _Attempt:
                 raise self._failure(process, before)
             now = self._statistics()
             elapsed_s = (now.at_ns - process.started_ns) / 1e9
-            if begins.is_reached(elapsed_s, (now - before).success_count):
-                return now
+            ended = (now - before).success_count
+            if begins.is_reached(elapsed_s, ended):
+                waits_s = phase_s(self._plan.cell.load, self._plan.seed, elapsed_s, ended)
+                if not waits_s:
+                    return now
+                if process.wait(now.at_ns + int(waits_s * 1e9)):
+                    raise self._failure(process, before)
+                return self._statistics()
             if now.at_ns > late_ns:
                 raise _TooShort
 
@@ -193,6 +207,8 @@ class _Attempt:
         while not process.wait(min(close_ns, time.monotonic_ns() + _LIVE_EVERY_NS)):
             now = self._statistics()
             if now.at_ns >= close_ns:
+                if self._may_grow and (now - opened).success_count < self._least_answers:
+                    raise _TooShort
                 return now
             self._show(process, before, latest, now)
             latest = now

@@ -23,10 +23,11 @@ DEFINITIONS = (
     ("repeat", "One measurement of a cell. The repeats of all cells are interleaved in random order."),
     (
         "img/s, req/s",
-        "Correct answers that ended inside the window, divided by its length; geometric mean over repeats. "
+        "Correct answers in the window, divided by its length; mean over repeats. In a closed loop a request "
+        "counts with the share of its time in flight that lies in the window. "
         "An image is one item of a batch: img/s = req/s x batch.",
     ),
-    ("(low-high)", "95 % interval over repeats: Student's t on logarithms. None below three repeats."),
+    ("(low-high)", "95 % interval over repeats: Student's t. None below three repeats."),
     (
         "p50 ... p99.9",
         "Response time of the requests of all repeats together, nearest rank, exact. n/a with fewer samples "

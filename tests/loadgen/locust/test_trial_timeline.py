@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from bench.analysis.stats import samples_needed
+from bench.core.cell import Load, Protocol
 from bench.loadgen.locust import trial_timeline
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.worker_pool import Worker
@@ -45,3 +46,19 @@ def test_a_window_grows_until_the_percentile_asked_has_its_samples(
     timeline.wait_until_tight(2.0, 2.0 + at_most_s, percent)
     seconds, wanted_s = time.now_ns / 1e9 - 2.0, samples_needed(percent) / RATE_PER_S
     assert min(wanted_s, at_most_s) <= seconds <= min(wanted_s + 1.5, at_most_s + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("users", "at_least_s", "at_most_s"), [(1, 2.0, 2.5), (100, 4.8, 6.1), (900, 12.0, 12.5)]
+)
+def test_a_window_grows_until_each_user_has_some_answers(
+    monkeypatch: pytest.MonkeyPatch, users: int, at_least_s: float, at_most_s: float
+) -> None:
+    """At 100 requests a second, a hundred users have an answer a second each."""
+    time = VirtualTime()
+    monkeypatch.setattr(trial_timeline, "time", time)
+    timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
+    load = Load(protocol=Protocol.HTTP, batch=1, concurrency=users)
+    timeline.wait(Milestone(2.0))
+    timeline.wait_for_answers(load, 2.0, 2.0)
+    assert at_least_s <= timeline.seconds - 2.0 <= at_most_s

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -36,13 +37,18 @@ class Percentile:
     needed: int
 
 
-def nearest_rank(ordered: Int64, percent: float) -> int:
+def nearest_rank(ordered: Int64, percent: float | Fraction) -> int:
     """The smallest sample that at least `percent` of all do not exceed: rank ceil(p n). `ordered`: sorted.
 
+    A float counts as the decimal number that it is written as, so 0.999 * 1000 does not become rank 1000.
     MLPerf LoadGen takes rank floor(p n) + 1, one higher where p n is whole.
     """
-    thousandths = round(percent * 1000)  # whole numbers: 0.999 * 1000 must not become rank 1000
-    return int(ordered[max(0, -(-thousandths * len(ordered) // 100_000) - 1)])
+    return int(ordered[max(0, math.ceil(_share(percent) * len(ordered)) - 1)])
+
+
+@lru_cache(maxsize=1024)
+def _share(percent: float | Fraction) -> Fraction:
+    return Fraction(str(percent)) / 100
 
 
 def percentile(ordered: Int64, percent: float) -> Percentile:

@@ -29,12 +29,16 @@ EARLY_STOPPING_CONFIDENCE = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """`value_ns` None: too few samples; `needed` says how many there must be."""
+    """`value_ns` None: too few samples; `needed` says how many there must be.
+
+    `at_least`: the percentile is this or more, since requests that nobody waited for longer are in it.
+    """
 
     percent: float
     value_ns: int | None
     n: int
     needed: int
+    at_least: bool = False
 
 
 def nearest_rank(ordered: Int64, percent: float | Fraction) -> int:
@@ -51,10 +55,16 @@ def _share(percent: float | Fraction) -> Fraction:
     return Fraction(str(percent)) / 100
 
 
-def percentile(ordered: Int64, percent: float) -> Percentile:
-    """Exact, by nearest rank; None with fewer samples than MLPerf's early stopping asks for."""
+def percentile(ordered: Int64, percent: float, waited_ns: int | None = None) -> Percentile:
+    """Exact, by nearest rank; None with fewer samples than MLPerf's early stopping asks for.
+
+    `waited_ns`: the shortest time after which a request of these had no answer; None: all had one.
+    """
     n, needed = len(ordered), samples_needed(percent)
-    return Percentile(percent, nearest_rank(ordered, percent) if n >= needed else None, n, needed)
+    if n < needed:
+        return Percentile(percent, None, n, needed)
+    value = nearest_rank(ordered, percent)
+    return Percentile(percent, value, n, needed, at_least=waited_ns is not None and waited_ns <= value)
 
 
 def samples_needed(percent: float) -> int:

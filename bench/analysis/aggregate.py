@@ -1,7 +1,7 @@
 """The row of a cell, aggregated from all its trials.
 
-Percentiles are of the pooled requests of all repeats (never means of percentiles); intervals are over
-repeats. What has no number is None.
+Percentiles are of the pooled requests of all repeats (never means of percentiles), with the intervals of
+`analysis.percentiles`; other intervals are over repeats. What has no number is None.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from bench.analysis.bottleneck import busy_share
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import findings_of
 from bench.analysis.checks.cell import codes, merged
+from bench.analysis.percentiles import PooledLatencies
 from bench.analysis.slo import Holds, assess_slo
-from bench.analysis.stats import Interval, arithmetic, estimate_under, geometric, percentile
+from bench.analysis.stats import LEAST_REPEATS, Interval, arithmetic, percentile
 from bench.analysis.summary import ServerTimes, TrialSummary, mean_of, server_times, summarize
 from bench.core import vit_variants
 from bench.core.cell import Cell, SharedMemory
@@ -57,7 +58,7 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
     """The row of a cell. `measured`: at least one trial, all of the same cell."""
     trials, summaries = [one.trial for one in measured], [one.summary for one in measured]
     cell = trials[0].cell
-    pooled = _pooled([s.latencies_ns for s in summaries])
+    pooled = PooledLatencies.of([s.in_order_ns for s in summaries])
     remarks = merged([finding for one in measured for finding in one.findings])
     counters = _sum([trial.counters for trial in trials])
     known: dict[str, Any] = {
@@ -66,8 +67,9 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         "repeats": len(trials),
         "requests": sum(s.requests for s in summaries),
         "errors": sum(s.errors for s in summaries),
+        "asked": sum(s.asked for s in summaries),
         **_throughput(summaries, cell, too_short="window-too-short" in codes(remarks)),
-        **_latency(summaries, pooled),
+        **_latency(summaries, pooled, sum(trial.window.seconds for trial in trials)),
         **_service(summaries, cell),
         **_server(server_times(counters)),
         "batches": counters.batches if counters else {},
@@ -135,8 +137,10 @@ def _throughput(summaries: Sequence[TrialSummary], cell: Cell, *, too_short: boo
     }
 
 
-def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]:
-    percentiles = tuple(percentile(pooled, percent) for percent in PERCENTS)
+def _latency(summaries: Sequence[TrialSummary], pooled: PooledLatencies, seconds: float) -> dict[str, Any]:
+    ordered = pooled.ordered
+    waited_ns = min((s.waited_ns for s in summaries if s.waited_ns is not None), default=None)
+    percentiles = tuple(percentile(ordered, percent, waited_ns) for percent in PERCENTS)
     of_repeats = tuple(
         tuple(_ms(percentile(s.latencies_ns, p).value_ns) for p in PERCENTS) for s in summaries
     )
@@ -144,16 +148,16 @@ def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]
         f"latency_p{p.percent:g}_ms".replace(".", "_"): _ms(p.value_ns) for p in percentiles
     }
     for percent in (50.0, 99.0):
-        # Bounds are over repeats, the figure is of the pooled requests: close, but of other numbers.
-        over = _over_repeats([repeat[PERCENTS.index(percent)] for repeat in of_repeats])
-        columns[f"latency_p{percent:g}_ms_low"] = over.low if over else None
-        columns[f"latency_p{percent:g}_ms_high"] = over.high if over else None
+        low, high = pooled.interval_ns(percent) or (None, None)
+        high = _known(high, waited_ns)
+        columns |= {f"latency_p{percent:g}_ms_low": _ms(low), f"latency_p{percent:g}_ms_high": _ms(high)}
     return {
         **columns,
-        "latency_mean_ms": float(pooled.mean()) / 1e6 if len(pooled) else None,
-        "latency_n": len(pooled),
+        "latency_mean_ms": float(ordered.mean()) / 1e6 if len(ordered) else None,
+        "latency_n": len(ordered),
         "percentiles": percentiles,
-        "proved_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
+        "proved_ms": tuple(_proved_ms(pooled, percent, waited_ns) for percent in PERCENTS),
+        "proof_s": tuple(_proof_s(pooled, percent, seconds) for percent in PERCENTS) if len(ordered) else (),
         "repeat_latencies_ms": of_repeats,
     }
 
@@ -171,19 +175,37 @@ def _service(summaries: Sequence[TrialSummary], cell: Cell) -> dict[str, Any]:
     return columns
 
 
-def _over_repeats(values_ms: Sequence[float | None]) -> Interval | None:
-    """Only where every repeat has samples enough."""
-    known = [value for value in values_ms if value is not None]
-    return geometric(known) if len(known) == len(values_ms) else None
+def _known(bound_ns: float | None, waited_ns: int | None) -> float | None:
+    """None where a bound from above rests on requests that were not waited for to their end."""
+    return None if waited_ns is not None and bound_ns is not None and bound_ns >= waited_ns else bound_ns
 
 
-def _slo_met(pooled: Int64, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:
+def _proved_ms(pooled: PooledLatencies, percent: float, waited_ns: int | None) -> float | None:
+    return _ms(_known(pooled.proved_ns(percent), waited_ns))
+
+
+def _proof_s(pooled: PooledLatencies, percent: float, seconds: float) -> float | None:
+    """About how many seconds each repeat must have to prove a bound; None where one is proved.
+
+    `seconds`: how long all repeats took together.
+    """
+    if pooled.proved_ns(percent) is not None:
+        return None
+    repeats = max(len(pooled.repeats), LEAST_REPEATS)
+    return pooled.needed(percent) / len(pooled.ordered) * seconds / repeats
+
+
+def _slo_met(pooled: PooledLatencies, summaries: Sequence[TrialSummary], slo: Slo | None) -> bool | None:
     """None without an SLO, and where the samples do not decide."""
-    if slo is None or len(pooled) == 0:
+    if slo is None or len(pooled.ordered) == 0:
         return None
     errors, asked = sum(s.errors for s in summaries), sum(s.asked for s in summaries)
-    holds, _ = assess_slo(pooled, errors, asked, slo)
-    return {Holds.YES: True, Holds.NO: False}.get(holds)
+    holds, _ = assess_slo(pooled.ordered, errors, asked, slo)
+    if holds is Holds.NO:
+        return False
+    waited_ns = min((s.waited_ns for s in summaries if s.waited_ns is not None), default=None)
+    proved = [(_known(pooled.proved_ns(percent), waited_ns), bound) for percent, bound in slo.latencies]
+    return True if all(ns is not None and ns <= bound for ns, bound in proved) else None
 
 
 def _server(times: ServerTimes | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Jso
     """Response and service time in ms up the percentiles; `carried`: how many steps n is enough for."""
     n = len(response_ns)
     steps = [step for step in STEPS if step <= n]
-    percents = [100 * (1 - 1 / step) for step in steps]
+    percents = [100 * (1 - 1 / Fraction(str(step))) for step in steps]
     return {
         "n": n,
         "steps": steps,
@@ -107,7 +108,7 @@ def ladder(response_ns: NDArray[np.int64], service_ns: NDArray[np.int64]) -> Jso
         "service_ms": [
             _short(nearest_rank(service_ns, p) / 1e6) if len(service_ns) else None for p in percents
         ],
-        "carried": sum(n >= samples_needed(p) for p in percents),
+        "carried": sum(n >= samples_needed(float(p)) for p in percents),
     }
 
 

@@ -15,8 +15,8 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 class CellRow:
     """Field names are the CSV's columns, but for `VIEWS_ONLY`. None: there is no such number.
 
-    `_low` and `_high` bound a figure at 95 %, over repeats; percentiles are of the pooled requests of
-    all repeats, `latency_n` of them.
+    `_low` and `_high` bound a figure at 95 %; percentiles are of the pooled requests of all repeats,
+    `latency_n` of them. A percentile with a `_low` and no `_high`: nothing bounds it from above.
     """
 
     cell: str
@@ -94,10 +94,13 @@ class CellRow:
     agreement_p99_ratio: float | None
     verdict: str  # VALID, INVALID, FAILED, NOT RUN
     findings: str  # codes; notes left out
+    asked: int = 0  # requests that latencies are about, failed ones among them
     parameters: Mapping[str, str] = field(default_factory=dict)  # of the server: columns of their own
     remarks: tuple[Finding, ...] = ()
     percentiles: tuple[Percentile, ...] = ()  # as PERCENTS
     proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
+    # Of each percentile: about how many seconds a repeat needs before any bound is proved; None: it has them.
+    proof_s: tuple[float | None, ...] = ()
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
@@ -136,12 +139,18 @@ class CellRow:
         value = next((p.value_ns for p in self.percentiles if p.percent == percent), None)
         return None if value is None else value / 1e6
 
+    def is_at_least(self, percent: float) -> bool:
+        """Whether the percentile is a bound: of requests that were not waited for to their end."""
+        return any(p.at_least for p in self.percentiles if p.percent == percent)
+
 
 VIEWS_ONLY = (
+    "asked",
     "parameters",
     "remarks",
     "percentiles",
     "proved_ms",
+    "proof_s",
     "throughputs",
     "repeat_latencies_ms",
     "batches",

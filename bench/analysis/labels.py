@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.cell_row import CellRow
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.stats import LEAST_REPEATS
 from bench.core.units import queue_delay, significant
 
 
@@ -53,6 +54,23 @@ def throughput(row: CellRow) -> str:
     value = significant(row.throughput_img_per_s or 0)
     low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
     return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
+
+
+def latency(row: CellRow, percent: float) -> str:
+    """A percentile in ms: 12.3, or >= 500 where requests had no answer for so long; "" if not known."""
+    value = row.latency_ms(percent)
+    if value is None:
+        return ""
+    return f"{'>= ' if row.is_at_least(percent) else ''}{significant(value)}"
+
+
+def lacks_proof(row: CellRow, percent: float) -> str:
+    """What a cell whose bound is likely, but not proved, does prove, or what a proof would take."""
+    at = PERCENTS.index(percent)
+    proved, seconds = (values[at] if values else None for values in (row.proved_ms, row.proof_s))
+    if seconds is not None:
+        return f"a proof needs about {max(row.repeats, LEAST_REPEATS)} repeats of {significant(seconds, 2)} s"
+    return "" if proved is None else f"the samples prove p{percent:g} <= {significant(proved)} ms"
 
 
 def _plural(number: int, noun: str) -> str:

@@ -80,7 +80,7 @@ def holds(row: CellRow, limit: Limit | None) -> Holds:
     """
     if limit is None:
         return Holds.YES
-    if row.errors / max(1, row.errors + row.latency_n) > limit.error_fraction:
+    if row.errors / max(1, row.asked) > limit.error_fraction:
         return Holds.NO
     terms = ((limit.percent, limit.bound_ms), *limit.others)
     answers = {_within(row, percent, bound_ms) for percent, bound_ms in terms}

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -28,27 +29,42 @@ EARLY_STOPPING_CONFIDENCE = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """`value_ns` None: too few samples; `needed` says how many there must be."""
+    """`value_ns` None: too few samples; `needed` says how many there must be.
+
+    `at_least`: the percentile is this or more, since requests that nobody waited for longer are in it.
+    """
 
     percent: float
     value_ns: int | None
     n: int
     needed: int
+    at_least: bool = False
 
 
-def nearest_rank(ordered: Int64, percent: float) -> int:
+def nearest_rank(ordered: Int64, percent: float | Fraction) -> int:
     """The smallest sample that at least `percent` of all do not exceed: rank ceil(p n). `ordered`: sorted.
 
+    A float counts as the decimal number that it is written as, so 0.999 * 1000 does not become rank 1000.
     MLPerf LoadGen takes rank floor(p n) + 1, one higher where p n is whole.
     """
-    thousandths = round(percent * 1000)  # whole numbers: 0.999 * 1000 must not become rank 1000
-    return int(ordered[max(0, -(-thousandths * len(ordered) // 100_000) - 1)])
+    return int(ordered[max(0, math.ceil(_share(percent) * len(ordered)) - 1)])
 
 
-def percentile(ordered: Int64, percent: float) -> Percentile:
-    """Exact, by nearest rank; None with fewer samples than MLPerf's early stopping asks for."""
+@lru_cache(maxsize=1024)
+def _share(percent: float | Fraction) -> Fraction:
+    return Fraction(str(percent)) / 100
+
+
+def percentile(ordered: Int64, percent: float, waited_ns: int | None = None) -> Percentile:
+    """Exact, by nearest rank; None with fewer samples than MLPerf's early stopping asks for.
+
+    `waited_ns`: the shortest time after which a request of these had no answer; None: all had one.
+    """
     n, needed = len(ordered), samples_needed(percent)
-    return Percentile(percent, nearest_rank(ordered, percent) if n >= needed else None, n, needed)
+    if n < needed:
+        return Percentile(percent, None, n, needed)
+    value = nearest_rank(ordered, percent)
+    return Percentile(percent, value, n, needed, at_least=waited_ns is not None and waited_ns <= value)
 
 
 def samples_needed(percent: float) -> int:

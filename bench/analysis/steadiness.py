@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.samples import Samples, Window
+from bench.core.samples import Int64, Outcome, Samples, Window
 
 Series = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ LARGEST_CUT = 0.25
 LEAST_MOVE = 0.05
 # The difference must be this many standard errors. Two are too few: the cut is chosen where it is largest.
 DEVIATIONS = 4.0
+# Requests that end at their timeout hide a queue where a typical request waits this share of the timeout.
+GIVEN_UP = 0.5
 # A queue grows if it has gained this share of the requests due in the window; less is chance.
 BACKLOG_GROWTH = 0.02
 
@@ -112,13 +114,25 @@ def backlog(samples: Samples, window: Window) -> Backlog:
     """Does the queue of an open loop grow through the whole window?
 
     Growth has to go on from quarter to quarter and be more than chance makes it: of simulated M/D/1
-    queues none at up to 90 % utilisation, and 9 of 10 at 110 %.
+    queues none at up to 90 % utilisation, and 9 of 10 at 110 %. Clients that give up keep a queue short, so a
+    request that ended at its timeout in the window counts as still waiting, if requests mostly wait.
     """
     at_ns = np.linspace(window.start_ns, window.end_ns, 41)
     due = np.searchsorted(np.sort(samples.intended_ns), at_ns)
-    waiting = due - np.searchsorted(np.sort(samples.done_ns), at_ns)
+    waiting = due - np.searchsorted(np.sort(_answered_ns(samples, window)), at_ns)
     quarters = [float(part.mean()) for part in np.array_split(waiting, 4)]
     first, last = quarters[0], quarters[-1]
     rising = all(later >= 0.9 * earlier for earlier, later in itertools.pairwise(quarters))
     least = max(3.0, BACKLOG_GROWTH * len(samples.intended_in(window)))
     return Backlog(first, last, grows=rising and last - first > least and last > 1.5 * first)
+
+
+def _answered_ns(samples: Samples, window: Window) -> Int64:
+    """When requests left the queue; those that were given up in the window, while others waited, never do."""
+    gave_up = (samples.outcome == Outcome.TIMEOUT) & (samples.done_ns >= window.start_ns)
+    asked = samples.intended_in(window)
+    if not gave_up.any() or not len(asked):
+        return samples.done_ns
+    if np.median(asked.response_ns) < GIVEN_UP * samples.response_ns[gave_up].min():
+        return samples.done_ns
+    return np.where(gave_up, np.iinfo(np.int64).max, samples.done_ns)

@@ -5,9 +5,9 @@ window. A whole count would be wrong by up to a request a user, and in the same 
 because all windows open at about the same point of the load. An open loop counts completions: under an
 overload requests wait ever longer, and shares would credit the window with work that is done after it.
 
-Latency is of requests done in the window in a closed
-loop; in an open loop of requests due in it, whenever they ended, and one that never ended counts as
-having taken until the trial's end at least.
+Latency is of requests done in the window in a closed loop; in an open loop of requests due in it, whenever
+they ended. A request that got no answer in time took at least as long as it was waited for: until its
+timeout, or until the trial's end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _LOOKS = 503
 class TrialSummary:
     """Figures of one trial. The arrays are sorted, so that percentiles can be read off them.
 
-    `latencies_ns`: response times of the requests answered right, and of the unfinished ones as they waited.
+    `latencies_ns`: response times of the requests answered right, and of those without an answer in time as
+    long as they were waited for. `in_order_ns` are the same in the order in which the requests were due.
     """
 
     requests: int  # answered right
@@ -41,6 +42,8 @@ class TrialSummary:
     throughput_img_per_s: float
     edges_img_per_s: float  # what the two ends of the window may be worth
     latencies_ns: Int64
+    in_order_ns: Int64
+    waited_ns: int | None  # the shortest wait without an answer, beyond which latencies are bounds
     service_ns: Int64  # of the answered ones: a request that was never sent has none
     lateness_ns: Int64  # of all
     sent_per_s: float
@@ -64,7 +67,8 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
     """Compute the figures of a trial in one pass over its samples. `slo`: what goodput counts by."""
     done = trial.samples.done_in(trial.window)
     asked = measured_requests(trial)
-    answered = asked.where((asked.outcome == Outcome.OK) | (asked.outcome == Outcome.UNFINISHED))
+    timed = with_latency(asked)
+    unanswered = timed.failed().response_ns
     per_s = throughput_req_per_s(trial)
     batch = trial.cell.load.batch
     return TrialSummary(
@@ -74,7 +78,9 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
         throughput_req_per_s=per_s,
         throughput_img_per_s=per_s * batch,
         edges_img_per_s=_edges_req_per_s(trial, per_s) * batch,
-        latencies_ns=np.sort(answered.response_ns),
+        latencies_ns=np.sort(timed.response_ns),
+        in_order_ns=in_order_ns(timed),
+        waited_ns=int(unanswered.min()) if len(unanswered) else None,
         service_ns=np.sort(asked.good().service_ns),
         lateness_ns=np.sort(asked.lateness_ns),
         sent_per_s=_sent_in(trial) / trial.window.seconds,
@@ -143,6 +149,19 @@ def measured_requests(trial: Trial) -> Samples:
     if trial.cell.load.is_open_loop:
         return trial.samples.intended_in(trial.window)
     return trial.samples.done_in(trial.window)
+
+
+def with_latency(asked: Samples) -> Samples:
+    """The requests that percentiles are of: answered right, or without an answer in time.
+
+    One that failed at once says nothing of how long an answer takes.
+    """
+    return asked.where(np.isin(asked.outcome, (Outcome.OK, Outcome.TIMEOUT, Outcome.UNFINISHED)))
+
+
+def in_order_ns(requests: Samples) -> Int64:
+    """Response times in the order in which the requests were due."""
+    return requests.response_ns[np.argsort(requests.intended_ns, kind="stable")]
 
 
 def in_flight_mean(trial: Trial) -> float:

@@ -89,6 +89,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
         "rows": table,
         "percents": PERCENTS,
         "needed": [samples_needed(percent) for percent in PERCENTS],
+        "least_repeats": LEAST_REPEATS,
         "percent": _percent(rows),
         "limit": _limit(records[-1].slo),
         "knee": KNEE,
@@ -113,9 +114,11 @@ def _table(entries: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
     for entry in entries:
         known = asdict(entry.row)
         latencies = [entry.row.latency_ms(percent) for percent in PERCENTS]
-        known["proved_ms"] = known["proved_ms"] or [None] * len(PERCENTS)
-        table.append([entry.run, latencies, *(known[name] for name in names)])
-    return ["run", "latencies_ms", *names], table
+        for name in ("proved_ms", "proof_s"):
+            known[name] = known[name] or [None] * len(PERCENTS)
+        at_least = [entry.row.is_at_least(percent) for percent in PERCENTS]
+        table.append([entry.run, latencies, at_least, *(known[name] for name in names)])
+    return ["run", "latencies_ms", "latencies_at_least", *names], table
 
 
 def _percent(rows: Sequence[CellRow]) -> float:
@@ -139,7 +142,7 @@ def _trust(rows: Sequence[CellRow]) -> str:
     if not counts or counts[-1] < LEAST_REPEATS:
         return "Fewer than three repeats: no intervals; figures are indicative."
     repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{repeats} repeats per cell; intervals are 95 % over repeats."
+    return f"{repeats} repeats per cell; intervals are at 95 %."
 
 
 def _facts(record: RunRecord, rows: Sequence[CellRow]) -> list[str]:

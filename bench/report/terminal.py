@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.analysis.cell_row import CellRow
-from bench.analysis.labels import full_name, load_text, throughput
+from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.labels import full_name, lacks_proof, latency, load_text, throughput
 from bench.analysis.recommendation import WIDE, Limit, Recommendation, overlap, recommend
 from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
@@ -114,7 +114,8 @@ def _answer(choice: Recommendation, limit: Limit | None) -> list[str]:
     if best is None:
         return [f"No measured configuration holds {bound}."]
     lead = f"For {bound} run" if limit else "For the most throughput run"
-    proved = "" if choice.proved else " (likely; too few samples to prove it)"
+    why = "" if choice.proved or limit is None else lacks_proof(best, limit.percent)
+    proved = "" if choice.proved else f" (likely, not proved{f'; {why}' if why else ''})"
     lines = [f"{lead} {full_name(best, choice.valid)}: {throughput(best)} img/s{proved}."]
     low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
     if low and high and high / low > WIDE:
@@ -153,14 +154,27 @@ def _trust(rows: Sequence[CellRow], choice: Recommendation) -> list[str]:
 
 
 def missing(rows: Sequence[CellRow]) -> list[str]:
-    """Why some percentiles are n/a: one line for all of them."""
+    """Why some percentiles are n/a, or have no upper bound: a line for all of them."""
     lacking = {
         f"p{p.percent:g} needs {p.needed}"
         for row in rows
         for p in row.percentiles
         if p.percent in (50.0, 99.0) and row.latency_n and p.value_ns is None
     }
-    return [f"n/a: too few samples (n); {', '.join(sorted(lacking))}."] if lacking else []
+    lines = [f"n/a: too few samples (n); {', '.join(sorted(lacking))}."] if lacking else []
+    unbounded = [
+        row for row in rows if row.latency_p99_ms_low is not None and row.latency_p99_ms_high is None
+    ]
+    if unbounded:
+        least = ", ".join(f"> {significant(row.latency_p99_ms_low or 0)} ms" for row in unbounded[:3])
+        more = ", ..." if len(unbounded) > 3 else ""
+        seconds = max((row.proof_s[PERCENTS.index(99.0)] or 0 for row in unbounded), default=0)
+        longer = f" Use --duration {significant(seconds, 2)}s or more." if seconds else ""
+        lines.append(
+            f"No upper bound of p99 in {plural(len(unbounded), 'cell')} ({least}{more}): late requests come "
+            f"in clusters, or had no answer in time.{longer}"
+        )
+    return lines
 
 
 def findings(rows: Sequence[CellRow]) -> list[str]:
@@ -217,10 +231,7 @@ def _queue(us: int) -> str:
 
 
 def _or_missing(row: CellRow, percent: float) -> str:
-    value = row.latency_ms(percent)
-    if value is not None:
-        return significant(value)
-    return "n/a" if row.latency_n else ""
+    return latency(row, percent) or ("n/a" if row.latency_n else "")
 
 
 def _used(rows: Sequence[CellRow]) -> list[str]:

@@ -12,11 +12,13 @@ import pytest
 
 from bench.analysis import cell_table
 from bench.analysis.aggregate import MeasuredTrial, aggregate
-from bench.analysis.cell_row import COLUMNS, CellRow
+from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
+from bench.analysis.labels import lacks_proof, latency
 from bench.analysis.results import RunResults
 from bench.analysis.stats import arithmetic, nearest_rank
 from bench.analysis.summary import measured_requests, summarize, throughput_req_per_s
 from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.samples import Outcome
 from bench.core.trial import Trial
 from tests.support import simulation, synthetic
 from tests.support.simulation import Server, always
@@ -145,7 +147,54 @@ def test_every_planned_cell_has_a_row_in_the_order_of_the_axes(everything: RunFo
     assert {row.verdict for row in table} == {"VALID", "INVALID", "FAILED", "NOT RUN"}
 
 
-def test_errors_are_counted_and_in_no_percentile(tmp_path: Path) -> None:
+def timed_out(tmp_path: Path, seconds: float = 0.5) -> CellRow:
+    """A row of a server that is outrun: 8 of 10 requests end at their timeout."""
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(rate_per_s=80.0, batch=1),)))
+    for trial in list(folder.trials()):
+        samples = trial.samples
+        late = np.arange(len(samples)) % 10 < 8
+        done_ns = np.where(late, samples.intended_ns + int(seconds * 1e9), samples.done_ns)
+        outcome = np.where(late, int(Outcome.TIMEOUT), samples.outcome)
+        folder.write_trial(
+            dataclasses.replace(trial, samples=dataclasses.replace(samples, done_ns=done_ns, outcome=outcome))
+        )
+    return RunResults.of(folder).rows[0]
+
+
+def test_a_request_without_an_answer_in_time_took_at_least_so_long(tmp_path: Path) -> None:
+    row = timed_out(tmp_path)
+    assert row.latency_p99_ms == 500.0
+    assert row.is_at_least(99.0)
+    assert latency(row, 99.0) == ">= 500"
+    assert row.latency_p99_ms_low is not None
+    assert row.latency_p99_ms_high is None  # nobody waited to see how long it took
+    assert row.proved_ms[PERCENTS.index(99.0)] is None
+    assert row.asked == row.latency_n > row.errors > 0.7 * row.asked
+    assert "errors" in row.findings.split()
+
+
+def test_requests_that_wait_on_each_other_prove_less_than_as_many_independent_ones(tmp_path: Path) -> None:
+    """A trial's late requests follow each other: the count of requests alone would prove a bound."""
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(batch=1, concurrency=1),)))
+    (alone,) = RunResults.of(folder).rows
+    for trial in list(folder.trials()):
+        samples = trial.samples
+        order, response_ns = np.argsort(samples.intended_ns), np.sort(samples.response_ns)
+        done_ns = samples.done_ns.copy()
+        done_ns[order] = samples.intended_ns[order] + response_ns
+        folder.write_trial(dataclasses.replace(trial, samples=dataclasses.replace(samples, done_ns=done_ns)))
+    (clustered,) = RunResults.of(folder).rows
+    assert alone.latency_p99_ms == pytest.approx(clustered.latency_p99_ms, rel=0.1)
+    at = PERCENTS.index(99.0)
+    assert alone.proved_ms[at] is not None
+    assert alone.proof_s[at] is None
+    assert clustered.proved_ms[at] is None
+    assert clustered.latency_p99_ms_high is None
+    assert (clustered.proof_s[at] or 0) > 10
+    assert lacks_proof(clustered, 99.0).startswith("a proof needs about ")
+
+
+def test_errors_that_say_nothing_of_time_are_counted_and_in_no_percentile(tmp_path: Path) -> None:
     row, trials = one_row(tmp_path, Study(cells=(cell(batch=1),), world=World(error_share=0.05)))
     failed = sum(len(t.samples.done_in(t.window).failed()) for t in trials)
     assert row.errors == failed > 0

@@ -67,6 +67,28 @@ def on(of: Trial, **load: Any) -> Trial:
     return replace(of, plan=replace(of.plan, cell=changed))
 
 
+def giving_up(rate_per_s: float, timeout_ms: int) -> Trial:
+    """An open loop at a server of 100 requests a second, whose clients wait no longer than their timeout."""
+    base = trial(Server(always(10)), cell(rate_per_s=rate_per_s))
+    return replace(
+        base, samples=ended_at(base.samples, timeout_ms, base.samples.response_ns > timeout_ms * 1e6)
+    )
+
+
+def lost(share: float) -> Trial:
+    """An open loop far below capacity, where some requests have no answer until their timeout of 500 ms."""
+    base = trial(Server(always(10)), cell(rate_per_s=60))
+    return replace(
+        base, samples=ended_at(base.samples, 500, np.arange(len(base.samples)) % round(1 / share) == 0)
+    )
+
+
+def ended_at(samples: Samples, timeout_ms: int, which: np.ndarray) -> Samples:
+    done_ns = np.where(which, samples.intended_ns + timeout_ms * 1_000_000, samples.done_ns)
+    outcome = np.where(which, int(Outcome.TIMEOUT), samples.outcome)
+    return replace(samples, done_ns=done_ns, outcome=outcome)
+
+
 def slow_start() -> Trial:
     """Three times as slow at first, settled after half of the window."""
     noise = drawn(lambda random, n: 10 * random.gamma(64, 1 / 64, n), 1)
@@ -128,6 +150,7 @@ FOUND: list[tuple[str, Trial, str, Severity]] = [
     ("half of the users did nothing", on(HEALTHY, concurrency=4), "under-delivered", INVALID),
     ("every send is 5 ms late", late(OPEN, 5), "late-sends", WARNING),
     ("arrivals outrun the server", trial(Server(always(10)), cell(rate_per_s=115)), "saturated", WARNING),
+    ("clients give up on a server that is outrun", giving_up(115, 500), "saturated", WARNING),
     ("the server warms up in the window", slow_start(), "unsteady", WARNING),
     (
         "the window is short",
@@ -212,6 +235,7 @@ NOT_FOUND: list[tuple[str, Trial, str]] = [
     ),
     ("pressure after the window", early(HEALTHY), "cpu-pressure"),
     ("a busy queue below capacity", trial(Server(always(10)), cell(rate_per_s=80)), "saturated"),
+    ("answers get lost, and nothing waits", lost(0.1), "saturated"),
 ]
 
 

@@ -73,13 +73,15 @@ def test_under_overload_an_open_loop_gives_the_capacity() -> None:
 
 def test_a_closed_loop_asks_about_requests_done_in_the_window() -> None:
     summary = summarize(of(ROWS, open_loop=False))
-    assert summary.latencies_ns.tolist() == [3, 4]
+    assert summary.latencies_ns.tolist() == [3, 3, 4]
+    assert summary.in_order_ns.tolist() == [4, 3, 3]  # by when they were due
     assert summary.errors == 1
 
 
 def test_an_open_loop_asks_about_requests_due_in_the_window_and_the_unanswered_waited() -> None:
     summary = summarize(of(ROWS, open_loop=True))
-    assert summary.latencies_ns.tolist() == [3, 11, 21]
+    assert summary.latencies_ns.tolist() == [3, 3, 11, 21]
+    assert summary.waited_ns == 3  # a request that ended at its timeout took at least so long
     assert summary.service_ns.tolist() == [1, 11]  # a request that was never sent has none
     assert summary.lateness_ns.tolist() == [0, 0, 2, 21]
     assert summary.errors == 2

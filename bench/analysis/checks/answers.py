@@ -45,10 +45,10 @@ def errors(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "errors",
             Severity.WARNING,
-            f"{units.plural(failed, 'request')} failed "
-            f"({units.percent(failed / (failed + summary.requests))}): {example}.",
+            f"{units.plural(failed, 'request')} failed ({units.percent(failed / summary.asked)}): {example}.",
             "The server refuses requests, or is too slow for --timeout.",
-            "Failed requests are in no percentile, but an SLO counts them. See the server's log.",
+            "Requests without an answer in time count in percentiles with the time they were waited for; "
+            "others that failed do not. An SLO counts both. See the server's log.",
         )
 
 

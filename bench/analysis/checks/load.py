@@ -130,7 +130,8 @@ def saturated(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         yield Finding(
             "saturated",
             Severity.WARNING,
-            f"The queue kept growing: {first} requests waited or were in service at first, {last} at last.",
+            f"The queue kept growing: {first} requests waited or were in service at first, {last} at last "
+            "(those that gave up at --timeout included).",
             "The rate is above the server's capacity: the queue grows for as long as this goes on.",
             "Lower --rate; these percentiles depend on --duration and say nothing else.",
         )

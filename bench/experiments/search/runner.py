@@ -9,12 +9,11 @@ import numpy as np
 
 from bench.analysis.checks import findings_of
 from bench.analysis.slo import assess_slo, evidence_of
-from bench.analysis.summary import measured_requests, throughput_req_per_s
+from bench.analysis.summary import measured_requests, throughput_req_per_s, with_latency
 from bench.core.cell import Cell
 from bench.core.files import write_json
 from bench.core.findings import Severity
 from bench.core.run_folder import SEARCH_FILE
-from bench.core.samples import Outcome
 from bench.core.slo import Slo
 from bench.core.spec import PlannedTrial, settings
 from bench.core.trial import Trial
@@ -93,8 +92,7 @@ class SearchRunner:
         wanted_s = samples_wanted(self.slo, effort) / rate
         trial = self._measure(replace(cell, load=load), min(max(wanted_s, LEAST_PROBE_S), self.longest_s))
         due = measured_requests(trial)
-        answered = due.where((due.outcome == Outcome.OK) | (due.outcome == Outcome.UNFINISHED))
-        evidence = (np.sort(answered.response_ns), len(due.failed()), len(due), self.slo)
+        evidence = (np.sort(with_latency(due).response_ns), len(due.failed()), len(due), self.slo)
         outcome, why = assess_slo(*evidence)
         self.say(f"  {rate:g}/s {OUTCOMES[outcome]}: {why}")
         codes = (finding.code for finding in findings_of(trial) if finding.severity is Severity.INVALID)

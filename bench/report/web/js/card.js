@@ -3,6 +3,7 @@ import { byId, h } from "./dom.js";
 import { count, ms, plural, sig } from "./format.js";
 import {
   configurationText,
+  lacksProof,
   latency,
   level,
   link,
@@ -46,7 +47,10 @@ function recommended(answer) {
   if (!isProved) {
     items.push([
       "warn",
-      [`Likely, not proved: too few samples to prove ${limitText()} at 99 % confidence.`],
+      [
+        `Likely: the samples do not prove ${limitText()} at 99 % confidence. `,
+        lacksProof(best, limit.percent),
+      ],
     ]);
   }
   const spread = best.throughput_img_per_s_high / best.throughput_img_per_s_low;

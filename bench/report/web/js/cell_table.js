@@ -2,7 +2,7 @@
 import { byId, h } from "./dom.js";
 import { passes } from "./filters.js";
 import { count, range, sig } from "./format.js";
-import { label, latency, link, needs, openCell } from "./labels.js";
+import { atLeast, label, latency, link, needs, openCell } from "./labels.js";
 import { ROWS } from "./state.js";
 
 /* A column: its name, what it sorts by, and how it is shown. Columns of figures are empty in cells that
@@ -49,7 +49,7 @@ function throughput(row) {
 }
 function percentileText(row, percent) {
   const value = latency(row, percent);
-  if (value !== null) return sig(value);
+  if (value !== null) return `${atLeast(row, percent)}${sig(value)}`;
   return row.latency_n ? h("span", { class: "na", title: needs(row, percent) }, "n/a") : "";
 }
 function verdict(row) {

@@ -76,6 +76,19 @@ export const openCell = (index) => {
 };
 
 export const latency = (row, percent) => row.latencies_ms[DATA.percents.indexOf(percent)] ?? null;
+/* Before a percentile of requests that were not waited for to their end. */
+export const atLeast = (row, percent) =>
+  row.latencies_at_least[DATA.percents.indexOf(percent)] ? "≥ " : "";
+/* What a cell whose bound is likely, but not proved, does prove, or what a proof would take. */
+export function lacksProof(row, percent) {
+  const at = DATA.percents.indexOf(percent);
+  if (row.proof_s[at] !== null) {
+    const repeats = Math.max(row.repeats, DATA.least_repeats);
+    return `A proof needs about ${repeats} repeats of ${sig(row.proof_s[at], 2)} s.`;
+  }
+  const proved = row.proved_ms[at];
+  return proved === null ? "" : `The samples prove p${percent} ≤ ${ms(proved)}.`;
+}
 export const samplesNeeded = (percent) => DATA.needed[DATA.percents.indexOf(percent)];
 export const needs = (row, percent) =>
   `n/a (needs ${count(samplesNeeded(percent))}, has ${count(row.latency_n)})`;
@@ -89,8 +102,10 @@ export function latencyText(row, percent) {
   const value = latency(row, percent);
   if (value === null) return needs(row, percent);
   const name = `latency_p${percent}_ms`;
-  const bounds = range(row[`${name}_low`] ?? null, row[`${name}_high`] ?? null);
-  return `${sig(value)} ms${bounds && ` (${bounds})`}`;
+  const [low, high] = [row[`${name}_low`] ?? null, row[`${name}_high`] ?? null];
+  /* A lower bound without an upper one: the samples do not bound the percentile from above. */
+  const bounds = low !== null && high === null ? `> ${sig(low)} ms` : range(low, high);
+  return `${atLeast(row, percent)}${sig(value)} ms${bounds && ` (${bounds})`}`;
 }
 
 /* The text at a point, with Plotly's markup. */

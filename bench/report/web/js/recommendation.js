@@ -20,7 +20,7 @@ export const limitText = () =>
 /* yes: proved by the samples; likely: the figure is within, the samples do not prove it; no; unknown. */
 export function holds(row, percent = limit.percent, bound = limit.bound) {
   if (bound === null) return "yes";
-  if (row.errors / Math.max(1, row.errors + row.latency_n) > ALLOWED_ERRORS) return "no";
+  if (row.errors / Math.max(1, row.asked) > ALLOWED_ERRORS) return "no";
   const terms = [[percent, bound], ...otherTerms(percent)];
   const answers = terms.map(([p, most]) => within(row, DATA.percents.indexOf(p), most));
   return ["no", "unknown", "likely", "yes"].find((kind) => answers.includes(kind));

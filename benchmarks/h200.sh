@@ -17,12 +17,12 @@ LEAST_S=30 # a stage with less than this is left out
 PACKAGES="nvidia-pytriton tritonclient python-rapidjson locust gevent greenlet zope-event zope-interface
   geventhttpclient brotli flask flask-cors flask-login blinker itsdangerous configargparse bidict
   python-engineio python-socketio simple-websocket wsproto websocket-client pyzmq hpack cattrs
-  grpcio protobuf"
+  grpcio protobuf plotly narwhals"
 
 THERE="torch numpy pandas transformers safetensors pillow rich nvidia-ml-py psutil pyyaml requests
   click jinja2 werkzeug msgpack attrs ml-dtypes setuptools"
 # All that will be imported: better missed now than in the middle.
-IMPORTS="import torch, transformers, bench.cli.main, bench.cli.verbs.sweep, bench.cli.verbs.ceiling, bench.cli.verbs.doctor, bench.cli.verbs.report"
+IMPORTS="import torch, transformers, plotly.graph_objects, bench.cli.main, bench.cli.verbs.sweep, bench.cli.verbs.ceiling, bench.cli.verbs.doctor, bench.cli.verbs.report"
 WORKER="import bench.loadgen.locust.worker_process"
 
 is_dry=0

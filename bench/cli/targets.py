@@ -61,7 +61,7 @@ def kubernetes_of(values: Values, spec: SweepSpec) -> KubernetesProvider | None:
         namespace=values["namespace"],
         context=values["context"],
         keep=values["keep"],
-        timeout_s=values["deploy_timeout"] or 600.0,
+        timeout_s=600.0 if values["deploy_timeout"] is None else values["deploy_timeout"],
         vias=spec.vias,
         headers=values["header"],
     )

@@ -56,10 +56,10 @@ def integer(low: int, high: int) -> Kind[int]:
     return Kind("integer", "N", parse, low=low, high=high)
 
 
-def choices(kind: type[StrEnum]) -> Kind[tuple[Any, ...]]:
-    """A list of words of an enumeration, each once; `both` where there are two."""
-    words = (*kind, "both") if len(kind) == 2 else tuple(kind)
-    return Kind("choices", "LIST", parsing.choices(kind), listed, words=tuple(map(str, words)), is_list=True)
+def choices(kind: type[StrEnum], all_of_them: str = "") -> Kind[tuple[Any, ...]]:
+    """A list of words of an enumeration, each once. `all_of_them`: a word that stands for all."""
+    words = tuple(map(str, (*kind, all_of_them) if all_of_them else kind))
+    return Kind("choices", "LIST", parsing.choices(kind, all_of_them), listed, words=words, is_list=True)
 
 
 def choice(kind: type[StrEnum]) -> Kind[Any]:

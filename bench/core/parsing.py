@@ -23,10 +23,9 @@ def integers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
 
 def choices(kind: type[Choice], all_of_them: str = "") -> Callable[[str], tuple[Choice, ...]]:
     """A comma-separated list of an enum's values, each once. `all_of_them`: a word that stands for all."""
-    word = all_of_them or ("both" if len(kind) == 2 else "")
 
     def parse(text: str) -> tuple[Choice, ...]:
-        if word and text.strip() == word:
+        if all_of_them and text.strip() == all_of_them:
             return tuple(kind)
         names = [name.strip() for name in text.split(",")]
         allowed = ", ".join(kind)

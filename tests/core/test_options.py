@@ -19,6 +19,7 @@ from bench.core.parsing import choices
 from bench.core.slo import Slo
 from bench.core.units import PERCENTILES
 from bench.core.variant import Variant
+from bench.report.exports import EXPORTERS
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,9}", fullmatch=True)
 texts = st.text(st.sampled_from("abcXYZ_-09./=: é"), min_size=1, max_size=12)
@@ -178,4 +179,8 @@ def test_platforms_are_those_that_can_be_deployed() -> None:
 
 
 def test_both_means_all_of_two() -> None:
-    assert choices(Engine)("both") == tuple(Engine)
+    assert choices(Engine, "both")("both") == tuple(Engine)
+
+
+def test_every_form_of_a_report_has_its_exporter() -> None:
+    assert set(OPTIONS["report_format"].kind.words) == set(EXPORTERS)

@@ -52,7 +52,9 @@ def _verify_pod(target: Target, model: str, asked: dict[str, Any] | None) -> Non
             f"Pod {pod} serves {model!r} not as asked: {'; '.join(different)}. Fill the volume anew, or "
             "say what it was filled from with `bench deploy --repository FOLDER`."
         )
-    for protocol in Protocol:
+    for protocol, driver in DRIVERS.items():
+        if not driver.address(target):
+            continue
         if wrong := ask_once(target, protocol, model, found):
             raise DeployFailed(
                 f"Pod {pod} does not answer a request for {model!r} over {protocol}: {wrong.rstrip('.')}. "

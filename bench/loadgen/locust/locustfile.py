@@ -21,7 +21,7 @@ from bench.core.parsing import image_size
 from bench.core.target import target_of
 from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
-from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, user_class
+from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, TritonUser, user_class
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import Triton
 
@@ -31,16 +31,20 @@ DEFAULT_HOST = "http://127.0.0.1:8000"
 _log = logging.getLogger(__name__)
 
 
-def register() -> None:
-    """Hook the arguments and the traffic into Locust; call once, from a locustfile."""
+def register() -> dict[str, type[TritonUser]]:
+    """Hook the arguments and the traffic into Locust; call once, from a locustfile.
+
+    Returns the user class of each protocol by its name. Locust runs those in the locustfile's namespace.
+    """
     events.init_command_line_parser.add_listener(_add_arguments)
     events.init.add_listener(_refuse)
     events.test_start.add_listener(_prepare)
     # Locust rounds to whole milliseconds below 100 ms; three digits cost it nothing.
     stats.bucket_response_time = lambda milliseconds: float(f"{milliseconds:.3g}")
-    for protocol in Protocol:
-        user = user_class(protocol)
+    users = {user.__name__: user for user in map(user_class, Protocol)}
+    for user in users.values():
         user.host = user.host or DEFAULT_HOST
+    return users
 
 
 def _add_arguments(parser: Any, **_: Any) -> None:

@@ -65,6 +65,8 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         "repeats": len(trials),
         "requests": sum(s.requests for s in summaries),
         "errors": sum(s.errors for s in summaries),
+        "repeat_numbers": tuple(trial.plan.repeat for trial in trials),
+        "repeat_failures": tuple((s.errors, s.asked) for s in summaries),
         **_throughput(summaries, cell),
         **_latency(summaries, pooled),
         **_service(summaries, cell),

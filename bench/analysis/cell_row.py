@@ -101,6 +101,8 @@ class CellRow:
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
+    repeat_numbers: tuple[int, ...] = ()  # of each repeat: which one it is; the same in all runs of a family
+    repeat_failures: tuple[tuple[int, int], ...] = ()  # of each repeat: failed requests, and all of them
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
 
@@ -142,6 +144,8 @@ VIEWS_ONLY = (
     "throughputs",
     "repeat_latencies_ms",
     "batches",
+    "repeat_numbers",
+    "repeat_failures",
     "reason",
     "wall_reason",
 )

@@ -72,6 +72,18 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Pairing:
+    """`paired`: repeats of the same number belong together. `rounds`: of interleaved runs, else 0."""
+
+    paired: bool
+    rounds: int = 0
+
+    def is_reversed(self, repeat: int) -> bool:
+        """Whether `new` came before `base`: in every second round, as `ab_test.participants` orders them."""
+        return self.rounds > 0 and repeat % self.rounds % 2 == 1
+
+
+@dataclass(frozen=True, slots=True)
 class CellComparison:
     base: CellRow
     new: CellRow
@@ -158,7 +170,8 @@ def compare_rows(
     matched = [(before[key], row) for key, row in after.items() if key in before]
     luck = 0.0 if has_luck(base, new) else LUCK_OF_A_START
     several = len({row.max_batch for row in new_rows}) > 1
-    judged = _judged(matched, gates, paired=paired, luck=luck)
+    pairing = Pairing(paired, int(new.spec.get("repeats", 0)) if took_turns(base, new) else 0)
+    judged = _judged(matched, gates, pairing, luck)
     cells = tuple(
         CellComparison(*rows, results, by_max_batch=several)
         for rows, results in zip(matched, judged, strict=True)
@@ -177,13 +190,8 @@ def compare_rows(
 
 
 def has_luck(base: RunRecord, new: RunRecord) -> bool:
-    """Whether the repeats of both hold the luck of a start, since the model was loaded again for each round.
-
-    So it was where both were interleaved on one model, or where --reload asked for it.
-    """
-    if took_turns(base, new) and base.spec.get("model") == new.spec.get("model"):
-        return True
-    return all(record.spec.get("reload") == "repeat" for record in (base, new))
+    """Whether repeats hold the luck of a start: runs interleaved on one model load it for each round."""
+    return took_turns(base, new) and base.spec.get("model") == new.spec.get("model")
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -275,12 +283,12 @@ def _apart(*tables: Sequence[CellRow]) -> frozenset[str]:
 
 
 def _judged(
-    matched: Sequence[tuple[CellRow, CellRow]], gates: Sequence[Gate], *, paired: bool, luck: float
+    matched: Sequence[tuple[CellRow, CellRow]], gates: Sequence[Gate], pairing: Pairing, luck: float
 ) -> list[tuple[Result, ...]]:
     """Every gate on every pair of rows. A regression holds for all of them together: at most 5 % of
     comparisons in which nothing changed have even one.
     """
-    columns = [_measure(gate, matched, paired=paired, luck=luck) for gate in gates]
+    columns = [_measure(gate, matched, pairing, luck) for gate in gates]
     sure = _surely_worse(columns)
     results = []
     for place, (base, new) in enumerate(matched):
@@ -295,14 +303,22 @@ def _judged(
 _Column = list[tuple[Result, Evidence | None]]  # one gate on every cell, before the others are looked at
 
 
-def _measure(gate: Gate, matched: Sequence[tuple[CellRow, CellRow]], *, paired: bool, luck: float) -> _Column:
+def _measure(
+    gate: Gate, matched: Sequence[tuple[CellRow, CellRow]], pairing: Pairing, luck: float
+) -> _Column:
     refused = [_refused(gate, base, new) for base, new in matched]
     known = [rows for rows, why in zip(matched, refused, strict=True) if not why]
     if gate.is_difference:
         found = [rise_of(base.repeat_failures, new.repeat_failures) for base, new in known]
     else:
         cells = [_measured(gate.measure, base, new) for base, new in known]
-        found = evidence(cells, higher_is_worse=gate.higher_is_worse, paired=paired, luck=luck)
+        found = evidence(
+            cells,
+            higher_is_worse=gate.higher_is_worse,
+            paired=pairing.paired,
+            luck=luck,
+            is_reversed=pairing.is_reversed,
+        )
     rest = iter(found)
     return [
         (Result(gate, *_shown(gate.measure, *rows), None, None, Change.INCONCLUSIVE, why), None)
@@ -348,7 +364,7 @@ def _doubted(result: Result, luck: float) -> Result:
         "The interval is beyond the gate, but among so many cells and gates that can be chance"
         + (f", or the luck of a server's start ({luck:.0%} is allowed for)" if luck else "")
         + ": measure with more repeats"
-        + (" and --reload repeat." if luck else ".")
+        + (", both interleaved on one model (bench sweep --against)." if luck else ".")
     )
     return replace(result, change=Change.INCONCLUSIVE, why=why)
 

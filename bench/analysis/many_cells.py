@@ -16,7 +16,7 @@ in which nothing changed name even one cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,24 @@ class Evidence:
 
 
 def evidence(
-    cells: Sequence[Measured], *, higher_is_worse: bool, paired: bool, luck: float
+    cells: Sequence[Measured],
+    *,
+    higher_is_worse: bool,
+    paired: bool,
+    luck: float,
+    is_reversed: Callable[[int], bool] = lambda _: False,
 ) -> list[Evidence]:
-    """What two runs say of each cell, in order. `luck`: standard deviation of one start."""
+    """What two runs say of each cell, in order. `luck`: standard deviation of one start.
+
+    `is_reversed`: of pairs, by the repeat's number, whether `new` was measured before `base`. Pairs of both
+    orders weigh the same together, so a drift that is linear in time cancels for odd numbers of rounds too.
+    """
     if not cells:
         return []
     arms = _arms(cells, paired=paired)
     starts = _numbered([cell.start for cell in cells])
-    estimates = [_estimate(arm, starts) for arm in arms]
+    reverse = np.array([paired and is_reversed(number) for number in _numbers(cells)])
+    estimates = [_estimate(arm, starts, reverse) for arm in arms]
     ratio = estimates[0].mean if paired else estimates[1].mean - estimates[0].mean
     parts = [part for estimate in estimates for part in estimate.parts]
     variance = np.sum([part.variance for part in parts], axis=0)
@@ -162,12 +172,15 @@ class _Peers:
 
 def _arms(cells: Sequence[Measured], *, paired: bool) -> list[Floats]:
     """A table of cells by repeats for each group of trials; paired, one table of their differences."""
-    numbers = sorted({number for cell in cells for number in (*cell.base, *cell.new)})
     base, new = (
-        np.array([[getattr(cell, side).get(number, np.nan) for number in numbers] for cell in cells])
+        np.array([[getattr(cell, side).get(number, np.nan) for number in _numbers(cells)] for cell in cells])
         for side in ("base", "new")
     )
     return [new - base] if paired else [base, new]
+
+
+def _numbers(cells: Sequence[Measured]) -> list[int]:
+    return sorted({number for cell in cells for number in (*cell.base, *cell.new)})
 
 
 def _numbered(names: Sequence[Hashable]) -> NDArray[np.int64]:
@@ -175,16 +188,20 @@ def _numbered(names: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([known.setdefault(name, len(known)) for name in names])
 
 
-def _estimate(table: Floats, starts: NDArray[np.int64]) -> _Estimate:
+def _estimate(table: Floats, starts: NDArray[np.int64], reverse: NDArray[np.bool_]) -> _Estimate:
     """Mean of each cell, and the two parts of its variance: its own, and what a round shares over a start.
 
-    A start of few cells does not tell one from the other: all of it is the cell's own there.
+    Repeats of both orders weigh the same together in the mean. A start of few cells does not tell one part
+    from the other: all of it is the cell's own there.
     """
     there = ~np.isnan(table)
     count = there.sum(axis=1)
     n = np.maximum(count, 1)
-    mean = np.where(there, table, 0).sum(axis=1) / n
-    rest = np.where(there, table - mean[:, None], 0.0)
+    weights = _weights(there, reverse)
+    mean = (np.where(there, table, 0.0) * weights).sum(axis=1)
+    loss = (weights**2).sum(axis=1)
+    middle = np.where(there, table, 0.0).sum(axis=1, keepdims=True) / n[:, None]
+    rest = np.where(there, table - middle, 0.0)
     sizes = np.bincount(starts)[starts]
     apart = np.where(sizes >= LEAST_PEERS, 1 / sizes, 0.0)  # the part of its own noise in what a round shares
     shared, shared_degrees = np.zeros(len(table)), np.ones(len(table))
@@ -201,7 +218,18 @@ def _estimate(table: Floats, starts: NDArray[np.int64]) -> _Estimate:
     for chosen in (enough & (apart > 0), enough & (apart == 0)):
         if (apart[chosen] > 0).any() or len(np.unique(starts[chosen])) >= LEAST_PEERS:
             own[chosen], degrees[chosen] = moderated(own[chosen], degrees[chosen])
-    return _Estimate(mean, count, (_Part(own * (1 - apart) / n, degrees), _Part(shared / n, shared_degrees)))
+    return _Estimate(
+        mean, count, (_Part(own * (1 - apart) * loss, degrees), _Part(shared * loss, shared_degrees))
+    )
+
+
+def _weights(there: NDArray[np.bool_], reverse: NDArray[np.bool_]) -> Floats:
+    """Of each repeat in its cell's mean: each order half, where both are there."""
+    backwards, forwards = there & reverse, there & ~reverse
+    counts = [order.sum(axis=1, keepdims=True) for order in (backwards, forwards)]
+    parts = [order / np.maximum(count, 1) for order, count in zip((backwards, forwards), counts, strict=True)]
+    orders = np.maximum(np.minimum(counts[0], 1) + np.minimum(counts[1], 1), 1)
+    return np.asarray((parts[0] + parts[1]) / orders)
 
 
 def _medians(table: Floats, there: NDArray[np.bool_]) -> Floats:

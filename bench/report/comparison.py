@@ -90,7 +90,7 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(
             "The luck of a server's start is not in the intervals, because the model stayed loaded: what all "
             f"cells have in common is a regression only beyond a luck of {comparison.luck:.0%} a start. "
-            "--reload repeat measures it."
+            "Measured interleaved on one model, as bench sweep --against does, it is in them."
         )
     return lines
 

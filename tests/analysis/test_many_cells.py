@@ -44,6 +44,19 @@ def test_sixty_equal_cells_name_none_and_a_tenth_in_one_is_found(paired: bool, l
     assert caught >= 58 or luck
 
 
+@pytest.mark.parametrize("rounds", [3, 4, 5])
+def test_a_drift_that_is_linear_in_time_cancels_for_any_number_of_rounds(rounds: int) -> None:
+    """A B, B A, A B: the machine slows by the same factor in every slot, the ratio stays."""
+    base, new = {}, {}
+    for repeat in range(rounds):
+        slots = (2 * repeat, 2 * repeat + 1)
+        base[repeat], new[repeat] = (0.05 * slot for slot in (slots if repeat % 2 == 0 else slots[::-1]))
+    (found,) = evidence(
+        [Measured(base, new)], higher_is_worse=True, paired=True, luck=0.0, is_reversed=lambda n: n % 2 == 1
+    )
+    assert found.interval.value == pytest.approx(1.0)
+
+
 def test_estimates_of_equal_variances_move_to_their_middle_and_unlike_ones_stay() -> None:
     random = np.random.default_rng(1)
     equal = random.chisquare(4, 200) / 4

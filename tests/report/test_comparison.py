@@ -82,7 +82,7 @@ def test_ten_studies_of_no_change_pass(make: Make) -> None:
         assert exit_code(compared(base, new, GATES)) == EXIT_OK
 
 
-@pytest.mark.parametrize(("slowdown", "spec"), [(1.1, {"reload": "repeat"}), (1.15, {})])
+@pytest.mark.parametrize(("slowdown", "spec"), [(1.1, {"turns": "x"}), (1.15, {})])
 def test_ten_studies_of_a_slower_server_are_caught(make: Make, slowdown: float, spec: dict[str, str]) -> None:
     """A tenth, where the luck of a start is in the repeats; beyond what is allowed for, where not."""
     for seed in range(10):
@@ -96,7 +96,7 @@ def test_what_a_start_may_do_is_inconclusive_and_names_the_remedy(make: Make) ->
     assert exit_code(found) == EXIT_INCONCLUSIVE
     text = comparison.render(found, "table")
     assert "the luck of a server's start (3% is allowed for)" in text
-    assert "--reload repeat" in text
+    assert "--against" in text
 
 
 def test_a_fifth_that_fails_fast_is_a_regression_of_errors_and_nothing_else_is_said(make: Make) -> None:
@@ -122,7 +122,7 @@ def test_few_failing_requests_leave_the_other_gates_alone(make: Make) -> None:
 def test_pairs_go_by_round_where_a_repeat_failed(make: Make) -> None:
     noisy = World(repeat_sigma=0.2)
     base, new = make("a", noisy), make("b", noisy)
-    short = make("short", repeats=0)
+    short = make("short", repeats=0, spec={"repeats": 5})
     for trial in new.trials():
         if trial.plan.repeat != 1:
             short.write_trial(trial)

@@ -194,7 +194,7 @@ class Study:
     machine: Mapping[str, str] = field(default_factory=lambda: MACHINE)
     created_at: str = "2026-01-02T03:04:05+00:00"
     weights: str = "random weights from seed 0, architecture tiny"
-    spec: Mapping[str, str] = field(default_factory=dict)  # of it, what differs
+    spec: Mapping[str, Any] = field(default_factory=dict)  # of it, what differs
 
 
 def record(study: Study) -> RunRecord:

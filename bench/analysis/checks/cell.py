@@ -61,7 +61,7 @@ def machine_drift(row: CellRow, rows: Sequence[CellRow], record: RunRecord) -> I
     Only a sweep has one; a search measures a rate as often as it needs to, and plans no cells.
     """
     asked = int(record.spec.get("repeats", len(row.throughputs)))
-    if not record.planned or len(row.throughputs) <= asked or min(row.throughputs) <= 0:
+    if not record.planned or not 0 < asked < len(row.throughputs) or min(row.throughputs) <= 0:
         return
     watched = sum(len(other.throughputs) > asked for other in rows)
     by_repeat = dict(zip(row.repeat_numbers or range(len(row.throughputs)), row.throughputs, strict=True))

@@ -2,8 +2,9 @@
 
 A gate says how much worse a figure may get, such as `p99>+5%` or `throughput<-3%`. Ratios new / base come
 with an interval over repeats: paired where trials of both were interleaved, else of two groups. The interval
-decides, and Hodges-Lehmann's estimate stands beside it. A regression also has to hold among all cells and
-gates (`many_cells`), and where more requests fail nothing else is concluded.
+decides, and Hodges-Lehmann's estimate stands beside it. A regression is beyond the gate by its one-sided
+bound, and also has to hold among all cells and gates (`many_cells`). Where more requests fail, nothing
+else is concluded.
 """
 
 from __future__ import annotations
@@ -330,6 +331,8 @@ def _measure(
 
 def _compared(gate: Gate, base: CellRow, new: CellRow, found: Evidence) -> tuple[Result, Evidence]:
     change = change_of(found.interval, gate.limit, higher_is_worse=gate.higher_is_worse)
+    if change_of(found.one_sided, gate.limit, higher_is_worse=gate.higher_is_worse) is Change.REGRESSION:
+        change = Change.REGRESSION
     if gate.is_difference and not new.errors:
         change = Change.NO_CHANGE  # requests too few to exclude a rise are no doubt while none of them failed
     why = _unsettled(found.interval, gate) if change is Change.INCONCLUSIVE else ""
@@ -361,7 +364,7 @@ def _doubted(result: Result, luck: float) -> Result:
     if result.change is not Change.REGRESSION:
         return result
     why = (
-        "The interval is beyond the gate, but among so many cells and gates that can be chance"
+        "The change is beyond the gate, but among so many cells and gates that can be chance"
         + (f", or the luck of a server's start ({luck:.0%} is allowed for)" if luck else "")
         + ": measure with more repeats"
         + (", both interleaved on one model (bench sweep --against)." if luck else ".")

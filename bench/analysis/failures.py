@@ -37,7 +37,7 @@ def rise_of(base: Counts, new: Counts) -> Evidence:
     degrees = (va + vb) ** 2 / (va**2 / (len(base) - 1) + vb**2 / (len(new) - 1))
     error = math.sqrt(va + vb)
     half = student_t_quantile((1 + CONFIDENCE) / 2, degrees) * error
-    return Evidence(Interval(rise, rise - half, rise + half, n), student_t_tail(rise / error, degrees))
+    return Evidence(Interval(rise, rise - half, rise + half, n), None, student_t_tail(rise / error, degrees))
 
 
 def _variance(counts: Counts) -> float:

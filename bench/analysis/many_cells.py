@@ -38,7 +38,7 @@ LUCK_OF_A_START = 0.03
 # Of fewer values nothing is learned about the others: neither a typical spread nor a typical ratio.
 LEAST_PEERS = 6
 # Errors of a whole comparison: single cells that stand out, and what all cells have in common.
-SINGLE_LEVEL, COMMON_LEVEL = 0.005, 0.04
+SINGLE_LEVEL, COMMON_LEVEL = 0.015, 0.035
 # A median of absolute deviations of k normal values knows their spread like a variance of so many times k.
 _MAD_EFFICIENCY = 0.37
 
@@ -59,6 +59,7 @@ class Evidence:
     """
 
     interval: Interval
+    one_sided: Interval | None = None  # each bound holds alone with 95 %: what a regression is judged by
     p_single: float | None = None
     p_common: float | None = None
     peers: Hashable = None
@@ -99,7 +100,13 @@ def evidence(
             singles[chosen], commons[chosen] = of_them.singles(luck), of_them.common(luck)
     n = counts.tolist()
     return [
-        Evidence(_interval(ratio[i], variance[i], degrees[i], n[i]), singles[i], commons[i], int(peers[i]))
+        Evidence(
+            _interval(ratio[i], variance[i], degrees[i], n[i], (1 + CONFIDENCE) / 2),
+            _interval(ratio[i], variance[i], degrees[i], n[i], CONFIDENCE),
+            singles[i],
+            commons[i],
+            int(peers[i]),
+        )
         if known[i]
         else Evidence(Interval(math.exp(ratio[i]), None, None, n[i]))
         for i in range(len(cells))
@@ -297,8 +304,9 @@ def _tails(worse: Floats, variance: Floats, degrees: Floats) -> Floats:
     )
 
 
-def _interval(center: float, variance: float, degrees: float, n: int) -> Interval:
-    half = student_t_quantile((1 + CONFIDENCE) / 2, _rounded(degrees)) * math.sqrt(variance)
+def _interval(center: float, variance: float, degrees: float, n: int, probability: float) -> Interval:
+    """`probability`: that each of the two bounds holds."""
+    half = student_t_quantile(probability, _rounded(degrees)) * math.sqrt(variance)
     return Interval(math.exp(center), math.exp(center - half), math.exp(center + half), n)
 
 

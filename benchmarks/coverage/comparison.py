@@ -94,7 +94,8 @@ def _exits(
         common.append(found[0].p_common or 0.0)
         beyond.append(
             [
-                change_of(one.interval, gate.limit, higher_is_worse=gate.higher_is_worse) is Change.REGRESSION
+                change_of(one.one_sided, gate.limit, higher_is_worse=gate.higher_is_worse)
+                is Change.REGRESSION
                 for one in found
             ]
         )

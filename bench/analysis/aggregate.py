@@ -68,6 +68,8 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         "requests": sum(s.requests for s in summaries),
         "errors": sum(s.errors for s in summaries),
         "asked": sum(s.asked for s in summaries),
+        "repeat_numbers": tuple(trial.plan.repeat for trial in trials),
+        "repeat_failures": tuple((s.errors, s.asked) for s in summaries),
         **_throughput(summaries, cell, too_short="window-too-short" in codes(remarks)),
         **_latency(summaries, pooled, sum(trial.window.seconds for trial in trials)),
         **_service(summaries, cell),

@@ -104,9 +104,10 @@ class CellRow:
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
-    busy: float | None = (
-        None  # the share of the window that instances execute; None: the server does not tell
-    )
+    # The share of the window in which instances execute. None: the server does not say.
+    busy: float | None = None
+    repeat_numbers: tuple[int, ...] = ()  # of each repeat: which one it is; the same in all runs of a family
+    repeat_failures: tuple[tuple[int, int], ...] = ()  # of each repeat: failed requests, and all of them
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
 
@@ -155,6 +156,8 @@ VIEWS_ONLY = (
     "repeat_latencies_ms",
     "batches",
     "busy",
+    "repeat_numbers",
+    "repeat_failures",
     "reason",
     "wall_reason",
 )

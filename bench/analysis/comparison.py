@@ -2,17 +2,30 @@
 
 A gate says how much worse a figure may get, such as `p99>+5%` or `throughput<-3%`. Ratios new / base come
 with an interval over repeats: paired where trials of both were interleaved, else of two groups. The interval
-decides, and Hodges-Lehmann's estimate stands beside it.
+decides, and Hodges-Lehmann's estimate stands beside it. A regression is beyond the gate by its one-sided
+bound, and also has to hold among all cells and gates (`many_cells`). Where more requests fail, nothing
+else is concluded.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.engine_agreement import values_of
+from bench.analysis.engine_agreement import by_repeat, values_of
+from bench.analysis.failures import rise_of, share
 from bench.analysis.labels import label
+from bench.analysis.many_cells import (
+    COMMON_LEVEL,
+    LUCK_OF_A_START,
+    SINGLE_LEVEL,
+    Evidence,
+    Measured,
+    evidence,
+    holm,
+)
 from bench.analysis.results import RunResults
 from bench.analysis.stats import (
     LEAST_REPEATS,
@@ -20,14 +33,12 @@ from bench.analysis.stats import (
     Interval,
     change_of,
     hodges_lehmann,
-    paired_ratio,
-    ratio,
     repeats_to_settle,
     samples_needed,
 )
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
-from bench.core.gates import DEFAULT_GATES, Gate
+from bench.core.gates import ERRORS, Gate, with_errors
 from bench.core.run_folder import RunRecord
 
 # Runs on machines that differ in one of these measure different things.
@@ -45,7 +56,7 @@ class Result:
     gate: Gate
     base: float | None  # pooled or mean over repeats, as the rows have it
     new: float | None
-    interval: Interval | None  # of new / base
+    interval: Interval | None  # of new / base, errors: of new - base; not adjusted for the number of cells
     hodges_lehmann: float | None
     change: Change
     why: str = ""
@@ -53,12 +64,24 @@ class Result:
     @property
     def word(self) -> str:
         """The change; `better` where the interval clears the gate's mirror image."""
-        bounds = self.interval
+        bounds = None if self.gate.is_difference else self.interval
         if self.change is Change.NO_CHANGE and bounds and bounds.low is not None and bounds.high is not None:
             mirror = 1 / self.gate.limit
             if (bounds.high < mirror) if self.gate.higher_is_worse else (bounds.low > mirror):
                 return "better"
         return str(self.change)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """`paired`: repeats of the same number belong together. `rounds`: of interleaved runs, else 0."""
+
+    paired: bool
+    rounds: int = 0
+
+    def is_reversed(self, repeat: int) -> bool:
+        """Whether `new` came before `base`: in every second round, as `ab_test.participants` orders them."""
+        return self.rounds > 0 and repeat % self.rounds % 2 == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +107,7 @@ class Comparison:
     only_new: tuple[str, ...]
     differences: tuple[tuple[str, str, str], ...]  # what, of base, of new
     paired: bool = False
+    luck: float = 0.0  # of a start, that is not in the intervals, as it is allowed for
 
     @property
     def change(self) -> Change:
@@ -118,7 +142,7 @@ def compare(
         base.rows,
         new.record,
         new.rows,
-        gates or DEFAULT_GATES,
+        with_errors(gates),
         paired=paired or turns,
         variants=variants or turns,
     )
@@ -144,15 +168,14 @@ def compare_rows(
     apart = _apart(base_rows, new_rows) if variants else frozenset()
     before = {_key(row, apart): row for row in base_rows}
     after = {_key(row, apart): row for row in new_rows}
+    matched = [(before[key], row) for key, row in after.items() if key in before]
+    luck = 0.0 if has_luck(base, new) else LUCK_OF_A_START
+    several = len({row.max_batch for row in new_rows}) > 1
+    pairing = Pairing(paired, int(new.spec.get("repeats", 0)) if took_turns(base, new) else 0)
+    judged = _judged(matched, gates, pairing, luck)
     cells = tuple(
-        CellComparison(
-            before[key],
-            row,
-            tuple(_result(gate, before[key], row, paired=paired) for gate in gates),
-            by_max_batch=len({other.max_batch for other in new_rows}) > 1,
-        )
-        for key, row in after.items()
-        if key in before
+        CellComparison(*rows, results, by_max_batch=several)
+        for rows, results in zip(matched, judged, strict=True)
     )
     return Comparison(
         base=base,
@@ -163,7 +186,13 @@ def compare_rows(
         only_new=tuple(label(row) for key, row in after.items() if key not in before),
         differences=differences(base, new),
         paired=paired,
+        luck=luck,
     )
+
+
+def has_luck(base: RunRecord, new: RunRecord) -> bool:
+    """Whether repeats hold the luck of a start: runs interleaved on one model load it for each round."""
+    return took_turns(base, new) and base.spec.get("model") == new.spec.get("model")
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -254,26 +283,146 @@ def _apart(*tables: Sequence[CellRow]) -> frozenset[str]:
     )
 
 
-def _result(gate: Gate, base: CellRow, new: CellRow, *, paired: bool) -> Result:
-    a, b = values_of(base, gate.measure) or [], values_of(new, gate.measure) or []
-    shown = (_shown(base, gate.measure), _shown(new, gate.measure))
+def _judged(
+    matched: Sequence[tuple[CellRow, CellRow]], gates: Sequence[Gate], pairing: Pairing, luck: float
+) -> list[tuple[Result, ...]]:
+    """Every gate on every pair of rows. A regression holds for all of them together: at most 5 % of
+    comparisons in which nothing changed have even one.
+    """
+    columns = [_measure(gate, matched, pairing, luck) for gate in gates]
+    sure = _surely_worse(columns)
+    results = []
+    for place, (base, new) in enumerate(matched):
+        of_cell = [
+            _doubted(column[place][0], luck) if place not in of_gate else column[place][0]
+            for column, of_gate in zip(columns, sure, strict=True)
+        ]
+        results.append(_beside_failures(of_cell, base, new))
+    return results
+
+
+_Column = list[tuple[Result, Evidence | None]]  # one gate on every cell, before the others are looked at
+
+
+def _measure(
+    gate: Gate, matched: Sequence[tuple[CellRow, CellRow]], pairing: Pairing, luck: float
+) -> _Column:
+    refused = [_refused(gate, base, new) for base, new in matched]
+    known = [rows for rows, why in zip(matched, refused, strict=True) if not why]
+    if gate.is_difference:
+        found = [rise_of(base.repeat_failures, new.repeat_failures) for base, new in known]
+    else:
+        cells = [_measured(gate.measure, base, new) for base, new in known]
+        found = evidence(
+            cells,
+            higher_is_worse=gate.higher_is_worse,
+            paired=pairing.paired,
+            luck=luck,
+            is_reversed=pairing.is_reversed,
+        )
+    rest = iter(found)
+    return [
+        (Result(gate, *_shown(gate.measure, *rows), None, None, Change.INCONCLUSIVE, why), None)
+        if why
+        else _compared(gate, *rows, next(rest))
+        for rows, why in zip(matched, refused, strict=True)
+    ]
+
+
+def _compared(gate: Gate, base: CellRow, new: CellRow, found: Evidence) -> tuple[Result, Evidence]:
+    change = change_of(found.interval, gate.limit, higher_is_worse=gate.higher_is_worse)
+    if change_of(found.one_sided, gate.limit, higher_is_worse=gate.higher_is_worse) is Change.REGRESSION:
+        change = Change.REGRESSION
+    if gate.is_difference and not new.errors:
+        change = Change.NO_CHANGE  # requests too few to exclude a rise are no doubt while none of them failed
+    why = _unsettled(found.interval, gate) if change is Change.INCONCLUSIVE else ""
+    middle = None
+    if not gate.is_difference:
+        middle = hodges_lehmann(values_of(base, gate.measure) or [], values_of(new, gate.measure) or [])
+    return Result(gate, *_shown(gate.measure, base, new), found.interval, middle, change, why), found
+
+
+def _surely_worse(columns: Sequence[_Column]) -> list[set[int]]:
+    """Of each gate, the cells that are worse for sure: by themselves, or with all their peers."""
+    singles = [
+        (gate, place, found)
+        for gate, column in enumerate(columns)
+        for place, (_, found) in enumerate(column)
+        if found is not None
+    ]
+    by_peers = {(gate, e.peers): e.p_common for gate, _, e in singles if e.p_common is not None}
+    alone = holm([1.0 if e.p_single is None else e.p_single for _, _, e in singles], SINGLE_LEVEL)
+    together = dict(zip(by_peers, holm(list(by_peers.values()), COMMON_LEVEL), strict=True))
+    sure: list[set[int]] = [set() for _ in columns]
+    for (gate, place, found), is_sure in zip(singles, alone, strict=True):
+        if is_sure or together.get((gate, found.peers), False):
+            sure[gate].add(place)
+    return sure
+
+
+def _doubted(result: Result, luck: float) -> Result:
+    if result.change is not Change.REGRESSION:
+        return result
+    why = (
+        "The change is beyond the gate, but among so many cells and gates that can be chance"
+        + (f", or the luck of a server's start ({luck:.0%} is allowed for)" if luck else "")
+        + ": measure with more repeats"
+        + (", both interleaved on one model (bench sweep --against)." if luck else ".")
+    )
+    return replace(result, change=Change.INCONCLUSIVE, why=why)
+
+
+def _beside_failures(results: Sequence[Result], base: CellRow, new: CellRow) -> tuple[Result, ...]:
+    """Where more requests fail, figures of those that got through decide nothing."""
+    before, after = share(base.repeat_failures), share(new.repeat_failures)
+    if before is None or after is None or after <= before:
+        return tuple(results)
+    low = rise_of(base.repeat_failures, new.repeat_failures).interval.low
+    is_settled = all(r.change is Change.NO_CHANGE for r in results if r.gate.is_difference)
+    if is_settled and low is not None and low <= 0:
+        return tuple(results)
+    why = (
+        f"More requests fail in new ({after:.2%} against {before:.2%}), and the figure is of the others: "
+        "remove the errors first."
+    )
+    return tuple(
+        result if result.gate.is_difference else replace(result, change=Change.INCONCLUSIVE, why=why)
+        for result in results
+    )
+
+
+def _measured(measure: str, base: CellRow, new: CellRow) -> Measured:
+    """Logarithms by number of the repeat; cells of one server configuration share its start."""
+    before, after = (
+        {number: math.log(value) for number, value in by_repeat(row, measure).items()} for row in (base, new)
+    )
+    return Measured(before, after, tuple(sorted(_server(new).items())))
+
+
+def _refused(gate: Gate, base: CellRow, new: CellRow) -> str:
+    """Why the two rows cannot be compared by this gate; empty where they can."""
     for name, row in (("base", base), ("new", new)):
         if row.verdict != "VALID":
             reasons = ", ".join(row.findings.split()) or row.reason or "no findings"
-            why = f"The cell is {row.verdict} in {name}: {reasons}."
-            return Result(gate, *shown, None, None, Change.INCONCLUSIVE, why)
-    if not a or not b:
-        return Result(gate, *shown, None, None, Change.INCONCLUSIVE, _too_few_samples(gate, base, new))
-    interval = paired_ratio(a, b) if paired and len(a) == len(b) else ratio(a, b)
-    change = change_of(interval, gate.limit, higher_is_worse=gate.higher_is_worse)
-    why = _unsettled(interval, gate) if change is Change.INCONCLUSIVE else ""
-    return Result(gate, *shown, interval, hodges_lehmann(a, b), change, why)
+            return f"The cell is {row.verdict} in {name}: {reasons}."
+    if gate.is_difference:
+        known = share(base.repeat_failures) is not None and share(new.repeat_failures) is not None
+        return "" if known else "A run has no requests: lengthen --duration."
+    values = [values_of(row, gate.measure) or [] for row in (base, new)]
+    if not all(values):
+        return _too_few_samples(gate, base, new)
+    if min(map(min, values)) <= 0:
+        return "In a repeat no request got through, so there is no ratio: look at its errors."
+    return ""
 
 
-def _shown(row: CellRow, measure: str) -> float | None:
+def _shown(measure: str, base: CellRow, new: CellRow) -> tuple[float | None, float | None]:
+    if measure == ERRORS:
+        return share(base.repeat_failures), share(new.repeat_failures)
     if measure == "throughput":
-        return row.throughput_img_per_s
-    return row.latency_ms(float(measure.removeprefix("p")))
+        return base.throughput_img_per_s, new.throughput_img_per_s
+    percent = float(measure.removeprefix("p"))
+    return base.latency_ms(percent), new.latency_ms(percent)
 
 
 def _too_few_samples(gate: Gate, base: CellRow, new: CellRow) -> str:
@@ -289,6 +438,8 @@ def _too_few_samples(gate: Gate, base: CellRow, new: CellRow) -> str:
 def _unsettled(interval: Interval | None, gate: Gate) -> str:
     if interval is None or interval.low is None:
         return f"An interval needs {LEAST_REPEATS} repeats of each: give --repeats {LEAST_REPEATS} or more."
+    if gate.is_difference:
+        return "The interval reaches across the gate: measure longer, or with more repeats."
     count = repeats_to_settle(interval, gate.limit)
     if count is None:
         return "The ratio lies on the gate itself."

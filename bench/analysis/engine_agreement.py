@@ -6,11 +6,11 @@ rows (`checks/cell.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.stats import Interval, geometric, paired_ratio, ratio
+from bench.analysis.stats import Interval, geometric, paired_ratio
 
 # Two engines that are closer than this agree, whatever their intervals.
 TOLERANCE = 0.10
@@ -58,17 +58,24 @@ def values_of(row: CellRow, measure: str) -> list[float] | None:
     return [value for value in known if value is not None] if None not in known else None
 
 
+def by_repeat(row: CellRow, measure: str) -> dict[int, float]:
+    """The same by number of the repeat; empty where a repeat lacks it. A repeat that failed has no number."""
+    values = values_of(row, measure)
+    return dict(zip(row.repeat_numbers or range(len(values)), values, strict=True)) if values else {}
+
+
 def _agreement(base: CellRow, other: CellRow) -> Agreement:
-    both = [(values_of(base, measure), values_of(other, measure)) for measure in MEASURES]
+    both = [(by_repeat(base, measure), by_repeat(other, measure)) for measure in MEASURES]
     ratios = tuple(_ratio(a, b) if a and b else None for a, b in both)
-    verdicts = {_verdict(a, b) for a, b in both if a and b}
+    verdicts = {_verdict(list(a.values()), list(b.values())) for a, b in both if a and b}
     worst = next(word for word in ("differ", "unclear", "agree") if word in verdicts)
     return Agreement(base, other, ratios, worst)
 
 
-def _ratio(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Paired, since engines take turns within a round."""
-    return paired_ratio(a, b) if len(a) == len(b) else ratio(a, b)
+def _ratio(a: Mapping[int, float], b: Mapping[int, float]) -> Interval | None:
+    """Paired by round, since engines take turns within a round."""
+    common = [number for number in a if number in b]
+    return paired_ratio([a[number] for number in common], [b[number] for number in common])
 
 
 def _verdict(a: Sequence[float], b: Sequence[float]) -> str:

@@ -162,7 +162,7 @@ COMPARE = Verb(
     regression, 3 inconclusive.""",
     options=_options(
         "base", "new",
-        but("fail_if", without="'throughput<-5%' and 'p50>+5%'"), "anyway", "compare_format",
+        but("fail_if", without="'throughput<-5%', 'p50>+5%' and 'errors>+1%'"), "anyway", "compare_format",
         but("file", without="stdout"),
     ),
     examples=(

@@ -208,7 +208,7 @@ MEASURING: tuple[Option, ...] = (
            help="A server of an A/B measurement; the first is the base. Give two or more."),
     Option(name="fail_if", kind=Kind("gate", "GATE", parse_gate), scope=Scope.JUDGING, multiple=True,
            needs=(("against", "variant"),),
-           help="Relative gate: 'p99>+5%', 'throughput<-3%'; may be repeated."),
+           help="Gate: 'p99>+5%', 'throughput<-3%', 'errors>+1%'; may be repeated."),
     Option(name="anyway", kind=kinds.SWITCH, scope=Scope.JUDGING, needs=(("against", "variant"),),
            help="Judge although machines, models or weights differ."),
     Option(name="url", kind=kinds.URL, scope=Scope.ADDRESS, is_common=True, excludes=_SERVICE,

@@ -13,7 +13,7 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.analysis.comparison import Comparison, Result
-from bench.analysis.stats import Change, Interval
+from bench.analysis.stats import Change
 from bench.core.units import plural, significant
 from bench.report import templates
 from bench.report.terminal import plain, table_row
@@ -81,6 +81,17 @@ def notes(comparison: Comparison) -> list[str]:
     lines += [f"Differs in {what}: {a or 'none'} -> {b or 'none'}." for what, a, b in comparison.differences]
     if comparison.paired:
         lines.append("Ratios are paired: trials of both runs were interleaved.")
+    if comparison.cells:
+        lines.append(
+            "Intervals are of each cell alone. A regression holds for all cells and gates together: "
+            "at most 5 % of comparisons without any change name one."
+        )
+    if comparison.luck:
+        lines.append(
+            "The luck of a server's start is not in the intervals, because the model stayed loaded: what all "
+            f"cells have in common is a regression only beyond a luck of {comparison.luck:.0%} a start. "
+            "Measured interleaved on one model, as bench sweep --against does, it is in them."
+        )
     return lines
 
 
@@ -91,20 +102,34 @@ def _few(names: list[str]) -> str:
 def _rows(comparison: Comparison) -> Iterator[tuple[list[str], Result]]:
     for cell in comparison.cells:
         for result in cell.results:
-            unit = "img/s" if result.gate.measure == "throughput" else "ms"
-            values = [f"{significant(v)} {unit}" if v else "n/a" for v in (result.base, result.new)]
-            ratio = f"{result.interval.value:.3f}" if result.interval else "n/a"
+            values = [_value(result, value) for value in (result.base, result.new)]
+            ratio = _number(result, result.interval.value) if result.interval else "n/a"
             middle = f"{result.hodges_lehmann:.3f}" if result.hodges_lehmann else "n/a"
             yield (
-                [cell.name, str(result.gate), *values, ratio, _bounds(result.interval), middle, result.word],
+                [cell.name, str(result.gate), *values, ratio, _bounds(result), middle, result.word],
                 result,
             )
 
 
-def _bounds(interval: Interval | None) -> str:
+def _value(result: Result, value: float | None) -> str:
+    if value is None or not (value or result.gate.is_difference):
+        return "n/a"
+    if result.gate.is_difference:
+        return f"{significant(value * 100)} %"
+    return f"{significant(value)} {'img/s' if result.gate.measure == 'throughput' else 'ms'}"
+
+
+def _number(result: Result, value: float) -> str:
+    """A ratio, or a difference of shares with its sign."""
+    return f"{value * 100:+.2f} %" if result.gate.is_difference else f"{value:.3f}"
+
+
+def _bounds(result: Result) -> str:
+    interval = result.interval
     if interval is None or interval.low is None or interval.high is None:
         return "n/a"
-    return f"{interval.low:.3f}-{interval.high:.3f}"
+    between = " to " if result.gate.is_difference else "-"
+    return f"{_number(result, interval.low)}{between}{_number(result, interval.high)}"
 
 
 def as_table(comparison: Comparison) -> str:
@@ -153,7 +178,8 @@ def _json(result: Result) -> dict[str, Any]:
         "gate": str(result.gate),
         "base": result.base,
         "new": result.new,
-        "ratio": interval.value if interval else None,
+        "ratio": interval.value if interval and not result.gate.is_difference else None,
+        "difference": interval.value if interval and result.gate.is_difference else None,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "hodges_lehmann": result.hodges_lehmann,
@@ -193,7 +219,7 @@ def _half_axis(comparison: Comparison) -> float:
     ratios = [1.1]
     for cell in comparison.cells:
         for result in cell.results:
-            if result.interval:
+            if result.interval and not result.gate.is_difference:
                 bounds = (result.interval.value, result.interval.low, result.interval.high)
                 ratios += [result.gate.limit, *(value for value in bounds if value)]
     return min(math.log(4), max(abs(math.log(value)) for value in ratios) * 1.1)
@@ -201,7 +227,7 @@ def _half_axis(comparison: Comparison) -> float:
 
 def _interval_places(result: Result, half_axis: float) -> dict[str, float] | None:
     """Where an interval and its gate stand, in pixels of a drawing that is 200 wide."""
-    if result.interval is None:
+    if result.interval is None or result.gate.is_difference:
         return None
 
     def place(ratio: float) -> float:

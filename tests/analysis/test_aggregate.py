@@ -257,11 +257,12 @@ def test_server_parameters_are_columns_of_their_own(tmp_path: Path) -> None:
 
 
 def reference_of(path: Path, slowdown: float) -> RunFolder:
-    """Four cells; the first was measured again in each of three rounds, `slowdown` times slower."""
+    """Four cells; the first was measured twice in each of three rounds, the last `slowdown` times slower."""
     of = synthetic.grid(batches=(1, 8), instances=(1,))
     folder = synthetic.write(path, Study(cells=of))
-    for repeat in (3, 4, 5):
-        folder.write_trial(synthetic.trial(of[0], repeat, World(slowdown=slowdown)))
+    for repeat in range(6):
+        slow = slowdown if repeat % 3 == 2 else 1.0
+        folder.write_trial(synthetic.trial(of[0], repeat, World(slowdown=slow)))
     return folder
 
 

@@ -40,8 +40,10 @@ def enumerated(kind: Kind[Any]) -> list[Any]:
 
 def gates() -> st.SearchStrategy[Gate]:
     shares = st.integers(1, 99).map(lambda percent: percent / 100)
-    worse = st.builds(lambda measure, share: Gate(measure, 1 + share), st.sampled_from(MEASURES[1:]), shares)
-    return worse | shares.map(lambda share: Gate("throughput", 1 - share))
+    percentiles = [measure for measure in MEASURES if measure.startswith("p")]
+    worse = st.builds(lambda measure, share: Gate(measure, 1 + share), st.sampled_from(percentiles), shares)
+    errors = shares.map(lambda share: Gate("errors", share))
+    return worse | errors | shares.map(lambda share: Gate("throughput", 1 - share))
 
 
 def slos() -> st.SearchStrategy[Slo]:

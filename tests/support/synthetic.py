@@ -133,7 +133,8 @@ def _errors(samples: Samples) -> dict[str, int]:
 
 
 def _counters(of: Cell, samples: Samples, window: Window, service_ms: float) -> Counters:
-    done = samples.done_in(window)
+    failed = len(samples.done_in(window).failed())
+    done = samples.done_in(window).good()
     n, batch = len(done), of.load.batch
     mean_ns = float(done.service_ns.mean()) if n else 0.0
     parts = [0.03 * service_ms * 1e6, 0.9 * service_ms * 1e6, 0.07 * service_ms * 1e6]
@@ -143,7 +144,7 @@ def _counters(of: Cell, samples: Samples, window: Window, service_ms: float) -> 
         inference_count=n * batch,
         execution_count=n,
         success_count=n,
-        fail_count=0,
+        fail_count=failed,
         success_ns=int(total * n),
         queue_ns=int(queue * n),
         compute_input_ns=int(parts[0] * n),
@@ -193,6 +194,7 @@ class Study:
     machine: Mapping[str, str] = field(default_factory=lambda: MACHINE)
     created_at: str = "2026-01-02T03:04:05+00:00"
     weights: str = "random weights from seed 0, architecture tiny"
+    spec: Mapping[str, Any] = field(default_factory=dict)  # of it, what differs
 
 
 def record(study: Study) -> RunRecord:
@@ -211,7 +213,7 @@ def record(study: Study) -> RunRecord:
         command=("bench", "sweep", "--batch", "1,8,32", "--instances", "1,2"),
         seed=1,
         spec={"model": study.cells[0].server.model, "duration_s": study.duration_s, "warmup_s": 1.0,
-              "repeats": study.repeats},
+              "repeats": study.repeats, **study.spec},
         machine=dict(study.machine),
         versions={"bench": "0.1.0", "tritonserver": "2.51.0", "locust": "2.47.0"},
         target="embedded tritonserver on this machine",

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.analysis.cell_row import CellRow
+from bench.analysis.distributions import beta_regularised, student_t_tail
 from bench.analysis.engine_agreement import MEASURES, Agreement, pairs
 from bench.core import units
 from bench.core.findings import Finding, Severity, verdict
 from bench.core.run_folder import RunRecord
 
-# A quiet machine repeats a cell within a few percent; a factor beyond this is the machine's doing.
-DRIFT = 1.10
+# A run without drift is warned of it in at most this share, over all its reference cells.
+FALSE_ALARMS = 0.05
+# Rounds that differ less than by this factor change no conclusion, however sure the difference is.
+LEAST_DRIFT = 1.02
+
+Floats = NDArray[np.float64]
 
 
 class CellCheck(Protocol):
@@ -46,24 +55,61 @@ def codes(findings: Sequence[Finding]) -> str:
     return " ".join(finding.code for finding in findings if finding.severity is not Severity.NOTE)
 
 
-def machine_drift(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
-    """On the reference cell, which was measured again in each round: the others share its machine.
+def machine_drift(row: CellRow, rows: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
+    """On the reference cell, which was measured twice in each round: the others share its machine.
 
     Only a sweep has one; a search measures a rate as often as it needs to, and plans no cells.
     """
     asked = int(record.spec.get("repeats", len(row.throughputs)))
-    if not record.planned or len(row.throughputs) <= asked or min(row.throughputs) <= 0:
+    if not record.planned or not 0 < asked < len(row.throughputs) or min(row.throughputs) <= 0:
         return
+    watched = sum(len(other.throughputs) > asked for other in rows)
+    by_repeat = dict(zip(row.repeat_numbers or range(len(row.throughputs)), row.throughputs, strict=True))
     spread = max(row.throughputs) / min(row.throughputs)
-    if spread > DRIFT:
+    if spread > LEAST_DRIFT and p_of_drift(by_repeat, asked) < FALSE_ALARMS / watched:
         yield Finding(
             "machine-drift",
             Severity.WARNING,
-            f"The throughput of the reference cell, measured in every round, varied by a factor of "
-            f"{spread:.2f}.",
+            f"The throughput of the reference cell, measured twice in every round, varied by a factor of "
+            f"{spread:.2f}, and more between the rounds than its own spread explains.",
             "The machine did other work meanwhile, or its clocks changed.",
             "Do not trust differences between cells that are smaller; repeat on a quieter machine.",
         )
+
+
+def p_of_drift(by_repeat: Mapping[int, float], rounds: int) -> float:
+    """How often repeats of a steady machine would show so much: a trend, or rounds that differ.
+
+    Repeat k and repeat `rounds` + k of the reference cell are of one round, the second at its end. Half of
+    the false alarms are those of a t test of the slope, half those of an F test of rounds against what
+    differs within them; both are exact for normal logarithms of any spread.
+    """
+    numbers = np.array(sorted(by_repeat))
+    logs = np.log([by_repeat[number] for number in numbers])
+    in_round = numbers % rounds
+    times = in_round + np.where(numbers >= rounds, 1.0, 0.5)
+    return min(1.0, 2 * min(_p_of_trend(times, logs), _p_of_rounds(in_round, logs)))
+
+
+def _p_of_trend(times: Floats, logs: Floats) -> float:
+    degrees, centred = len(logs) - 2, times - times.mean()
+    if degrees < 1:
+        return 1.0
+    slope = float(centred @ logs / (centred @ centred))
+    rest = logs - logs.mean() - slope * centred
+    error = math.sqrt(float(rest @ rest) / degrees / float(centred @ centred))
+    return 2 * student_t_tail(abs(slope) / error, degrees) if error > 0 else float(slope == 0)
+
+
+def _p_of_rounds(in_round: NDArray[np.int64], logs: Floats) -> float:
+    names, index, sizes = np.unique(in_round, return_inverse=True, return_counts=True)
+    means = np.bincount(index, logs) / sizes
+    between, within = len(names) - 1, len(logs) - len(names)
+    if between < 1 or within < 1:
+        return 1.0
+    apart = float(sizes @ (means - logs.mean()) ** 2)
+    rest = float(((logs - means[index]) ** 2).sum())
+    return beta_regularised(within / 2, between / 2, rest / (rest + apart)) if rest + apart > 0 else 1.0
 
 
 def engines_differ(row: CellRow, rows: Sequence[CellRow], _: RunRecord) -> Iterator[Finding]:

@@ -3,7 +3,8 @@
 Participants are the variants, and what the base run served where that can be served again. Each measures its
 cells as a sweep of its own, on one server. A round measures every cell of a configuration once. The rounds of
 all participants are interleaved, every other time in reverse (A B, B A, A B...). Drift of the machine then
-hits all of them, and a drift that is linear in time leaves the mean of the ratios alone.
+hits all of them. A comparison weighs the rounds of both orders the same, so a drift that is linear in time
+leaves its ratios alone, for odd numbers of rounds too.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from bench.analysis.slo import Holds
-from bench.experiments.tune.algorithm import default_budget, tune
+from bench.experiments.tune.algorithm import TIE, default_budget, tune
 from bench.experiments.tune.history import Point, Reading, Space, Stop, Tuned
 from tests.support.tuning_spaces import SPACES, Simulated, grid_best
 
@@ -157,3 +160,65 @@ def test_a_winner_that_misses_when_repeated_gives_way_to_less_load() -> None:
 
     found = tune(SPACE, measure, bound_s=10.0, budget=40)
     assert found.best == Point((4, 32), 1)
+
+
+def random_server(seed: int) -> Callable[[Point, int], Reading]:
+    """Each configuration has a capacity, and a load beyond which it misses the SLO; repeats vary.
+
+    One user keeps it busy to some share, so that a configuration may be proved at several loads.
+    """
+    rng = np.random.default_rng(seed)
+    servers = {
+        configuration: (rng.uniform(50, 100), rng.uniform(0.2, 1.0), rng.integers(1, 4))
+        for configuration in SPACE.configurations()
+    }
+
+    def measure(point: Point, _: int) -> Reading:
+        capacity, share, most = servers[point.configuration]
+        speed = capacity * min(1.0, share * (1 + point.level)) * math.exp(0.03 * rng.standard_normal())
+        held = Holds.YES if rng.random() < 0.67 else Holds.LIKELY
+        holds = Holds.NO if point.level >= most else held
+        return Reading(speed, holds)
+
+    return measure
+
+
+def proved_means(result: Tuned) -> list[float]:
+    """The geometric mean of each point that its last trial proved."""
+    readings: dict[Point, list[Reading]] = defaultdict(list)
+    for step in result.steps:
+        readings[step.point].append(step.reading)
+    return [
+        math.exp(np.mean([math.log(one.img_per_s) for one in of]))
+        for of in readings.values()
+        if of[-1].holds is Holds.YES
+    ]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_answer_never_serves_less_than_a_point_that_was_proved(seed: int) -> None:
+    """But for the TIE within which fewer instances win. A proved load of 100/s once lost to one of 70/s."""
+    result = tune(SPACE, random_server(seed), bound_s=1.0, budget=20)
+    proved = proved_means(result)
+    assert result.proved is bool(proved)
+    if proved:
+        assert result.throughput is not None
+        assert result.throughput.value >= (1 - TIE) * max(proved) - 1e-9
+
+
+def test_a_value_that_does_not_load_alone_is_tried_beside_others() -> None:
+    """Eight instances need too much memory at fp32, the middle of the space, and serve most at bf16."""
+    space = Space((("precision", ("bf16", "fp32")), ("instances", (1, 2, 4, 8))), (1.0, 4.0, 16.0))
+
+    def measure(point: Point, _: int) -> Reading:
+        precision, instances = point.configuration
+        count = int(str(instances))
+        if precision == "fp32" and count == 8:
+            return Reading(0.0, Holds.NO, "The model does not load.")
+        # Alone, bf16 is slower than fp32 with four instances, where it starts.
+        speed = {("bf16", 8): 300.0, ("bf16", 4): 70.0}.get((str(precision), count), 25.0 * count)
+        return Reading(speed, Holds.YES)
+
+    result = tune(space, measure, bound_s=1.0, budget=24)
+    assert result.best is not None
+    assert result.best.configuration == ("bf16", 8)

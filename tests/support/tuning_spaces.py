@@ -28,7 +28,8 @@ OFF = -1
 class Simulated:
     """`server`: of one configuration, by the names of the axes.
 
-    `best`: what `grid_best` says, recorded, since that simulates every cell of the grid.
+    `best`: what `grid_best` says, recorded, since that simulates every cell of the grid. `loads`: whether a
+    configuration loads at all, by the names of the axes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Simulated:
     slo: Slo
     server: Callable[[Mapping[str, Any]], BatchingServer]
     seconds: float = 3.0
+    loads: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     @property
     def bound_s(self) -> float:
@@ -62,6 +64,8 @@ class Simulated:
         count = iter(range(seed * 100_000, (seed + 1) * 100_000))
 
         def once(point: Point, times: int) -> Reading:
+            if not self.loads(self.space.named(point.configuration)):
+                return Reading(0.0, Holds.NO, "The model does not load.")
             images, taken = self.trial(point, next(count), times * self.seconds)
             latencies.setdefault(point, []).append(taken)
             ordered_ns = np.sort(np.concatenate(latencies[point]))

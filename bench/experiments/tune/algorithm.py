@@ -45,6 +45,8 @@ SEVERAL = (2, 3)
 # Several changes are tried at once when they promise at least this share of the best throughput. The promise
 # is the product of what each change did alone.
 LEAST_PROMISE = 0.5
+# The promise of a value with which nothing loads, for each further configuration that does not load with it.
+BROKEN_AGAIN = 0.8
 # In an open loop a configuration has room to spare when its percentile is at most this share of the bound.
 CALM = 0.9
 # Configurations whose throughput differs by no more than this share are equal; then fewer instances win.
@@ -179,10 +181,24 @@ def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
         if len(changed) not in SEVERAL or known:
             continue
         alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
-        promise = math.prod(log.potential(one) / top for one in alone)
+        promise = math.prod(_promise(log, one, axis, top) for one, axis in zip(alone, changed, strict=True))
         if promise >= LEAST_PROMISE:
             promising.append((promise, other))
     return sorted(promising, key=lambda pair: pair[0], reverse=True)
+
+
+def _promise(log: Log, alone: Configuration, axis: int, top: float) -> float:
+    """What one change did alone, as a factor of the best throughput.
+
+    A change with which nothing loads alone may load beside others: too much memory for fp32 may be enough
+    for bf16. It keeps its promise, until further configurations with that value fail, too.
+    """
+    if not log.is_broken(alone):
+        return log.potential(alone) / top
+    value = alone[axis]
+    same = [other for other in log.tried() if other[axis] == value]
+    served = [log.potential(other) / top for other in same if not log.is_broken(other)]
+    return max(served) if served else BROKEN_AGAIN ** (len(same) - 1)
 
 
 def _race(log: Log, before: Point | None) -> bool:
@@ -284,13 +300,18 @@ def is_parted(log: Log, finalists: list[Point]) -> bool:
 def finalists_of(log: Log) -> list[Point]:
     """The best points of the best two configurations, ranked as the report's recommendation ranks them.
 
-    Proved points go before likely ones; of equal ones, fewer instances win.
+    Proved points go before likely ones; of equal ones, fewer instances win. Each configuration counts by the
+    point with which it serves most, so that nothing is chosen that serves less than a proved point by more
+    than TIE.
     """
     ranked = log.ranked(lambda point: (log.holds(point) is Holds.YES, log.mean(point)))
     proved = [point for point in ranked if log.holds(point) is Holds.YES] or ranked
-    firsts = list({point.configuration: point for point in reversed(proved)}.values())[::-1]
-    best = _of_equals(log, firsts)
-    return [] if best is None else [best, *(p for p in firsts if p.configuration != best.configuration)][:2]
+    firsts: dict[Configuration, Point] = {}
+    for point in proved:
+        firsts.setdefault(point.configuration, point)
+    best = _of_equals(log, list(firsts.values()))
+    others = (p for p in firsts.values() if best is not None and p.configuration != best.configuration)
+    return [] if best is None else [best, *others][:2]
 
 
 def winner(log: Log) -> Point | None:

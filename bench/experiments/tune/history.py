@@ -191,6 +191,15 @@ class Log:
     def is_tried(self, configuration: Configuration) -> bool:
         return any(point.configuration == configuration for point in self.readings)
 
+    def tried(self) -> list[Configuration]:
+        """Every configuration that was measured, in the order of their first measurements."""
+        return list(dict.fromkeys(point.configuration for point in self.readings))
+
+    def is_broken(self, configuration: Configuration) -> bool:
+        """Whether a configuration was measured and served nothing at all: it does not load, or it fails."""
+        of = [self.throughputs(point) for point in self.readings if point.configuration == configuration]
+        return bool(of) and not any(value > 0 for values in of for value in values)
+
     def is_decided(self, configuration: Configuration, best: Point) -> bool:
         """Whether it is known not to serve more than the best: what misses a rate misses higher ones."""
         missed = [p for p in self.readings if p.configuration == configuration and self.holds(p) not in FITS]

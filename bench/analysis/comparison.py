@@ -128,8 +128,10 @@ def compare(
     paired: bool = False,
     variants: bool = False,
 ) -> Comparison:
-    """Judge `new` against `base`. `paired`: their trials were interleaved, repeat by repeat. `variants`: they are
-    meant to differ in what of the server each has one value of. Interleaved runs are both.
+    """Judge `new` against `base`. Interleaved runs are both `paired` and `variants`.
+
+    `paired`: their trials were interleaved, repeat by repeat. `variants`: they are meant to differ in those
+    settings of the server that have one value in each run.
 
     Raises WrongUse when machines or models differ, unless `force`.
     """

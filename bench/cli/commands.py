@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.core.cell import Protocol
 from bench.core.options import MEASURING, OPTIONS, Option, Scope
 
 # A verb with more options than this shows the common ones in `--help`, and all of them with `--help-all`.
@@ -97,7 +98,8 @@ TUNE = Verb(
     interleaved until they differ significantly. Exit codes: 0 proved, 3 likely, 1 nothing holds the SLO.""",
     options=_measuring(
         f"{_ONE_AT_A_TIME} longest_probe", [Scope.JUDGING, Scope.WORKERS, Scope.IN_CLUSTER],
-        batch=_ONE_IMAGE, protocol=but("protocol", default="http", without="", help="http or grpc."),
+        batch=_ONE_IMAGE,
+        protocol=but("protocol", default="http", without="", help=f"{' or '.join(Protocol)}."),
         slo=but("slo", **_MUST_HOLD),
         instances=but("instances", help="Instances to choose from.",
                       without="1,2,4,8 up to the cores; on a GPU 1,2,4"),

@@ -297,7 +297,7 @@ _PORT = kinds.integer(0, 65535)
 # Options of the other verbs. Some flags stand for something else there, so they are entries of their own.
 OTHERS: tuple[Option, ...] = (
     Option(name="one_protocol", flag="--protocol", kind=kinds.choice(Protocol), scope=Scope.LOAD,
-           default="http", help="http or grpc."),
+           default="http", help=f"{' or '.join(Protocol)}."),
     Option(name="picture", flag="--image", kind=kinds.text("FILE|HxW", names="file"), scope=Scope.LOAD,
            default="224x224", help="A picture, or the size of a seeded one."),
     Option(name="instance_count", flag="--instances", kind=kinds.integer(1, MAX_INSTANCES),

@@ -20,12 +20,13 @@ from bench.analysis.cell_table import frame
 from bench.analysis.recommendation import WIDE, Limit
 from bench.analysis.results import RunResults
 from bench.analysis.stats import LEAST_REPEATS, samples_needed
+from bench.core.cell import Protocol
 from bench.core.files import write_text
 from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo
 from bench.core.units import plural
 from bench.report import charts, sections, templates
-from bench.report.charts.style import Entry, Keys
+from bench.report.charts.style import Entry, Keys, dash
 from bench.report.mlperf import headline
 from bench.report.repeat_command import repeat_command
 from bench.report.terminal import restarts
@@ -99,6 +100,7 @@ def _data(records: Sequence[RunRecord], entries: Sequence[Entry], details: Json)
         "keys": {
             "instances": [[i, keys.colour(i)] for i in keys.instances],
             "batches": [[b, keys.shape(b)] for b in keys.batches],
+            "protocols": [[p, dash(p)] for p in Protocol if any(row.protocol == p for row in rows)],
         },
         "figures": charts.for_page(entries, keys),
         "details": details,

@@ -16,7 +16,7 @@ from bench.analysis.labels import label
 from bench.analysis.results import RunResults
 from bench.report import charts
 from bench.report.charts import per_cell
-from bench.report.charts.style import DASHES, Entry, Keys, line, plotly_figure, with_throughput
+from bench.report.charts.style import Entry, Keys, dash, line, plotly_figure, with_throughput
 from tests.support import synthetic
 from tests.support.synthetic import Study, cell, grid
 
@@ -70,7 +70,7 @@ def test_colour_is_instances_marker_is_batch_dash_is_protocol_hollow_is_invalid(
         row = entries[index].row
         at = trace["customdata"].index(index)
         assert trace["line"]["color"] == keys.colour(row.instances)
-        assert trace["line"]["dash"] == DASHES[row.protocol]
+        assert trace["line"]["dash"] == dash(row.protocol)
         assert trace["marker"]["symbol"][at].startswith(keys.shape(row.batch))
         assert trace["marker"]["symbol"][at].endswith("-open") == (row.verdict == "INVALID")
         assert (trace["opacity"] < 1) == (row.engine == "perf_analyzer")

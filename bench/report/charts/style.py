@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.cell_row import CellRow
+from bench.core.cell import Protocol
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 # page's white and its near-black.
 COLOURS = ("#3a7cc9", "#d9730d", "#1f9377", "#b8549f", "#8a6a00", "#7566cf", "#cf4a5b", "#3f8f9f")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "triangle-down", "cross")
-DASHES = {"http": "solid", "grpc": "dash"}
+# One for each protocol, in the order of `Protocol`. A dotted line is a line for comparison.
+DASHES = ("solid", "dash", "dashdot", "longdash")
 NEUTRAL = "#8b8f98"
 FAINT = 0.4
 
@@ -65,6 +67,11 @@ class Keys:
 
     def opacity(self, entry: Entry) -> float:
         return FAINT if entry.row.engine != self.engines[0] or entry.run < self.runs - 1 else 1.0
+
+
+def dash(protocol: str) -> str:
+    """The dash of a protocol's lines, the same on every page."""
+    return DASHES[list(Protocol).index(Protocol(protocol)) % len(DASHES)]
 
 
 def plotly_figure(data: Sequence[Json], layout: Json, **meta: Any) -> go.Figure:
@@ -133,7 +140,7 @@ def line(points: Sequence[Entry], keys: Keys, x: Sequence[Any], y: Sequence[Any]
         "y": list(y),
         "customdata": [entry.index for entry in points],
         "opacity": keys.opacity(first),
-        "line": {"color": colour, "dash": DASHES.get(first.row.protocol, "dot"), "width": 1.6},
+        "line": {"color": colour, "dash": dash(first.row.protocol), "width": 1.6},
         "marker": {"color": colour, "symbol": [keys.symbol(p.row) for p in points], "size": 9},
         **more,
     }

@@ -15,6 +15,8 @@ const SHAPES = {
   hexagon: "M5,0L2.5,4.3H-2.5L-5,0L-2.5,-4.3H2.5Z",
   cross: "M-1.6,-5H1.6V-1.6H5V1.6H1.6V5H-1.6V1.6H-5V-1.6H-1.6Z",
 };
+/* Plotly's dashes, as SVG has them. */
+const DASHES = { solid: "", dash: "6 4", dashdot: "6 3 2 3", longdash: "10 4" };
 const SWATCH = "M-5,-5H5V5H-5Z";
 
 function svg(tag, attributes, ...children) {
@@ -39,8 +41,7 @@ const dashed = (dash) => glyph("M-13,0H13", { width: 28, ...stroke(2), "stroke-d
 const item = (picture, text) => h("i", {}, picture, text);
 
 function entries() {
-  const { instances, batches } = DATA.keys;
-  const protocols = new Set(ROWS.map((row) => row.protocol));
+  const { instances, batches, protocols } = DATA.keys;
   const engines = new Set(ROWS.map((row) => row.engine));
   const older = DATA.runs.slice(0, -1).map((run) => run.name);
   const faint = glyph(SHAPES.circle, { opacity: 0.4 });
@@ -50,7 +51,10 @@ function entries() {
       instances.map(([n, hue]) => item(glyph(SWATCH, { fill: hue }), n ?? "as served")),
     ],
     ["Batch", batches.map(([size, shape]) => item(glyph(SHAPES[shape]), size))],
-    protocols.size > 1 && ["Protocol", [item(dashed(""), "http"), item(dashed("6 4"), "grpc")]],
+    protocols.length > 1 && [
+      "Protocol",
+      protocols.map(([name, dash]) => item(dashed(DASHES[dash]), name)),
+    ],
     ROWS.some((row) => row.verdict === "INVALID") && [
       "",
       item(glyph(SHAPES.circle, stroke(1.4)), "hollow: INVALID"),

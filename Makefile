@@ -8,7 +8,7 @@ SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 STUDIES ?= 400
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint lint.js bench coverage example picture lock clean
+.PHONY: help .venv sweep test lint lint.js bench coverage faults example picture lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: $(STAMP) ## Measure the suite itself: generator, pacing, overhead
 
 coverage: $(STAMP) ## Hold the suite's claims against simulated servers, write docs/results/coverage.md
 	$(BIN)/python -m benchmarks.coverage --studies $(STUDIES)
+
+faults: $(STAMP) ## Run whole sweeps against every fault of the table (an hour), write docs/results/faults.md
+	$(BIN)/python -m benchmarks.faults
 
 example: $(STAMP) ## Renew reports/example with a small real run of five minutes
 	$(BIN)/bench sweep --batch 1,4 --instances 1,2 --concurrency 1,4 --protocol http,grpc --repeats 3 \

@@ -1,7 +1,7 @@
 """`python -m benchmarks.faults`: whole sweeps against every row of the table of faults, on a real Triton.
 
-Each sweep is a process of its own. It has to end in time, with an exit code and without a traceback. No process
-of it may take more memory than allowed, and where something was measured there is a report.
+Each sweep is a process of its own. It has to end in time, with an exit code and without a traceback. No
+process of it may take more memory than allowed, and where something was measured there is a report.
 """
 
 from __future__ import annotations

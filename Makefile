@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 # Simulated studies behind each row of `make coverage`.
 STUDIES ?= 400
+# Length of `make soak`.
+MINUTES ?= 30
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint lint.js bench coverage faults example picture lock clean
+.PHONY: help .venv sweep test lint lint.js bench coverage faults kills soak example picture lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -56,6 +58,12 @@ coverage: $(STAMP) ## Hold the suite's claims against simulated servers, write d
 
 faults: $(STAMP) ## Run whole sweeps against every fault of the table (an hour), write docs/results/faults.md
 	$(BIN)/python -m benchmarks.faults
+
+kills: $(STAMP) ## End every verb at random moments (half an hour), write docs/results/kills.md
+	$(BIN)/python -m benchmarks.kills
+
+soak: $(STAMP) ## One sweep of MINUTES=30: does anything grow? Writes docs/results/soak.md
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 example: $(STAMP) ## Renew reports/example with a small real run of five minutes
 	$(BIN)/bench sweep --batch 1,4 --instances 1,2 --concurrency 1,4 --protocol http,grpc --repeats 3 \

@@ -226,9 +226,8 @@ def main(seed: int, share: float, docs: bool) -> None:
     planned = list(plan(seed, share))
     for number, (victim, kind, after_s) in enumerate(planned, 1):
         kills.append(kill(victim, kind, after_s))
-        say(
-            f"{number}/{len(planned)} {victim}, {kind} after {after_s:.1f} s: {kills[-1].wrong or 'as it should'}"
-        )
+        ended = f"{victim}, {kind} after {after_s:.1f} s: {kills[-1].wrong or 'as it should'}"
+        say(f"{number}/{len(planned)} {ended}")
     publish(_page(kills, seed), Console(width=160), docs=docs)
     if any(one.wrong for one in kills):
         raise SystemExit(1)

@@ -157,7 +157,7 @@ def _page(
 @click.option("--minutes", default=30.0, show_default=True, help="Length of the run.")
 @click.option("--docs/--no-docs", default=True, show_default=True, help="Renew docs/results/soak.md.")
 def main(minutes: float, docs: bool) -> None:
-    """One long run: does memory, do descriptors, does lateness grow? The exit code is 1 when a goal is missed."""
+    """Look for growth in one long run. The exit code is 1 when a goal is missed."""
     say = partial(Console(stderr=True, highlight=False).print, markup=False, soft_wrap=True)
     say(f"{minutes:g} minutes at {RATE_PER_S}/s")
     page = soak(minutes)

@@ -195,7 +195,8 @@ def _slow_models(bench: Bench) -> Iterator[Held]:
         rounds = range(max(3, bench.rounds))  # an interval needs three
         trials = [bench.trial(load, server, seconds=SLOW_WINDOW_S, seed=seed) for seed in rounds]
         # What the backend and the connection add is milliseconds, and is in the service times.
-        service_ns = np.concatenate([trial.samples.good().service_ns for trial in trials]).mean()
+        counted = [trial.samples.done_in(trial.window).good() for trial in trials]
+        service_ns = np.concatenate([samples.service_ns for samples in counted]).mean()
         truth, name = 1e9 / float(service_ns), f"{delay_ms:g} ms"
         rates = [per_s(trial) for trial in trials]
         yield _relative(f"{name}: requests/s", truth, rates, SLOW_PERCENT)

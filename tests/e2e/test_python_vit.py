@@ -37,6 +37,7 @@ preprocess: Any = importlib.import_module("preprocess")
 vit: Any = importlib.import_module("vit")
 batch: Any = importlib.import_module("batch")
 network: Any = importlib.import_module("network")
+variant: Any = importlib.import_module("settings")
 
 Pixels = NDArray[np.float32]
 
@@ -212,7 +213,7 @@ def served(triton: EmbeddedTriton) -> EmbeddedTriton:
 @pytest.mark.e2e
 class TestServed:
     @pytest.mark.parametrize(
-        ("height", "width", "batches"), [(224, 224, (1, 2, 33)), (480, 640, (3,))], ids=["224x224", "480x640"]
+        ("height", "width", "batches"), [(224, 224, (1, 2, 9)), (480, 640, (3,))], ids=["224x224", "480x640"]
     )
     def test_values_are_transformers_for_every_batch_and_size(
         self, served: EmbeddedTriton, height: int, width: int, batches: tuple[int, ...]
@@ -274,24 +275,32 @@ def test_requests_of_one_execution_share_a_pass_and_a_bad_one_fails_alone(triton
 
 
 @pytest.mark.e2e
+def test_what_cannot_be_served_fails_to_load_with_the_parameter_to_set(triton: EmbeddedTriton) -> None:
+    control = Triton(triton.target)
+    with pytest.raises(ModelLoadFailed, match="set the parameter `weights` to a snapshot folder"):
+        load(control, weights="/no/such/folder")
+    control.close()
+
+
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        ({"weights": "/no/such/folder"}, "set the parameter `weights` to a snapshot folder"),
         ({"weights": "random:base:seed=0"}, r"set dims of last_hidden_state to \[197, 768\]"),
         ({"precision": "int4"}, "precision 'int4' is unknown: fp32, tf32, bf16, fp16"),
         ({"precision": "tf32"}, "precision tf32 needs a GPU"),
+        ({"wire": "uint8"}, "wire uint8 takes TYPE_UINT8"),
+        ({"output": "both"}, "output both needs the outputs"),
     ],
 )
-def test_what_cannot_be_served_fails_to_load_with_the_parameter_to_set(
-    triton: EmbeddedTriton, parameters: dict[str, str], told: str
+def test_a_configuration_that_cannot_be_is_refused_with_what_to_set(
+    parameters: dict[str, str], told: str
 ) -> None:
-    if parameters.get("precision") == "tf32" and torch.cuda.is_available():
-        pytest.skip("a GPU is here")
-    control = Triton(triton.target)
-    with pytest.raises(ModelLoadFailed, match=told):
-        load(control, **parameters)
-    control.close()
+    """Without a server: only the sizes of the weights are asked for, so none are made."""
+    config = with_weights(model_config.read(FOLDER / "config.pbtxt"), resolve("tiny", has_gpu=False))
+    config["parameters"] |= {name: {"string_value": value} for name, value in parameters.items()}
+    size = parameters.get("weights", TINY).split(":")[1]
+    with pytest.raises(RuntimeError, match=told), torch.device("meta"):
+        variant.Settings.of(config, "cpu").check(vit.Vit(vit.SIZES[size], has_pooler=True))
 
 
 @pytest.mark.e2e

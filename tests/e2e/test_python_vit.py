@@ -26,24 +26,31 @@ from bench.server.repository import with_weights
 from bench.server.weights import resolve
 from tests.support.nvidia_client import ask
 
-torch = pytest.importorskip("torch")
-
 FOLDER = Path(__file__).parents[2] / "model_repository" / "python_vit"
 TINY = "random:tiny:seed=0"
 TOLERANCE = 1e-4  # absolute, fp32
 
 sys.path.insert(0, str(FOLDER / "1"))
-preprocess: Any = importlib.import_module("preprocess")
-vit: Any = importlib.import_module("vit")
-batch: Any = importlib.import_module("batch")
-network: Any = importlib.import_module("network")
-variant: Any = importlib.import_module("settings")
+torch: Any = None
+preprocess: Any = None
+vit: Any = None
+batch: Any = None
+network: Any = None
+variant: Any = None
 
 Pixels = NDArray[np.float32]
 
 
 def images(n: int, height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parts() -> None:
+    """torch is imported by the first of these tests: each process that collects them would wait for it."""
+    parts = {"torch": pytest.importorskip("torch"), "variant": importlib.import_module("settings")}
+    parts |= {name: importlib.import_module(name) for name in ("preprocess", "vit", "batch", "network")}
+    globals().update(parts)
 
 
 @pytest.fixture(autouse=True)
@@ -84,13 +91,12 @@ class TestPreprocess:
 
 
 class TestBatch:
-    cpu = torch.device("cpu")
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-    def test_requests_of_several_sizes_lie_side_by_side_in_their_order(self, dtype: Any) -> None:
+    @pytest.mark.parametrize("kind", ["float32", "uint8"])
+    def test_requests_of_several_sizes_lie_side_by_side_in_their_order(self, kind: str) -> None:
+        dtype = getattr(torch, kind)
         sizes = [(1, 224, 224), (2, 40, 30), (1, 224, 224), (3, 300, 224)]
         sent = [torch.from_numpy(images(*size, seed)).to(dtype) for seed, size in enumerate(sizes)]
-        found = batch.Batch(8, dtype, self.cpu).fill(sent)
+        found = batch.Batch(8, dtype, torch.device("cpu")).fill(sent)
         expected = torch.cat([preprocess.squared(each).to(dtype) for each in sent])
         assert torch.equal(found, expected)
 
@@ -113,7 +119,7 @@ class TestBatch:
 
     def test_one_request_of_the_right_size_is_not_copied(self) -> None:
         sent = torch.from_numpy(images(3, 224, 224))
-        assert batch.Batch(8, torch.float32, self.cpu).fill([sent]).data_ptr() == sent.data_ptr()
+        assert batch.Batch(8, torch.float32, torch.device("cpu")).fill([sent]).data_ptr() == sent.data_ptr()
 
     def test_only_the_request_with_a_bad_answer_is_told(self) -> None:
         states = torch.zeros(6, 4, 2)

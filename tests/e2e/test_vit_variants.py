@@ -357,7 +357,7 @@ class TestServed:
 @pytest.mark.e2e
 def test_a_sweep_changes_variants_live_and_checks_every_one(tmp_path: Path) -> None:
     asked = [
-        *("sweep", "--vit", "tiny", "--precision", "bf16", "--wire", "fp32,uint8,jpeg"),
+        *("sweep", "--vit", "tiny", "--precision", "bf16", "--wire", "uint8,jpeg"),
         *("--output", "pooler_output", "--batch", "2", "--concurrency", "1", "--protocol", "http,grpc"),
         *("--duration", "0.5s", "--warmup", "0s", "--quick"),
         *("--check", "100%", "--out", str(tmp_path / "run")),
@@ -365,7 +365,7 @@ def test_a_sweep_changes_variants_live_and_checks_every_one(tmp_path: Path) -> N
     result = CliRunner().invoke(command, asked)
     assert result.exit_code == 0, result.output
     cells = pd.read_csv(tmp_path / "run" / "cells.csv")
-    assert set(cells["wire"]) == {"fp32", "uint8", "jpeg"}
+    assert set(cells["wire"]) == {"uint8", "jpeg"}
     assert set(cells["precision"]) == {"bf16"}
     assert set(cells["compile"]) == {"none"}
     assert (cells["verdict"] == "VALID").all()

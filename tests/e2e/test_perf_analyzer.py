@@ -353,19 +353,21 @@ class TestAgainstTriton:
         assert len(trial.samples.done_in(trial.window)) > 5
         assert trial.generator.max_rss_bytes < 200e6
 
-    @pytest.mark.alone
     @pytest.mark.parametrize("protocol", list(Protocol))
     def test_an_open_loop_follows_our_tape(
         self, triton: EmbeddedTriton, tool: PerfAnalyzer, tmp_path: Path, protocol: Protocol
     ) -> None:
-        """The same seed gives both engines the same arrivals; gaps are compared, medians only."""
+        """The same seed gives both engines the same arrivals: half of them are within 5 ms of the tape.
+
+        With the tape of another seed half are more than 40 ms away. Any single one may be sent late.
+        """
         served = load_model(triton, "delay", delay_ms=1)
         plan = plan_of("delay", protocol=protocol, rate_per_s=40.0)
         trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         sent_ns = np.sort(trial.samples.sent_ns)
         due_ns = tape_ns(Arrival.POISSON, 40.0, 30, plan.seed)[: len(sent_ns)]
-        late_ns = (sent_ns - sent_ns[0]) - (due_ns - due_ns[0])
-        assert abs(float(np.median(late_ns))) < 5e6
+        late_ns = sent_ns - due_ns
+        assert float(np.median(np.abs(late_ns - np.median(late_ns)))) < 5e6
         assert codes(trial)["time-origin"] is Severity.NOTE
         assert trial.planned is not None
         assert trial.planned == pytest.approx(40 * (plan.warmup_s + 0.5 + plan.duration_s), rel=0.4)

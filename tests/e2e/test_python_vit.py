@@ -26,23 +26,31 @@ from bench.server.repository import with_weights
 from bench.server.weights import resolve
 from tests.support.nvidia_client import ask
 
-torch = pytest.importorskip("torch")
-
 FOLDER = Path(__file__).parents[2] / "model_repository" / "python_vit"
 TINY = "random:tiny:seed=0"
 TOLERANCE = 1e-4  # absolute, fp32
 
 sys.path.insert(0, str(FOLDER / "1"))
-preprocess: Any = importlib.import_module("preprocess")
-vit: Any = importlib.import_module("vit")
-batch: Any = importlib.import_module("batch")
-network: Any = importlib.import_module("network")
+torch: Any = None
+preprocess: Any = None
+vit: Any = None
+batch: Any = None
+network: Any = None
+variant: Any = None
 
 Pixels = NDArray[np.float32]
 
 
 def images(n: int, height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parts() -> None:
+    """torch is imported by the first of these tests: each process that collects them would wait for it."""
+    parts = {"torch": pytest.importorskip("torch"), "variant": importlib.import_module("settings")}
+    parts |= {name: importlib.import_module(name) for name in ("preprocess", "vit", "batch", "network")}
+    globals().update(parts)
 
 
 @pytest.fixture(autouse=True)
@@ -83,13 +91,12 @@ class TestPreprocess:
 
 
 class TestBatch:
-    cpu = torch.device("cpu")
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-    def test_requests_of_several_sizes_lie_side_by_side_in_their_order(self, dtype: Any) -> None:
+    @pytest.mark.parametrize("kind", ["float32", "uint8"])
+    def test_requests_of_several_sizes_lie_side_by_side_in_their_order(self, kind: str) -> None:
+        dtype = getattr(torch, kind)
         sizes = [(1, 224, 224), (2, 40, 30), (1, 224, 224), (3, 300, 224)]
         sent = [torch.from_numpy(images(*size, seed)).to(dtype) for seed, size in enumerate(sizes)]
-        found = batch.Batch(8, dtype, self.cpu).fill(sent)
+        found = batch.Batch(8, dtype, torch.device("cpu")).fill(sent)
         expected = torch.cat([preprocess.squared(each).to(dtype) for each in sent])
         assert torch.equal(found, expected)
 
@@ -112,7 +119,7 @@ class TestBatch:
 
     def test_one_request_of_the_right_size_is_not_copied(self) -> None:
         sent = torch.from_numpy(images(3, 224, 224))
-        assert batch.Batch(8, torch.float32, self.cpu).fill([sent]).data_ptr() == sent.data_ptr()
+        assert batch.Batch(8, torch.float32, torch.device("cpu")).fill([sent]).data_ptr() == sent.data_ptr()
 
     def test_only_the_request_with_a_bad_answer_is_told(self) -> None:
         states = torch.zeros(6, 4, 2)
@@ -212,7 +219,7 @@ def served(triton: EmbeddedTriton) -> EmbeddedTriton:
 @pytest.mark.e2e
 class TestServed:
     @pytest.mark.parametrize(
-        ("height", "width", "batches"), [(224, 224, (1, 2, 33)), (480, 640, (3,))], ids=["224x224", "480x640"]
+        ("height", "width", "batches"), [(224, 224, (1, 2, 9)), (480, 640, (3,))], ids=["224x224", "480x640"]
     )
     def test_values_are_transformers_for_every_batch_and_size(
         self, served: EmbeddedTriton, height: int, width: int, batches: tuple[int, ...]
@@ -274,24 +281,32 @@ def test_requests_of_one_execution_share_a_pass_and_a_bad_one_fails_alone(triton
 
 
 @pytest.mark.e2e
+def test_what_cannot_be_served_fails_to_load_with_the_parameter_to_set(triton: EmbeddedTriton) -> None:
+    control = Triton(triton.target)
+    with pytest.raises(ModelLoadFailed, match="set the parameter `weights` to a snapshot folder"):
+        load(control, weights="/no/such/folder")
+    control.close()
+
+
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        ({"weights": "/no/such/folder"}, "set the parameter `weights` to a snapshot folder"),
         ({"weights": "random:base:seed=0"}, r"set dims of last_hidden_state to \[197, 768\]"),
         ({"precision": "int4"}, "precision 'int4' is unknown: fp32, tf32, bf16, fp16"),
         ({"precision": "tf32"}, "precision tf32 needs a GPU"),
+        ({"wire": "uint8"}, "wire uint8 takes TYPE_UINT8"),
+        ({"output": "both"}, "output both needs the outputs"),
     ],
 )
-def test_what_cannot_be_served_fails_to_load_with_the_parameter_to_set(
-    triton: EmbeddedTriton, parameters: dict[str, str], told: str
+def test_a_configuration_that_cannot_be_is_refused_with_what_to_set(
+    parameters: dict[str, str], told: str
 ) -> None:
-    if parameters.get("precision") == "tf32" and torch.cuda.is_available():
-        pytest.skip("a GPU is here")
-    control = Triton(triton.target)
-    with pytest.raises(ModelLoadFailed, match=told):
-        load(control, **parameters)
-    control.close()
+    """Without a server: only the sizes of the weights are asked for, so none are made."""
+    config = with_weights(model_config.read(FOLDER / "config.pbtxt"), resolve("tiny", has_gpu=False))
+    config["parameters"] |= {name: {"string_value": value} for name, value in parameters.items()}
+    size = parameters.get("weights", TINY).split(":")[1]
+    with pytest.raises(RuntimeError, match=told), torch.device("meta"):
+        variant.Settings.of(config, "cpu").check(vit.Vit(vit.SIZES[size], has_pooler=True))
 
 
 @pytest.mark.e2e

@@ -110,7 +110,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 def test_a_sweep_ends_with_a_table_and_a_report_and_leaves_nothing(start: Callable[..., Command]) -> None:
-    words = "--batch 1 --concurrency 1 --protocol http,grpc --quick --duration 1s --warmup 0.2s --json"
+    words = "--batch 1 --concurrency 1 --protocol http,grpc --quick --duration 500ms --warmup 0.1s --json"
     sweep = start(*words.split(" "))
     assert sweep.ended() == 0, sweep.said()
     table = pd.read_csv(sweep.out / "cells.csv")
@@ -131,7 +131,7 @@ def test_a_sweep_ends_with_a_table_and_a_report_and_leaves_nothing(start: Callab
 def test_ctrl_c_ends_with_130_a_report_and_nothing_left_and_resume_goes_on(
     start: Callable[..., Command],
 ) -> None:
-    words = ["--batch", "1,2", "--concurrency", "1,2", "--quick", "--duration", "1s", "--warmup", "0.1s"]
+    words = ["--batch", "1,2", "--concurrency", "1,2", "--quick", "--duration", "600ms", "--warmup", "0.1s"]
     sweep = start(*words)
     sweep.until(lambda: sweep.trials() >= 1)
     sweep.process.send_signal(signal.SIGINT)
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_with_130_a_report_and_nothing_left_and_resume_goes_on(
 
 
 def test_ctrl_c_of_variants_saves_each_and_resume_goes_on(start: Callable[..., Command]) -> None:
-    words = ["--batch", "1", "--concurrency", "1,2", "--quick", "--duration", "1s", "--warmup", "0.1s"]
+    words = ["--batch", "1", "--concurrency", "1,2", "--quick", "--duration", "600ms", "--warmup", "0.1s"]
     words += ["--variant", "old=", "--variant", "new=delay_ms=55"]
     sweep = start(*words)
     sweep.until(lambda: sweep.trials() >= 1)
@@ -207,7 +207,7 @@ def test_a_server_that_dies_in_a_trial_is_started_again_and_the_sweep_goes_on(
     start: Callable[..., Command],
 ) -> None:
     """As for want of memory; one that crashes by itself is the next test's."""
-    words = ["--batch", "1", "--concurrency", "1,2,3", "--quick", "--duration", "2s", "--warmup", "0.2s"]
+    words = ["--batch", "1", "--concurrency", "1,2,3", "--quick", "--duration", "1.5s", "--warmup", "0.1s"]
     sweep = start(*words)
     sweep.until(lambda: sweep.trials() == 1)
     time.sleep(0.5)  # into the next one
@@ -240,7 +240,7 @@ def test_a_configuration_that_kills_the_server_every_time_is_given_up_and_the_ne
     start: Callable[..., Command],
 ) -> None:
     words = ["--model", "faulty", "--parameter", "mode=crash,gpu_full", "--batch", "1", "--quick"]
-    sweep = start(*words, "--concurrency", "1,2,4", "--duration", "1s", "--warmup", "0.2s")
+    sweep = start(*words, "--concurrency", "1,2,4", "--duration", "300ms", "--warmup", "0.1s")
     assert sweep.ended() == 3, sweep.said()
     table = pd.read_csv(sweep.out / "cells.csv")
     crashed = table[table["mode"] == "crash"]
@@ -257,7 +257,7 @@ def test_a_model_whose_process_dies_is_a_labelled_cell_and_the_sweep_goes_on(
     start: Callable[..., Command],
 ) -> None:
     words = ["--model", "faulty", "--parameter", "mode=exit,gpu_full", "--batch", "1", "--quick"]
-    sweep = start(*words, "--concurrency", "2", "--duration", "1s", "--warmup", "0.2s")
+    sweep = start(*words, "--concurrency", "2", "--duration", "300ms", "--warmup", "0.1s")
     assert sweep.ended() == 3, sweep.said()
     died, other = RunResults.of(RunFolder.open(sweep.out)).rows
     assert died.verdict == "INVALID"

@@ -234,7 +234,7 @@ def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
     tmp_path: Path, delay_ms: str, code: int
 ) -> None:
     words = ["--model", "delay", "--batch", "1", "--concurrency", "1", "--repeats", "4"]
-    words += ["--duration", "1.2s", "--warmup", "0.2s"]
+    words += ["--duration", "0.9s", "--warmup", "0.1s"]
     words += ["--variant", "old=", "--variant", f"new=delay_ms={delay_ms}", "--fail-if", "p50>+5%"]
     command = [sys.executable, "-m", "bench", "sweep", *words, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -246,7 +246,7 @@ def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
 
 
 def sweep(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", "sweep", "--batch", "1", "--duration", "900ms", *words]
+    command = [sys.executable, "-m", "bench", "sweep", "--batch", "1", "--duration", "700ms", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -64,6 +64,20 @@ def test_a_window_is_planned_to_hold_some_answers_of_each_user(users: int, respo
     assert planned_s(closed(users), 100.0, elapsed_s, 50 * users) >= 100.0
 
 
+@given(
+    users=st.integers(1, 64),
+    response_s=st.floats(0.2, 2.5),
+    rounds=st.integers(1, 50),
+    phase=st.floats(0, 1, exclude_max=True),
+)
+def test_a_server_as_slow_as_it_was_so_far_never_gives_a_window_that_is_too_short(
+    users: int, response_s: float, rounds: int, phase: float
+) -> None:
+    """Whenever the window opens: with users in step, the mean response so far is most wrong."""
+    seconds = planned_s(closed(users), 3.0, (rounds + phase) * response_s, rounds * users)
+    assert seconds / response_s >= 4 - 1e-9 > LEAST_ANSWERS
+
+
 @given(users=st.integers(1, 64), window_s=st.floats(3.0, 18.0), answers=st.integers(0, 500))
 def test_only_a_window_without_enough_answers_goes_on(users: int, window_s: float, answers: int) -> None:
     longer = longer_s(closed(users), 3.0, window_s, answers)

@@ -53,6 +53,11 @@ class BrokenAnswer(Exception):
     """The peer closed early, or sent what its protocol does not allow."""
 
 
+def too_large(limit: int) -> BrokenAnswer:
+    """Of an answer that is given up before it fills the memory."""
+    return BrokenAnswer(f"an answer of over {limit} bytes: --max-answer allows more")
+
+
 def reason(error: Exception) -> str:
     """An error of the transport in a few words."""
     if isinstance(error, OSError):
@@ -90,6 +95,9 @@ class SocketConnection(ABC, Generic[AnySocket]):
 
     def _greet(self, sock: AnySocket) -> None:
         """Whatever a protocol says before its first request. Raises as `_converse`."""
+
+    def _release(self) -> None:
+        """After a failure: give back the memory of an answer that may have been large."""
 
     def _is_used_up(self) -> bool:
         """Whether the peer, or the protocol, allows no further exchange on this socket."""
@@ -149,6 +157,7 @@ class SocketConnection(ABC, Generic[AnySocket]):
         reply.outcome, reply.error = outcome, error
         reply.body, reply.head_length = memoryview(b""), 0
         self.close()
+        self._release()
 
 
 # Headers that a request already has, or that would change how its bytes are read.

@@ -161,6 +161,9 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         self._cut = False  # a frame was not sent whole: nothing can follow it
         self._low_water = 1
 
+    def _release(self) -> None:
+        self._receiver.release()
+
     def _is_used_up(self) -> bool:
         return self._receiver.going_away or self._receiver.stream + 2 > h2.MOST_WINDOW
 
@@ -182,13 +185,14 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         while not receiver.ended:
             sock.wait()
             self._receive(sock)
+            self._acknowledge(sock)  # a keepalive of the server does not wait for the answer
         reply.done_ns = time.monotonic_ns()
         reply.outcome, reply.error = self._status()
         reply.body = receiver.message() if reply.outcome == Outcome.OK else memoryview(b"")
         if self._cut:
             self.close()
-        elif receiver.pending:
-            self._send(sock, [])
+        else:
+            self._acknowledge(sock)
 
     def _status(self) -> tuple[int, str]:
         trailers, http_status = self._receiver.trailers, self._receiver.headers.http_status
@@ -230,8 +234,8 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
     def _send(self, sock: PlainSocket, buffers: list[Bytes]) -> None:
         """Whole frames, after pending acknowledgements; cut when the answer, or an end, comes first."""
         if self._receiver.pending:
-            buffers.insert(0, self._receiver.pending)
-            self._receiver.pending = b""
+            buffers.insert(0, bytes(self._receiver.pending))
+            self._receiver.pending.clear()
         left = sum(map(len, buffers))
         try:
             while left:
@@ -270,13 +274,22 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
             return
         try:
             self._receive(sock)
-            if self._receiver.pending:
-                sock.send(self._receiver.pending)  # few bytes into an empty buffer
-                self._receiver.pending = b""
-        except BlockingIOError:
-            return
+            self._acknowledge(sock)
         except (OSError, BrokenAnswer):
             sock.retire()
+
+    def _acknowledge(self, sock: PlainSocket) -> None:
+        """Between frames: as many pending acknowledgements as there is room for; the rest goes first next."""
+        pending = self._receiver.pending
+        if not pending or self._cut:
+            return
+        try:
+            sent = sock.send(memoryview(bytes(pending)))
+            del pending[:sent]
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self._cut = True  # why may still be there to read
 
 
 def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:

@@ -28,6 +28,7 @@ from bench.protocols.connection import (
     Reply,
     SocketConnection,
     checked_headers,
+    too_large,
 )
 from bench.protocols.payload import NOTHING_SHARED, Call, Shared, Tensor, placement
 
@@ -104,11 +105,14 @@ def parse_answer(body: memoryview, head_length: int) -> tuple[Output, ...]:
             if "data" in entry:
                 raise MalformedAnswer(f"output {entry['name']!r} came as JSON, not as binary data")
             # No size: the tensor lies in shared memory.
-            end = at + int(entry.get("parameters", {}).get("binary_data_size", 0))
+            size = int(entry.get("parameters", {}).get("binary_data_size", 0))
+            if size < 0:
+                raise MalformedAnswer(f"output {entry['name']!r} has {size} bytes")
+            end = at + size
             shape = tuple(int(axis) for axis in entry["shape"])
             outputs.append(Output(str(entry["name"]), str(entry["datatype"]), shape, at, end))
             at = end
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MalformedAnswer(f"the answer's JSON is not what Triton sends ({error})") from None
     if at != len(body):
         raise MalformedAnswer(f"the answer has {len(body)} bytes, and its JSON tells of {at}")
@@ -127,7 +131,7 @@ class Head:
 
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
 def parse_head(data: bytes) -> Head:
@@ -141,7 +145,7 @@ def parse_head(data: bytes) -> Head:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise BrokenAnswer(f"a broken header line: {line[:40]!r}")
-        fields.setdefault(field[1].lower(), []).append(field[2])
+        fields.setdefault(field[1].lower(), []).append(field[2].strip(b" \t"))
     code = int(status[2])
     encodings = _tokens(fields, b"transfer-encoding")
     if encodings not in ([], [b"chunked"]):
@@ -182,6 +186,8 @@ def error_message(status: int, body: bytes) -> str:
 
 
 MAX_HEAD_BYTES = 64 << 10
+# A server that goes on saying that the answer will come is given up.
+_MOST_INFORMATIONAL = 100
 _FIRST_BUFFER_BYTES = 64 << 10
 _LINE_BYTES = 4 << 10
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}")
@@ -202,6 +208,9 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         self._have = 0  # bytes of the buffer that are this exchange's
         self._known = b""  # the last good head, with its empty line, and what it said
         self._known_head = _NO_HEAD
+
+    def _release(self) -> None:
+        self._grow(_FIRST_BUFFER_BYTES, 0)
 
     def _converse(self, sock: Socket, request: Bytes, reply: Reply) -> None:
         whole = self._send(sock, request)
@@ -253,7 +262,7 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
 
     def _receive_head(self, sock: Socket) -> tuple[int, Head]:
         """Where the body starts, and what the head says; informational answers are skipped."""
-        searched = 0
+        searched = informed = 0
         if not self._have:
             sock.wait()
             self._receive(sock)
@@ -267,6 +276,9 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
                     return self._learn(end + 4, head)
                 self._drop(end + 4)
                 searched = 0
+                informed += 1
+                if informed > _MOST_INFORMATIONAL:
+                    raise BrokenAnswer(f"over {_MOST_INFORMATIONAL} informational answers before the answer")
             elif self._have > MAX_HEAD_BYTES:
                 raise BrokenAnswer(f"a head of over {MAX_HEAD_BYTES >> 10} KiB")
             else:
@@ -274,9 +286,9 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
                 self._receive_more(sock)
 
     def _learn(self, start: int, head: Head) -> tuple[int, Head]:
+        if (head.length or 0) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
         if head.status == 200 and head.length is not None and head.keep_alive:
-            if head.length > self._max_body_bytes:
-                raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
             self._known, self._known_head = bytes(self._view[:start]), head
         return start, head
 
@@ -285,12 +297,14 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         if self._have >= end:
             return
         if end > self._max_body_bytes + MAX_HEAD_BYTES:
-            raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
-        if end > len(self._buffer):
-            self._grow(end, self._have)
+            raise too_large(self._max_body_bytes)
         lowered = False
         while self._have < end:
-            missing = end - self._have
+            if self._have == len(
+                self._buffer
+            ):  # as bytes come: what the answer says of its length may be a lie
+                self._grow(min(end, 2 * self._have), self._have)
+            missing = min(end, len(self._buffer)) - self._have
             if missing >= LOW_WATER_FROM:
                 sock.low_water(min(missing, LOW_WATER_MOST))
                 lowered = True
@@ -345,9 +359,10 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
     def _receive(self, sock: Socket, may_end: bool = False) -> int:
         """How many bytes came; 0: the end, an error unless it `may_end`; -1: none are there."""
         if self._have == len(self._buffer):
-            if self._have > self._max_body_bytes + MAX_HEAD_BYTES:
-                raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
-            self._grow(2 * self._have, self._have)
+            most = self._max_body_bytes + MAX_HEAD_BYTES + 1
+            if self._have >= most:
+                raise too_large(self._max_body_bytes)
+            self._grow(min(most, 2 * self._have), self._have)
         try:
             count = sock.recv_into(self._view[self._have :])
         except BlockingIOError:

@@ -15,7 +15,7 @@ from bench.core.cell import Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
 from bench.core.target import GRPC_SERVICE, SERVICE, Target
 from bench.core.trial import Served
-from bench.protocols.grpcio_client import answers_grpc
+from bench.protocols.grpc import answers_grpc
 from bench.protocols.routes import routes
 from bench.server.control import Triton
 from bench.server.fleet import Fleet
@@ -163,7 +163,7 @@ def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
     if not url or not reachable(*_place(url)):
         return False
     if protocol is Protocol.GRPC:
-        return answers_grpc(grpc_place(url), headers, secure=url.startswith("https:"))
+        return answers_grpc(grpc_place(url), headers, Target(url).access)
     with closing(Triton(Target(url, headers=headers))) as control:
         return control.live()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -9,6 +10,27 @@ from urllib.parse import urlsplit
 # How requests get to a service's pods, as trials and tables say it.
 SERVICE, GRPC_SERVICE = "service address", "gRPC service's address"
 PODS, FORWARDED = "pods", "pods by port-forward"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a server's certificate is judged, and how we show who we are. Paths of PEM files, or ""."""
+
+    ca: str = ""  # authorities to trust; "": those of this machine
+    certificate: str = ""  # ours
+    key: str = ""  # of our certificate; "": in the same file
+    insecure: bool = False  # any certificate will do
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What lies between us and a server's address. `tls` None: plain TCP. `proxy`: a URL, or ""."""
+
+    tls: Tls | None = None
+    proxy: str = field(default="", repr=False)  # may hold a password
+
+
+PLAIN = Way()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +49,13 @@ class Target:
     pods: tuple[Target, ...] = ()  # of a service, each by itself
     way: str = ""  # of a service and of its pods: one of the words above
     over_grpc: Target | None = None  # the service that takes gRPC, where it is another one with its own pods
+    tls: Tls = Tls()  # of addresses that begin with https
+    proxy: str = field(default="", repr=False)  # a URL, which may hold a password; "": none
+
+    @property
+    def access(self) -> Way:
+        """The way to the HTTP and gRPC addresses: gRPC has TLS where HTTP has it."""
+        return Way(self.tls if self.http_url.startswith("https:") else None, self.proxy)
 
     @property
     def is_service(self) -> bool:
@@ -52,6 +81,11 @@ def target_of(
     else:
         metrics = f"http://{host}:{parts.port + 2}/metrics" if parts.port else ""
     return Target(http_url, grpc_address, metrics or None, tuple(headers))
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header. Source: RFC 7617."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def metrics_address(text: str) -> str:

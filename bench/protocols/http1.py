@@ -10,13 +10,13 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
-from bench.core.target import Target
+from bench.core.target import PLAIN, Target, Tls, Way
 from bench.protocols.answers import MalformedAnswer, Output
 from bench.protocols.connection import (
     LOW_WATER_FROM,
@@ -33,12 +33,10 @@ from bench.protocols.connection import (
 from bench.protocols.payload import NOTHING_SHARED, Call, Shared, Tensor, placement
 
 if TYPE_CHECKING:
-    from bench.protocols.gevent_socket import PlainSocket, TlsSocket
+    from bench.protocols.connection import Socket
 
 # Of an error that is not Triton's JSON, the beginning is kept.
 _ONE_ERROR_BYTES = 500
-
-Socket: TypeAlias = "PlainSocket | TlsSocket"
 
 
 def http_request(
@@ -194,14 +192,26 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}")
 _NO_HEAD = Head(0, None, False, False, 0)
 
 
-class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
+class HttpConnection(SocketConnection):
     """One user's keep-alive connection to an HTTP/1.1 server."""
 
-    def __init__(self, url: str, *, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    application = "http/1.1"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        way: Way = PLAIN,
+        blocking: bool = False,
+    ) -> None:
+        """The scheme of the URL says whether it is TLS; `way.tls` says how then."""
         parts = urlsplit(url)
         is_secure = parts.scheme == "https"
         port = parts.port or (443 if is_secure else 80)
-        super().__init__(parts.hostname or "", port, timeout_s, _tls_context() if is_secure else None)
+        way = replace(way, tls=(way.tls or Tls()) if is_secure else None)
+        super().__init__(parts.hostname or "", port, timeout_s, way, blocking=blocking)
         self._max_body_bytes = max_body_bytes
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -240,7 +250,7 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         rest = request
         while True:
             try:
-                sent += sock.send(rest)  # type: ignore[arg-type]  # bytes are as good as a view of them
+                sent += sock.send(rest)
                 if sent == total:
                     return True
             except BlockingIOError:
@@ -388,15 +398,6 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         self._have = keep
 
 
-def _tls_context() -> Any:
-    import gevent.ssl
-
-    # Not its create_default_context: without monkey patching that makes a context that blocks the loop.
-    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    return context
-
-
 class HttpDriver:
     """Triton's HTTP endpoint, as a `registry.Driver`."""
 
@@ -425,5 +426,12 @@ class HttpDriver:
     def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
         return parse_answer(body, head_length)
 
-    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:  # noqa: ARG002
-        return HttpConnection(target.http_url, timeout_s=timeout_s)
+    def connection(
+        self, target: Target, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> Connection:
+        return HttpConnection(
+            target.http_url,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            way=target.access,
+        )

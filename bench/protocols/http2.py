@@ -86,11 +86,13 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings(
 )
 
 
-def request_block(authority: str, method: str, metadata: Iterable[tuple[str, str]]) -> bytes:
+def request_block(
+    authority: str, method: str, metadata: Iterable[tuple[str, str]], scheme: str = "http"
+) -> bytes:
     """The header block of a unary call; nothing in it enters a table, so it is the same for each call."""
     pairs = [
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", scheme),
         (":path", method),
         (":authority", authority),
         ("te", "trailers"),

@@ -89,7 +89,7 @@ class ConnectionFactory:
         target = self._target(user)
         slot = self._segment.slot(user % order.users) if self._segment else None
         request = self._driver.build(self._call, target, slot.shared) if slot else self._request
-        connection = self._driver.connection(target, order.timeout_s, order.users)
+        connection = self._driver.connection(target, order.timeout_s)
         connection.connect()
         return UserConnection(connection, request, self._check, self._values, slot)
 

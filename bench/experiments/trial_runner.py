@@ -146,6 +146,7 @@ class TrialRunner:
             image_height=spec.image_height,
             image_width=spec.image_width,
             timeout_s=spec.timeout_s,
+            max_answer_bytes=spec.max_answer_bytes,
             check_fraction=spec.check_fraction,
             workers=spec.workers or spec.processes,
         )

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
-from bench.core.target import PLAIN, Target, Tls, Way
+from bench.core.target import PLAIN, SYSTEM_TLS, Target, Way
 from bench.protocols.answers import MalformedAnswer, Output
 from bench.protocols.connection import (
     LOW_WATER_FROM,
@@ -210,7 +210,7 @@ class HttpConnection(SocketConnection):
         parts = urlsplit(url)
         is_secure = parts.scheme == "https"
         port = parts.port or (443 if is_secure else 80)
-        way = replace(way, tls=(way.tls or Tls()) if is_secure else None)
+        way = replace(way, tls=(way.tls or SYSTEM_TLS) if is_secure else None)
         super().__init__(parts.hostname or "", port, timeout_s, way, blocking=blocking)
         self._max_body_bytes = max_body_bytes
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)

@@ -53,7 +53,7 @@ def _no_password() -> str:
     raise ssl.SSLError("the key has a password: give one without")
 
 
-def mistakes(tls: Tls) -> str:
+def mistake(tls: Tls) -> str:
     """Why these files cannot be used, or ""."""
     try:
         context_of(tls, "http/1.1")

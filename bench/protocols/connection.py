@@ -37,17 +37,19 @@ class Reply:
     """What an exchange came to; one object a connection, valid until its next exchange.
 
     `outcome` is a `samples.Outcome`; times are nanoseconds of the monotonic clock; `body` is the answer
-    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none).
+    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none); `status` is
+    HTTP's; `was_reused`: whether an earlier exchange had opened the connection.
     """
 
-    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns")
+    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns", "status", "was_reused")
 
     def __init__(self) -> None:
         self.outcome = 0
         self.sent_ns = 0
         self.done_ns = 0
         self.error = ""
-        self.head_length = 0
+        self.head_length = self.status = 0
+        self.was_reused = False
         self.body: memoryview = memoryview(b"")
 
 
@@ -133,7 +135,8 @@ class SocketConnection(ABC):
         reply.sent_ns = time.monotonic_ns()
         try:
             sock = self._socket
-            if sock is None or sock.stale or self._is_used_up():
+            reply.was_reused = not (sock is None or sock.stale or self._is_used_up())
+            if sock is None or not reply.was_reused:
                 sock = self._open()
             sock.begin(reply.sent_ns)
             self._converse(sock, request, reply)

@@ -71,6 +71,22 @@ def http_request(
     return b"".join([head.encode("latin-1"), described, *parts])
 
 
+def control_request(
+    method: str, url: str, headers: Sequence[tuple[str, str]], content: bytes | None = None
+) -> bytes:
+    """A request beside the load, `content` being JSON. Raises WrongUse as `http_request`."""
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    lines = [f"{method} {path} HTTP/1.1"]
+    lines += [] if any(name.lower() == "host" for name, _ in headers) else [f"Host: {parts.netloc}"]
+    lines += ["Accept-Encoding: identity", "Connection: keep-alive"]
+    if content is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in checked_headers(headers)]
+    _refuse_control(path + parts.netloc, "the address")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (content or b"")
+
+
 def _refuse_control(text: str, what: str) -> None:
     if any(c <= " " or c > "~" for c in text):
         raise WrongUse([f"{what} {text!r} holds spaces or characters outside ASCII."])
@@ -234,7 +250,7 @@ class HttpConnection(SocketConnection):
             end = self._receive_to_end(sock)
         reply.done_ns = time.monotonic_ns()
         reply.body = self._view[start:end]
-        reply.head_length = head.inference_header_length
+        reply.head_length, reply.status = head.inference_header_length, head.status
         reply.outcome = Outcome.OK
         if not 200 <= head.status < 300:
             reply.outcome = Outcome.SERVER_ERROR

@@ -186,8 +186,8 @@ INFER = Verb(
     name="infer", run="bench.cli.verbs.infer:run",
     help="Send one request and print the tensor that comes back, its shape, and the time.",
     options=_options(
-        "url", "grpc_url", "metrics_url", "header", "model", "vit", "tritonserver", "repository",
-        "one_protocol", "timeout", "picture", "as_json",
+        "url", "grpc_url", "metrics_url", "header", "ca", "cert", "key", "insecure", "proxy", "model", "vit",
+        "tritonserver", "repository", "one_protocol", "timeout", "max_answer", "picture", "as_json",
     ),
     examples=(
         "bench infer --url 127.0.0.1:8000",

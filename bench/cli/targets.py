@@ -13,7 +13,7 @@ from bench.cluster.platforms.base import DeploymentSpec
 from bench.cluster.session import KubernetesProvider
 from bench.core.cell import Engine, Protocol, SharedMemory, Via
 from bench.core.spec import SweepSpec
-from bench.core.target import Target, target_of
+from bench.core.target import Target, Tls, target_of
 from bench.server.provider import AddressProvider, EmbeddedProvider, Provider
 from bench.server.repository import SHIPPED, Repository
 
@@ -64,6 +64,7 @@ def kubernetes_of(values: Values, spec: SweepSpec) -> KubernetesProvider | None:
         timeout_s=600.0 if values["deploy_timeout"] is None else values["deploy_timeout"],
         vias=spec.vias,
         headers=values["header"],
+        tls=tls_of(values),
     )
 
 
@@ -91,7 +92,27 @@ def _target(values: Values) -> Target:
     addresses = values["url"], values["grpc_url"], values["metrics_url"]
     if addresses[0] is None:  # a mistake that is noted already
         return Target("")
-    return target_of(*addresses, values["header"])
+    if values["in_cluster"] and any("@" in (values[name] or "") for name in ("url", "proxy")):
+        values.wrong("in_cluster", "goes without a password in --url or --proxy: it would lie in the clear")
+    try:
+        return target_of(*addresses, values["header"], tls_of(values), values["proxy"] or "")
+    except ValueError as error:
+        values.wrong("url", str(error))
+        return Target("")
+
+
+def tls_of(values: Values) -> Tls:
+    """How TLS is done. Files that cannot be used are noted as mistakes."""
+    paths = {name: values[name] for name in ("ca", "cert", "key")}
+    ca, cert, key = (str(path.expanduser().absolute()) if path else "" for path in paths.values())
+    if ca or cert:
+        # ssl takes time to import, and most targets need none of it.
+        from bench.protocols.tls_socket import mistake
+
+        for name, tls in (("ca", Tls(ca)), ("cert", Tls(certificate=cert, key=key))):
+            if paths[name] and (wrong := mistake(tls)):
+                values.wrong(name, wrong)
+    return Tls(ca, cert, key, bool(values["insecure"]))
 
 
 def _services(wanted: DeploymentSpec, spec: SweepSpec) -> tuple[DeploymentSpec, ...]:

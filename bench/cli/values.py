@@ -65,7 +65,7 @@ class Values:
             return option.metavar or option.kind.metavar
         if isinstance(text, bool):
             return ""
-        return ",".join(text) if isinstance(text, tuple) else str(text)
+        return ",".join(text) if isinstance(text, tuple) else option.kind.masked(str(text))
 
     def wrong(self, name: str, allowed: str, text: str | None = None) -> None:
         """Notes a mistake in the value of an option. `text`: the part of it that is wrong."""
@@ -89,7 +89,7 @@ class Values:
 
     def _parsed(self, option: Option, text: str) -> Any:
         """None after a mistake."""
-        shown = (option.metavar or option.kind.metavar) if option.is_secret else text
+        shown = (option.metavar or option.kind.metavar) if option.is_secret else option.kind.masked(text)
         try:
             return option.parse(text)
         except ValueError as error:

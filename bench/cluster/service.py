@@ -13,9 +13,9 @@ from bench.cluster.pods import Pod
 from bench.cluster.port_forward import bracketed, reach_pod, reachable
 from bench.core.cell import Load, Protocol, ServerConfiguration, Via
 from bench.core.errors import DeployFailed, ModelLoadFailed, Unreachable
-from bench.core.target import GRPC_SERVICE, SERVICE, Target
+from bench.core.target import GRPC_SERVICE, SERVICE, SYSTEM_TLS, Target, Tls
 from bench.core.trial import Served
-from bench.protocols.grpcio_client import answers_grpc
+from bench.protocols.grpc import answers_grpc
 from bench.protocols.routes import routes
 from bench.server.control import Triton
 from bench.server.fleet import Fleet
@@ -37,6 +37,7 @@ class ReachableService:
     vias: tuple[Via | None, ...]
     protocols: tuple[Protocol, ...]  # that will be asked for
     headers: Headers = field(default=(), repr=False)
+    tls: Tls = SYSTEM_TLS
     _pods: tuple[tuple[Pod, ...], ...] = ()
     _fleet: Fleet | None = None
     _forwards: ExitStack = field(default_factory=ExitStack)
@@ -85,7 +86,9 @@ class ReachableService:
         url = first.url if first.traffic is Protocol.HTTP else ""
         known = self._answering(url, Protocol.HTTP)
         base = Target(url, way=SERVICE) if known else Target("")
-        return replace(base, headers=self.headers, pods=pods[first.name], over_grpc=self._over_grpc(pods))
+        return replace(
+            base, headers=self.headers, tls=self.tls, pods=pods[first.name], over_grpc=self._over_grpc(pods)
+        )
 
     def _over_grpc(self, pods: Mapping[str, tuple[Target, ...]]) -> Target | None:
         """A service of its own before a port beside HTTP. None: the platform has no address for gRPC."""
@@ -95,12 +98,14 @@ class ReachableService:
         if not self._answering(url, Protocol.GRPC):
             return replace(Target(""), headers=self.headers, pods=pods[service.name]) if url else None
         way = SERVICE if len(self.services) == 1 else GRPC_SERVICE
-        return Target(url, grpc_place(url), headers=self.headers, pods=pods[service.name], way=way)
+        return Target(
+            url, grpc_place(url), headers=self.headers, pods=pods[service.name], way=way, tls=self.tls
+        )
 
     def _answering(self, url: str, protocol: Protocol) -> bool:
         if protocol not in self.protocols:
             return False
-        if _answers(url, protocol, self.headers):
+        if _answers(url, protocol, self.headers, self.tls):
             return True
         if url and Via.PLATFORM in self.vias:
             raise Unreachable(
@@ -159,12 +164,12 @@ def grpc_place(url: str) -> str:
     return f"{bracketed(host)}:{port}"
 
 
-def _answers(url: str, protocol: Protocol, headers: Headers) -> bool:
+def _answers(url: str, protocol: Protocol, headers: Headers, tls: Tls) -> bool:
     if not url or not reachable(*_place(url)):
         return False
     if protocol is Protocol.GRPC:
-        return answers_grpc(grpc_place(url), headers, secure=url.startswith("https:"))
-    with closing(Triton(Target(url, headers=headers))) as control:
+        return answers_grpc(grpc_place(url), headers, Target(url, tls=tls).access)
+    with closing(Triton(Target(url, headers=headers, tls=tls))) as control:
         return control.live()
 
 

@@ -14,6 +14,7 @@ from bench.cluster.platforms.base import DeploymentSpec, Platform
 from bench.cluster.service import ClusterServing, ReachableService, Say
 from bench.core.cell import Protocol, Via
 from bench.core.errors import DeployFailed
+from bench.core.target import INSECURE_WARNING, SYSTEM_TLS, Tls
 from bench.core.teardown import Teardown
 from bench.server.session import Session
 
@@ -33,6 +34,7 @@ class KubernetesProvider:
     timeout_s: float
     vias: tuple[Via | None, ...]
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tls: Tls = SYSTEM_TLS
     repository: None = None
 
     @property
@@ -53,6 +55,8 @@ class KubernetesProvider:
     @contextmanager
     def open(self, model: str, say: Say, log: Path) -> Iterator[Session]:  # noqa: ARG002
         """Raises ClusterError or DeployFailed; what --deploy made is gone when the block ends."""
+        if self.tls.insecure:
+            say(INSECURE_WARNING)
         cluster = Cluster.connect(self.namespace, self.context)
         opened = self._made(cluster, model, say) if self.specs else self._there(cluster, model, say)
         with opened as session:
@@ -102,5 +106,5 @@ def _found(place: KubernetesProvider, cluster: Cluster) -> tuple[Deployed, ...]:
 def _serving(
     place: KubernetesProvider, cluster: Cluster, services: tuple[Deployed, ...], model: str, say: Say
 ) -> Iterator[tuple[ReachableService, ClusterServing]]:
-    with ReachableService(cluster, services, place.vias, place.protocols, place.headers) as site:
+    with ReachableService(cluster, services, place.vias, place.protocols, place.headers, place.tls) as site:
         yield site, ClusterServing(site, model, say, place.timeout_s)

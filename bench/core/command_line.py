@@ -8,6 +8,7 @@ long as their flags are in the table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from bench.core.kinds import listed
 from bench.core.options import BY_FLAG, MEASURING, OPTIONS, Option, Scope
 from bench.core.run_folder import RunRecord
 from bench.core.spec import Scenario, SweepSpec
+from bench.core.target import MASK
 from bench.core.vit_variants import AXES
 
 # What was measured, beyond what a spec holds.
@@ -28,6 +30,8 @@ LOAD_MAKERS = (Scope.WORKERS, Scope.IN_CLUSTER)
 # A sweep inside a cluster is told its service and its workers by the command outside, which keeps the output.
 OUTSIDE = (Scope.OUTPUT, Scope.SERVICE, Scope.DEPLOY, Scope.WORKERS, Scope.IN_CLUSTER)
 _converter = make_converter()
+# User and password in the address that a word may be.
+_USER = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://).*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,20 @@ class Said:
     option: Option | None
     text: str
     words: tuple[str, ...]  # as they were typed
+
+    def masked(self) -> tuple[str, ...]:
+        """The words without what is secret in them."""
+        if self.option is None:
+            return tuple(_USER.sub(rf"\1{MASK}@", word) for word in self.words)
+        if self.option.is_switch or not self.text:
+            return self.words
+        last = self.words[-1].removesuffix(self.text) + self.option.kind.masked(self.text)
+        return (*self.words[:-1], last)
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it is a header whose value is not known any more."""
+        return self.option is not None and self.option.is_secret and self.masked()[-1].endswith(MASK)
 
     def is_of(self, scopes: Iterable[Scope]) -> bool:
         return self.option is not None and self.option.scope in scopes
@@ -63,13 +81,18 @@ def inside_cluster(command: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for said in read(command) if not said.is_of(OUTSIDE) for word in said.words)
 
 
+def without_secrets(command: Sequence[str]) -> list[str]:
+    """The command line as it may be stored: without values of headers, users and passwords."""
+    return [*command[:2], *(word for said in read(command) for word in said.masked())]
+
+
 def repeated_words(record: RunRecord, scopes: Iterable[Scope]) -> list[str]:
-    """The flags of the run's own command that belong to these scopes; headers are secret and left out."""
+    """The flags of the run's own command that belong to these scopes, without secrets."""
     wanted = set(scopes)
     return [
         word
         for said in read(record.command)
-        if said.option and not said.option.is_secret and said.is_of(wanted)
+        if said.option and not said.is_masked and said.is_of(wanted)
         for word in said.words
     ]
 
@@ -78,7 +101,7 @@ def target_flags(record: RunRecord) -> dict[str, Any]:
     """Option -> text of what the run's own command says of its target; a tuple where it may be repeated."""
     found: dict[str, Any] = {}
     for said in read(record.command):
-        if said.option is None or said.option.is_secret or not said.is_of(TARGET):
+        if said.option is None or said.is_masked or not said.is_of(TARGET):
             continue
         name = said.option.name
         found[name] = (*found.get(name, ()), said.text) if said.option.multiple else said.text

@@ -36,6 +36,7 @@ class Kind(Generic[T]):
     names: str = ""  # "file", "folder", "run" or "model"
     low: int = 0
     high: int = 0
+    masked: Callable[[str], str] = str  # what was typed, without what is secret in it
 
 
 def integers(low: int, high: int) -> Kind[tuple[int, ...]]:
@@ -159,9 +160,13 @@ PROCESSES: Kind[int] = Kind(
 SLO: Kind[Any] = Kind("slo", "TERMS", parse_slo)
 AXIS: Kind[tuple[str, tuple[str, ...]]] = Kind("axis", "NAME=A,B", parsing.parameter_axis, _axis)
 SETTING: Kind[tuple[str, str]] = Kind("setting", "NAME=VALUE", parsing.setting, _pair)
-HEADER: Kind[tuple[str, str]] = Kind("header", "NAME:VALUE", target.header, ":".join)
-URL: Kind[str] = Kind("url", "URL", target.normalise_url)
-HOST_PORT: Kind[str] = Kind("host_port", "HOST:PORT", target.host_and_port)
-METRICS: Kind[str] = Kind("metrics", "URL", target.metrics_address)
+HEADER: Kind[tuple[str, str]] = Kind(
+    "header", "NAME:VALUE", target.header, ":".join, masked=target.masked_header
+)
+URL: Kind[str] = Kind("url", "URL", target.given_url, masked=target.masked_url)
+PROXY: Kind[str] = Kind("proxy", "URL", target.proxy_address, words=("env",), masked=target.masked_url)
+HOST_PORT: Kind[str] = Kind("host_port", "HOST:PORT", target.host_and_port, masked=target.masked_url)
+METRICS: Kind[str] = Kind("metrics", "URL", target.metrics_address, masked=target.masked_url)
+SIZE: Kind[int] = Kind("size", "SIZE", units.parse_size, units.exact_size)
 MASTER: Kind[tuple[str, int]] = Kind("master", "HOST[:PORT]", parsing.master_address, _address)
 NAMES: Kind[tuple[str, ...]] = Kind("names", "NAME[,NAME]", parsing.service_names, listed)

@@ -118,6 +118,8 @@ _OWN = (
     Excludes(("url",), "that server has its own"),
     Excludes(("mlservice", "deploy"), "that server has its own"),
 )
+_ELSEWHERE = (("url", "mlservice", "deploy"),)
+_NO_FILE_THERE = (Excludes(("in_cluster",), "the pods have no such file"),)
 _SERVICE = (Excludes(("mlservice", "deploy")),)
 
 
@@ -196,6 +198,8 @@ MEASURING: tuple[Option, ...] = (
            help="Share of answers whose values are compared with a reference."),
     Option(name="timeout", kind=kinds.LASTING, scope=Scope.MEASURING, default="60s", field="timeout_s",
            help="Request timeout."),
+    Option(name="max_answer", kind=kinds.SIZE, scope=Scope.MEASURING, field="max_answer_bytes",
+           without="what the outputs need, or 64MiB", help="Largest answer that is taken."),
     Option(name="ceiling", kind=kinds.SWITCH, scope=Scope.MEASURING,
            excludes=(Excludes(("url", "mlservice", "deploy"), "it measures this machine"), _COMPARED),
            help="Measure the bare model first, for the column efficiency."),
@@ -219,7 +223,18 @@ MEASURING: tuple[Option, ...] = (
            excludes=_SERVICE, without="the HTTP host, port + 2, /metrics", help="Its metrics address."),
     Option(name="header", kind=kinds.HEADER, scope=Scope.ADDRESS, multiple=True, is_secret=True,
            excludes=(Excludes(("in_cluster",), "it would lie in the cluster in the clear"),),
-           help="Sent with every request, never stored; may be repeated."),
+           help="Sent with each request, never stored; the value may be @env:NAME, @file:PATH."),
+    Option(name="ca", kind=kinds.path(), scope=Scope.ADDRESS, needs=_ELSEWHERE, excludes=_NO_FILE_THERE,
+           without="those of this machine", help="PEM file of authorities to trust, over https."),
+    Option(name="cert", kind=kinds.path(), scope=Scope.ADDRESS, needs=_ELSEWHERE, excludes=_NO_FILE_THERE,
+           help="PEM file of a client certificate to show."),
+    Option(name="key", kind=kinds.path(), scope=Scope.ADDRESS, needs=(("cert",),), excludes=_NO_FILE_THERE,
+           without="in the file of --cert", help="PEM file of its key, without a password."),
+    Option(name="insecure", kind=kinds.SWITCH, scope=Scope.ADDRESS, needs=_ELSEWHERE,
+           excludes=(Excludes(("ca",), "it takes any certificate"),),
+           help="Take any certificate: whoever is between can read and change all."),
+    Option(name="proxy", kind=kinds.PROXY, scope=Scope.ADDRESS, needs=(("url",),), excludes=_SERVICE,
+           without="none", help="HTTP proxy to the server; env: as http_proxy and the like say."),
     Option(name="vit", kind=kinds.text("WEIGHTS", words=("auto", "base", "tiny"), names="folder"),
            scope=Scope.EMBEDDED, default="auto", excludes=_OWN,
            help="Weights of the ViT: auto, base, tiny, a folder, a Hugging Face name."),

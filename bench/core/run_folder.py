@@ -227,18 +227,6 @@ def refuse_unwritable(path: Path) -> None:
         raise RunFolderError(f"--out {path} cannot be written, {there} is read-only: choose another folder.")
 
 
-def without_secrets(command: Sequence[str]) -> list[str]:
-    """The command line with the values of headers hidden."""
-    hidden = []
-    previous = ""
-    for word in command:
-        is_value = previous == "--header"
-        inline = word.startswith("--header=")
-        hidden.append("***" if is_value else ("--header=***" if inline else word))
-        previous = word
-    return hidden
-
-
 def _safe(key: str) -> str:
     """A cell's key as one path component: model names are a server's word, not ours."""
     name = "".join(c if c.isalnum() or c in "-_.=" else f"%{ord(c):x}" for c in key).lstrip(".")

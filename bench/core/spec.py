@@ -70,6 +70,7 @@ class SweepSpec:
     image_width: int = 224
     check_fraction: float = 0.01
     timeout_s: float = 60.0
+    max_answer_bytes: int | None = None  # None: what the model's outputs need
     processes: int = 0  # 0: as many as the load needs
     workers: int = 0  # of Locust's master, instead of processes; 0: none
 

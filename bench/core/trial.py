@@ -54,6 +54,7 @@ class Plan:
     image_height: int = 224
     image_width: int = 224
     timeout_s: float = 60.0
+    max_answer_bytes: int | None = None  # None: what the model's outputs need
     check_fraction: float = 0.01
     workers: int = 0  # load-generating processes; 0: the engine decides
 

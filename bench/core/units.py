@@ -62,6 +62,26 @@ def parse_percent(text: str) -> float:
     return float(found[1]) / 100
 
 
+_SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_LARGEST_SIZE = 1 << 30
+
+
+def parse_size(text: str) -> int:
+    """`64MiB`, `512KiB`, `1GiB` or plain bytes -> bytes, at most 1 GiB."""
+    allowed = "give a size such as 64MiB, from 1KiB to 1GiB"
+    found = re.fullmatch(r"([0-9]{1,10})\s*([A-Za-z]*)", text.strip())
+    size = int(found[1]) * _SIZES.get(found[2], 0) if found else 0
+    if not 1 << 10 <= size <= _LARGEST_SIZE:
+        raise ValueError(allowed)
+    return size
+
+
+def exact_size(size: int) -> str:
+    """67108864 -> 64MiB: the text that `parse_size` reads as this size."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if size % _SIZES[unit] == 0)
+    return f"{size // _SIZES[unit]}{unit}"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """Three significant digits, never in scientific notation: 0.0123, 1.23, 123, 12300."""
     return plain_number(Decimal(f"{value:.{digits}g}"))

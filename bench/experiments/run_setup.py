@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.analysis.ceiling import CEILING_FILE
 from bench.core.cell import Cell
+from bench.core.command_line import without_secrets
 from bench.core.errors import RunFolderError, WrongUse
 from bench.core.paths import REPORTS
 from bench.core.run_folder import (
@@ -22,7 +23,6 @@ from bench.core.run_folder import (
     RunRecord,
     refuse_foreign,
     utc_now,
-    without_secrets,
 )
 from bench.core.spec import SweepSpec
 from bench.sensors import environment

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from bench.experiments.progress import Progress
 from bench.loadgen.engine import Engine
 from bench.protocols.routes import route_record
 from bench.sensors import host, nvml, triton_metrics
+from bench.server.control import Triton
 from bench.server.reference_answers import refer
 from bench.server.serving import Serving
 from bench.server.session import Session
@@ -146,6 +148,7 @@ class TrialRunner:
             image_height=spec.image_height,
             image_width=spec.image_width,
             timeout_s=spec.timeout_s,
+            max_answer_bytes=spec.max_answer_bytes,
             check_fraction=spec.check_fraction,
             workers=spec.workers or spec.processes,
         )
@@ -215,10 +218,18 @@ class TrialRunner:
 def sensors_of(target: Target, client_pids: Callable[[], Iterable[int]]) -> list[host.Sensor]:
     """The sensors beside a trial: of this host, the GPU wherever it is, the server, and the load's makers."""
     # NVML sees only this machine's GPUs; a server elsewhere tells of its own on its metrics page.
-    gpu = (nvml.sensors() if triton_metrics.is_here(target) else []) or triton_metrics.sensors(target)
+    gpu = (nvml.sensors() if triton_metrics.is_here(target) else []) or triton_metrics.sensors(
+        target, partial(_metrics, target)
+    )
     pid = target.pid
     server = [] if pid is None else [host.process_sensor("server_cpu_cores", lambda: [pid])]
     return [*host.host_sensors(), *gpu, *server, host.process_sensor("client_cpu_cores", client_pids)]
+
+
+def _metrics(target: Target, timeout_s: float) -> str:
+    """The server's page of metrics, or ""."""
+    with closing(Triton(target)) as control:
+        return control.metrics(timeout_s)
 
 
 def _asked_percent(slo: str) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.datatypes import DTYPES
+from bench.protocols.connection import MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,23 @@ class Expected:
             if not outputs or described["name"] in outputs:
                 found.append((str(described["name"]), str(described["datatype"]), shape))
         return cls(tuple(found))
+
+
+# An answer is more than its tensors: descriptions, frames, or an error's text instead.
+_SLACK_BYTES = 1 << 20
+# Of a model that leaves an axis of an output open, or answers with strings.
+_OPEN_BYTES = 64 << 20
+
+
+def most_bytes(expected: Expected, asked: int | None = None) -> int:
+    """The largest answer that is taken: of what the outputs need and what is `asked` for, the smaller."""
+    needed = None
+    if all(name in DTYPES and min(shape, default=1) >= 0 for _, name, shape in expected.outputs):
+        tensors = sum(prod(shape) * DTYPES[name].itemsize for _, name, shape in expected.outputs)
+        needed = min(MAX_BODY_BYTES, tensors + tensors // 8 + _SLACK_BYTES)
+    if asked is None:
+        return _OPEN_BYTES if needed is None else needed
+    return asked if needed is None else min(asked, needed)
 
 
 class AnswerCheck:

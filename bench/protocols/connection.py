@@ -10,13 +10,19 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
+from bench.core.target import PLAIN, Way, basic
 
 if TYPE_CHECKING:
-    from bench.protocols.gevent_socket import PlainSocket, TlsSocket
+    from bench.protocols.blocking_socket import BlockingSocket
+    from bench.protocols.gevent_socket import PlainSocket
+    from bench.protocols.tls_socket import TlsSocket
+
+    Socket: TypeAlias = PlainSocket | BlockingSocket | TlsSocket
 
 Bytes = bytes | memoryview
 # An answer that is larger than this is refused before it fills the memory.
@@ -31,17 +37,19 @@ class Reply:
     """What an exchange came to; one object a connection, valid until its next exchange.
 
     `outcome` is a `samples.Outcome`; times are nanoseconds of the monotonic clock; `body` is the answer
-    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none).
+    without its transport; `head_length` is Triton's `Inference-Header-Content-Length` (0: none); `status` is
+    HTTP's; `was_reused`: whether an earlier exchange had opened the connection.
     """
 
-    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns")
+    __slots__ = ("body", "done_ns", "error", "head_length", "outcome", "sent_ns", "status", "was_reused")
 
     def __init__(self) -> None:
         self.outcome = 0
         self.sent_ns = 0
         self.done_ns = 0
         self.error = ""
-        self.head_length = 0
+        self.head_length = self.status = 0
+        self.was_reused = False
         self.body: memoryview = memoryview(b"")
 
 
@@ -53,8 +61,16 @@ class BrokenAnswer(Exception):
     """The peer closed early, or sent what its protocol does not allow."""
 
 
+def too_large(limit: int) -> BrokenAnswer:
+    """Of an answer that is given up before it fills the memory."""
+    return BrokenAnswer(f"an answer of over {limit} bytes: --max-answer allows more")
+
+
 def reason(error: Exception) -> str:
     """An error of the transport in a few words."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        why = getattr(error, "verify_message", "")
+        return f"its certificate is not trusted ({why}): give its authority with --ca".lower()
     if isinstance(error, OSError):
         return (error.strerror or str(error) or type(error).__name__).lower()
     return str(error)
@@ -68,28 +84,33 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-AnySocket = TypeVar("AnySocket", bound="PlainSocket | TlsSocket")
-
-
-class SocketConnection(ABC, Generic[AnySocket]):
+class SocketConnection(ABC):
     """A connection over one socket. After any failure it connects again by itself.
 
     An exchange that has to connect counts the time of connecting, since its user waits for it; `connect`
     beforehand keeps that time out of the first exchange.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float, tls: Any = None) -> None:
-        self._host, self._port, self._tls = host, port, tls
+    application = ""  # what is spoken, as TLS names it
+
+    def __init__(
+        self, host: str, port: int, timeout_s: float, way: Way = PLAIN, *, blocking: bool = False
+    ) -> None:
+        self._host, self._port, self._way = host, port, way
         self._timeout_s = timeout_s
-        self._socket: AnySocket | None = None
+        self._blocking = blocking
+        self._socket: Socket | None = None
         self._reply = Reply()
 
     @abstractmethod
-    def _converse(self, sock: AnySocket, request: Bytes, reply: Reply) -> None:
+    def _converse(self, sock: Socket, request: Bytes, reply: Reply) -> None:
         """Send a request and fill the reply in. Raises OSError, BrokenAnswer, DeadlinePassed."""
 
-    def _greet(self, sock: AnySocket) -> None:
+    def _greet(self, sock: Socket) -> None:  # noqa: B027
         """Whatever a protocol says before its first request. Raises as `_converse`."""
+
+    def _release(self) -> None:  # noqa: B027
+        """After a failure: give back the memory of an answer that may have been large."""
 
     def _is_used_up(self) -> bool:
         """Whether the peer, or the protocol, allows no further exchange on this socket."""
@@ -114,7 +135,8 @@ class SocketConnection(ABC, Generic[AnySocket]):
         reply.sent_ns = time.monotonic_ns()
         try:
             sock = self._socket
-            if sock is None or sock.stale or self._is_used_up():
+            reply.was_reused = not (sock is None or sock.stale or self._is_used_up())
+            if sock is None or not reply.was_reused:
                 sock = self._open()
             sock.begin(reply.sent_ns)
             self._converse(sock, request, reply)
@@ -133,15 +155,35 @@ class SocketConnection(ABC, Generic[AnySocket]):
             self._socket.close()
             self._socket = None
 
-    def _open(self) -> AnySocket:
-        from bench.protocols.gevent_socket import connect
-
+    def _open(self) -> Socket:
         self.close()
-        sock: Any = connect(self._host, self._port, self._timeout_s, self._tls)
+        began_ns = time.monotonic_ns()
+        plain = self._connected()
+        sock: Socket = plain
         self._socket = sock
+        sock.begin(began_ns)
+        if self._way.proxy:
+            _tunnel(plain, self._way.proxy, self._host, self._port)
+        if self._way.tls is not None:
+            # ssl takes time to import, and most targets need none of it.
+            from bench.protocols.tls_socket import secured
+
+            sock = self._socket = secured(plain, self._host, self._way.tls, self.application, began_ns)
         self._greet(sock)
-        opened: AnySocket = sock
-        return opened
+        return sock
+
+    def _connected(self) -> PlainSocket | BlockingSocket:
+        host, port = self._host, self._port
+        if self._way.proxy:
+            parts = urlsplit(self._way.proxy)
+            host, port = parts.hostname or "", parts.port or 80
+        if self._blocking:
+            from bench.protocols import blocking_socket
+
+            return blocking_socket.connect(host, port, self._timeout_s)
+        from bench.protocols import gevent_socket
+
+        return gevent_socket.connect(host, port, self._timeout_s)
 
     def _fail(self, outcome: Outcome, error: str) -> None:
         reply = self._reply
@@ -149,6 +191,44 @@ class SocketConnection(ABC, Generic[AnySocket]):
         reply.outcome, reply.error = outcome, error
         reply.body, reply.head_length = memoryview(b""), 0
         self.close()
+        self._release()
+
+
+_MOST_TUNNEL_BYTES = 16 << 10
+
+
+def _tunnel(sock: PlainSocket | BlockingSocket, proxy: str, host: str, port: int) -> None:
+    """Ask a proxy for a connection to the server. Raises BrokenAnswer, OSError, DeadlinePassed.
+
+    Source: RFC 9110, section 9.3.6.
+    """
+    parts = urlsplit(proxy)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        lines.append(f"Proxy-Authorization: {basic(user, password)}")
+    rest = memoryview("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            sock.wait_for_room()
+    # Byte by byte: what follows the head is the server's already.
+    head, byte = bytearray(), memoryview(bytearray(1))
+    while not head.endswith(b"\r\n\r\n"):
+        sock.wait()
+        try:
+            count = sock.recv_into(byte)
+        except BlockingIOError:
+            continue
+        if not count or len(head) > _MOST_TUNNEL_BYTES:
+            raise BrokenAnswer("the proxy of --proxy gave no answer")
+        head += byte
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        first = bytes(head.split(b"\r\n", 1)[0][:80]).decode("latin-1")
+        raise BrokenAnswer(f"the proxy of --proxy refused: {first}")
 
 
 # Headers that a request already has, or that would change how its bytes are read.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import gevent.socket
 from gevent import get_hub, getcurrent
 
@@ -125,62 +126,16 @@ def _nothing() -> None:
     pass
 
 
-class TlsSocket:
-    """The same over TLS, with gevent's own waits: right, and not made for speed."""
-
-    stale = False  # session tickets come unasked, so an end is only seen by the next exchange
-
-    def __init__(self, sock: Any, timeout_s: float) -> None:
-        self._sock = sock
-        self._timeout_s = timeout_s
-        self._deadline_s = 0.0
-
-    def begin(self, now_ns: int) -> None:
-        self._deadline_s = now_ns / 1e9 + self._timeout_s
-
-    def wait(self) -> None:
-        """Nothing: receiving itself waits."""
-
-    def wait_for_room(self) -> bool:
-        return False
-
-    def has_input(self) -> bool:
-        return False
-
-    def low_water(self, byte_count: int) -> None:
-        """Nothing: records, not bytes, wake the reader."""
-
-    def recv_into(self, buffer: memoryview) -> int:
-        return self._within_deadline(self._sock.recv_into, buffer)
-
-    def send(self, data: memoryview) -> int:
-        return self._within_deadline(self._sock.send, data)
-
-    def close(self) -> None:
-        self._sock.close()
-
-    def _within_deadline(self, call: Callable[[memoryview], int], argument: memoryview) -> int:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise DeadlinePassed
-        self._sock.settimeout(left_s)
-        try:
-            return call(argument)
-        except TimeoutError:
-            raise DeadlinePassed from None
-
-
-def connect(host: str, port: int, timeout_s: float, tls: Any = None) -> PlainSocket | TlsSocket:
-    """Connects, without Nagle's delay. `tls`: a `gevent.ssl.SSLContext`. Raises OSError, DeadlinePassed."""
-    deadline_s = time.monotonic() + timeout_s
+def connect(host: str, port: int, timeout_s: float) -> PlainSocket:
+    """Connects, without Nagle's delay. Raises OSError, DeadlinePassed."""
     try:
-        sock = gevent.socket.create_connection((host, port), timeout=timeout_s)
-        sock.setsockopt(constants.IPPROTO_TCP, constants.TCP_NODELAY, 1)
-        if tls is not None:
-            sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-            return TlsSocket(tls.wrap_socket(sock, server_hostname=host), timeout_s)
+        with gevent.Timeout(timeout_s, DeadlinePassed):  # looking up the name, too
+            sock = gevent.socket.create_connection((host, port), timeout=timeout_s)
     except TimeoutError:
         raise DeadlinePassed from None
+    except UnicodeError:
+        raise OSError(f"{host!r} is no name of a host") from None
+    sock.setsockopt(constants.IPPROTO_TCP, constants.TCP_NODELAY, 1)
     plain = _socket.socket(fileno=sock.detach())
     plain.setblocking(False)
     return PlainSocket(plain, timeout_s)

@@ -1,8 +1,8 @@
 """Unary gRPC over HTTP/2: a request's message, which is built once, a connection, and what is in an answer.
 
 A connection has one call in flight and needs no threads. What grpcio does with a pool of threads it does with
-two system calls, for a quarter of the CPU. It knows neither TLS nor compression: over TLS `GrpcDriver` takes
-`bench.protocols.grpcio_client`. `GrpcDriver` is what the rest of the suite sees of this module.
+two system calls, for a quarter of the CPU. It knows no compression. `GrpcDriver` is what the rest of the
+suite sees of this module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.core.samples import Outcome
-from bench.core.target import Target
+from bench.core.target import PLAIN, Target, Way
 from bench.protocols import http2 as h2
 from bench.protocols.answers import MalformedAnswer, Output
 from bench.protocols.connection import (
@@ -32,7 +32,7 @@ from bench.protocols.http2 import INFER, FrameReceiver
 from bench.protocols.payload import NOTHING_SHARED, Call, Region, Shared, Tensor, placement
 
 if TYPE_CHECKING:
-    from bench.protocols.gevent_socket import PlainSocket
+    from bench.protocols.connection import Socket
 
 
 def grpc_message(
@@ -142,8 +142,10 @@ def _varint(body: memoryview, at: int, end: int) -> tuple[int, int]:
 _HELLO = h2.PREFACE + h2.window_update(0, h2.MOST_WINDOW - h2.DEFAULT_WINDOW)
 
 
-class GrpcConnection(SocketConnection["PlainSocket"]):
+class GrpcConnection(SocketConnection):
     """One user's connection to `address` (host:port). Raises WrongUse for metadata that cannot be sent."""
+
+    application = "h2"
 
     def __init__(
         self,
@@ -153,21 +155,26 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         timeout_s: float,
         metadata: tuple[tuple[str, str], ...] = (),
         max_body_bytes: int = MAX_BODY_BYTES,
+        way: Way = PLAIN,
+        blocking: bool = False,
     ) -> None:
         parts = urlsplit(f"//{address}")
-        super().__init__(parts.hostname or "", parts.port or 8001, timeout_s)
-        self._request_block = h2.request_block(address, method, checked_headers(metadata))
+        super().__init__(parts.hostname or "", parts.port or 8001, timeout_s, way, blocking=blocking)
+        scheme = "http" if way.tls is None else "https"
+        self._request_block = h2.request_block(address, method, checked_headers(metadata), scheme)
         self._receiver = FrameReceiver(max_body_bytes)
         self._cut = False  # a frame was not sent whole: nothing can follow it
         self._low_water = 1
 
+    def _release(self) -> None:
+        self._receiver.release()
+
     def _is_used_up(self) -> bool:
         return self._receiver.going_away or self._receiver.stream + 2 > h2.MOST_WINDOW
 
-    def _greet(self, sock: PlainSocket) -> None:
+    def _greet(self, sock: Socket) -> None:
         self._receiver.reset()
         self._cut, self._low_water = False, 1
-        sock.begin(time.monotonic_ns())
         self._send(sock, [_HELLO])
         while not self._receiver.greeted:
             sock.wait()
@@ -175,20 +182,21 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         self._send(sock, [])
         sock.on_unasked = self._between_calls
 
-    def _converse(self, sock: PlainSocket, request: Bytes, reply: Reply) -> None:
+    def _converse(self, sock: Socket, request: Bytes, reply: Reply) -> None:
         receiver = self._receiver
         receiver.open_stream()
         self._send_call(sock, request)
         while not receiver.ended:
             sock.wait()
             self._receive(sock)
+            self._acknowledge(sock)  # a keepalive of the server does not wait for the answer
         reply.done_ns = time.monotonic_ns()
         reply.outcome, reply.error = self._status()
         reply.body = receiver.message() if reply.outcome == Outcome.OK else memoryview(b"")
         if self._cut:
             self.close()
-        elif receiver.pending:
-            self._send(sock, [])
+        else:
+            self._acknowledge(sock)
 
     def _status(self) -> tuple[int, str]:
         trailers, http_status = self._receiver.trailers, self._receiver.headers.http_status
@@ -203,7 +211,7 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         late = trailers.grpc_status == h2.DEADLINE_EXCEEDED
         return Outcome.TIMEOUT if late else Outcome.SERVER_ERROR, told
 
-    def _send_call(self, sock: PlainSocket, message: Bytes) -> None:
+    def _send_call(self, sock: Socket, message: Bytes) -> None:
         """Headers and data within the server's frame size and windows; less when the answer comes first."""
         receiver = self._receiver
         prefix = struct.pack(">BI", 0, len(message))
@@ -227,11 +235,11 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
             head = b""
         self._cut = self._cut or at < total
 
-    def _send(self, sock: PlainSocket, buffers: list[Bytes]) -> None:
+    def _send(self, sock: Socket, buffers: list[Bytes]) -> None:
         """Whole frames, after pending acknowledgements; cut when the answer, or an end, comes first."""
         if self._receiver.pending:
-            buffers.insert(0, self._receiver.pending)
-            self._receiver.pending = b""
+            buffers.insert(0, bytes(self._receiver.pending))
+            self._receiver.pending.clear()
         left = sum(map(len, buffers))
         try:
             while left:
@@ -249,7 +257,7 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
         except (BrokenPipeError, ConnectionResetError):
             self._cut = True  # why may still be there to read
 
-    def _receive(self, sock: PlainSocket) -> None:
+    def _receive(self, sock: Socket) -> None:
         try:
             count = sock.recv_into(self._receiver.space())
         except BlockingIOError:
@@ -270,13 +278,22 @@ class GrpcConnection(SocketConnection["PlainSocket"]):
             return
         try:
             self._receive(sock)
-            if self._receiver.pending:
-                sock.send(self._receiver.pending)  # few bytes into an empty buffer
-                self._receiver.pending = b""
-        except BlockingIOError:
-            return
+            self._acknowledge(sock)
         except (OSError, BrokenAnswer):
             sock.retire()
+
+    def _acknowledge(self, sock: Socket) -> None:
+        """Between frames: as many pending acknowledgements as there is room for; the rest goes first next."""
+        pending = self._receiver.pending
+        if not pending or self._cut:
+            return
+        try:
+            sent = sock.send(memoryview(bytes(pending)))
+            del pending[:sent]
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self._cut = True  # why may still be there to read
 
 
 def _after(buffers: list[Bytes], sent: int) -> list[Bytes]:
@@ -308,13 +325,40 @@ class GrpcDriver:
     def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
         return parse_answer(body, head_length)
 
-    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:
-        if not target.http_url.startswith("https:"):
-            return GrpcConnection(self.address(target), timeout_s=timeout_s, metadata=target.headers)
-        # grpcio takes 0.3 s to import, and only TLS needs it.
-        from bench.protocols.grpcio_client import GrpcioConnection, prepare_gevent
-
-        prepare_gevent(users)
-        return GrpcioConnection(
-            self.address(target), timeout_s=timeout_s, metadata=target.headers, secure=True
+    def connection(
+        self, target: Target, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> Connection:
+        return GrpcConnection(
+            self.address(target),
+            timeout_s=timeout_s,
+            metadata=target.headers,
+            max_body_bytes=max_body_bytes,
+            way=target.access,
         )
+
+
+_LIVE = "/inference.GRPCInferenceService/ServerLive"
+# A ServerLiveResponse whose one field, `live`, is true.
+_YES = b"\x08\x01"
+_HEALTH_TIMEOUT_S = 5.0
+_HEALTH_BYTES = 64 << 10
+
+
+def answers_grpc(address: str, headers: Sequence[tuple[str, str]], way: Way = PLAIN) -> bool:
+    """Ask Triton at `address` (host:port) whether it is alive.
+
+    A gateway that takes the connection and does not know Triton's service counts as no answer.
+    """
+    connection = GrpcConnection(
+        address,
+        method=_LIVE,
+        timeout_s=_HEALTH_TIMEOUT_S,
+        metadata=tuple(headers),
+        max_body_bytes=_HEALTH_BYTES,
+        way=way,
+        blocking=True,
+    )
+    reply = connection.exchange(b"")
+    answer = bytes(reply.body)
+    connection.close()
+    return reply.outcome == Outcome.OK and answer == _YES

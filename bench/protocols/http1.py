@@ -10,13 +10,13 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from bench.core.errors import WrongUse
 from bench.core.samples import Outcome
-from bench.core.target import Target
+from bench.core.target import PLAIN, SYSTEM_TLS, Target, Way
 from bench.protocols.answers import MalformedAnswer, Output
 from bench.protocols.connection import (
     LOW_WATER_FROM,
@@ -28,16 +28,15 @@ from bench.protocols.connection import (
     Reply,
     SocketConnection,
     checked_headers,
+    too_large,
 )
 from bench.protocols.payload import NOTHING_SHARED, Call, Shared, Tensor, placement
 
 if TYPE_CHECKING:
-    from bench.protocols.gevent_socket import PlainSocket, TlsSocket
+    from bench.protocols.connection import Socket
 
 # Of an error that is not Triton's JSON, the beginning is kept.
 _ONE_ERROR_BYTES = 500
-
-Socket: TypeAlias = "PlainSocket | TlsSocket"
 
 
 def http_request(
@@ -72,6 +71,22 @@ def http_request(
     return b"".join([head.encode("latin-1"), described, *parts])
 
 
+def control_request(
+    method: str, url: str, headers: Sequence[tuple[str, str]], content: bytes | None = None
+) -> bytes:
+    """A request beside the load, `content` being JSON. Raises WrongUse as `http_request`."""
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    lines = [f"{method} {path} HTTP/1.1"]
+    lines += [] if any(name.lower() == "host" for name, _ in headers) else [f"Host: {parts.netloc}"]
+    lines += ["Accept-Encoding: identity", "Connection: keep-alive"]
+    if content is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in checked_headers(headers)]
+    _refuse_control(path + parts.netloc, "the address")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (content or b"")
+
+
 def _refuse_control(text: str, what: str) -> None:
     if any(c <= " " or c > "~" for c in text):
         raise WrongUse([f"{what} {text!r} holds spaces or characters outside ASCII."])
@@ -104,11 +119,14 @@ def parse_answer(body: memoryview, head_length: int) -> tuple[Output, ...]:
             if "data" in entry:
                 raise MalformedAnswer(f"output {entry['name']!r} came as JSON, not as binary data")
             # No size: the tensor lies in shared memory.
-            end = at + int(entry.get("parameters", {}).get("binary_data_size", 0))
+            size = int(entry.get("parameters", {}).get("binary_data_size", 0))
+            if size < 0:
+                raise MalformedAnswer(f"output {entry['name']!r} has {size} bytes")
+            end = at + size
             shape = tuple(int(axis) for axis in entry["shape"])
             outputs.append(Output(str(entry["name"]), str(entry["datatype"]), shape, at, end))
             at = end
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MalformedAnswer(f"the answer's JSON is not what Triton sends ({error})") from None
     if at != len(body):
         raise MalformedAnswer(f"the answer has {len(body)} bytes, and its JSON tells of {at}")
@@ -127,7 +145,7 @@ class Head:
 
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
 def parse_head(data: bytes) -> Head:
@@ -141,7 +159,7 @@ def parse_head(data: bytes) -> Head:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise BrokenAnswer(f"a broken header line: {line[:40]!r}")
-        fields.setdefault(field[1].lower(), []).append(field[2])
+        fields.setdefault(field[1].lower(), []).append(field[2].strip(b" \t"))
     code = int(status[2])
     encodings = _tokens(fields, b"transfer-encoding")
     if encodings not in ([], [b"chunked"]):
@@ -182,26 +200,43 @@ def error_message(status: int, body: bytes) -> str:
 
 
 MAX_HEAD_BYTES = 64 << 10
+# A server that goes on saying that the answer will come is given up.
+_MOST_INFORMATIONAL = 100
 _FIRST_BUFFER_BYTES = 64 << 10
 _LINE_BYTES = 4 << 10
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,12}")
 _NO_HEAD = Head(0, None, False, False, 0)
 
 
-class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
+class HttpConnection(SocketConnection):
     """One user's keep-alive connection to an HTTP/1.1 server."""
 
-    def __init__(self, url: str, *, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    application = "http/1.1"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        way: Way = PLAIN,
+        blocking: bool = False,
+    ) -> None:
+        """The scheme of the URL says whether it is TLS; `way.tls` says how then."""
         parts = urlsplit(url)
         is_secure = parts.scheme == "https"
         port = parts.port or (443 if is_secure else 80)
-        super().__init__(parts.hostname or "", port, timeout_s, _tls_context() if is_secure else None)
+        way = replace(way, tls=(way.tls or SYSTEM_TLS) if is_secure else None)
+        super().__init__(parts.hostname or "", port, timeout_s, way, blocking=blocking)
         self._max_body_bytes = max_body_bytes
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._have = 0  # bytes of the buffer that are this exchange's
         self._known = b""  # the last good head, with its empty line, and what it said
         self._known_head = _NO_HEAD
+
+    def _release(self) -> None:
+        self._grow(_FIRST_BUFFER_BYTES, 0)
 
     def _converse(self, sock: Socket, request: Bytes, reply: Reply) -> None:
         whole = self._send(sock, request)
@@ -215,7 +250,7 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
             end = self._receive_to_end(sock)
         reply.done_ns = time.monotonic_ns()
         reply.body = self._view[start:end]
-        reply.head_length = head.inference_header_length
+        reply.head_length, reply.status = head.inference_header_length, head.status
         reply.outcome = Outcome.OK
         if not 200 <= head.status < 300:
             reply.outcome = Outcome.SERVER_ERROR
@@ -231,7 +266,7 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         rest = request
         while True:
             try:
-                sent += sock.send(rest)  # type: ignore[arg-type]  # bytes are as good as a view of them
+                sent += sock.send(rest)
                 if sent == total:
                     return True
             except BlockingIOError:
@@ -253,7 +288,7 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
 
     def _receive_head(self, sock: Socket) -> tuple[int, Head]:
         """Where the body starts, and what the head says; informational answers are skipped."""
-        searched = 0
+        searched = informed = 0
         if not self._have:
             sock.wait()
             self._receive(sock)
@@ -267,6 +302,9 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
                     return self._learn(end + 4, head)
                 self._drop(end + 4)
                 searched = 0
+                informed += 1
+                if informed > _MOST_INFORMATIONAL:
+                    raise BrokenAnswer(f"over {_MOST_INFORMATIONAL} informational answers before the answer")
             elif self._have > MAX_HEAD_BYTES:
                 raise BrokenAnswer(f"a head of over {MAX_HEAD_BYTES >> 10} KiB")
             else:
@@ -274,9 +312,9 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
                 self._receive_more(sock)
 
     def _learn(self, start: int, head: Head) -> tuple[int, Head]:
+        if (head.length or 0) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
         if head.status == 200 and head.length is not None and head.keep_alive:
-            if head.length > self._max_body_bytes:
-                raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
             self._known, self._known_head = bytes(self._view[:start]), head
         return start, head
 
@@ -285,12 +323,14 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         if self._have >= end:
             return
         if end > self._max_body_bytes + MAX_HEAD_BYTES:
-            raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
-        if end > len(self._buffer):
-            self._grow(end, self._have)
+            raise too_large(self._max_body_bytes)
         lowered = False
         while self._have < end:
-            missing = end - self._have
+            if self._have == len(
+                self._buffer
+            ):  # as bytes come: what the answer says of its length may be a lie
+                self._grow(min(end, 2 * self._have), self._have)
+            missing = min(end, len(self._buffer)) - self._have
             if missing >= LOW_WATER_FROM:
                 sock.low_water(min(missing, LOW_WATER_MOST))
                 lowered = True
@@ -345,9 +385,10 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
     def _receive(self, sock: Socket, may_end: bool = False) -> int:
         """How many bytes came; 0: the end, an error unless it `may_end`; -1: none are there."""
         if self._have == len(self._buffer):
-            if self._have > self._max_body_bytes + MAX_HEAD_BYTES:
-                raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
-            self._grow(2 * self._have, self._have)
+            most = self._max_body_bytes + MAX_HEAD_BYTES + 1
+            if self._have >= most:
+                raise too_large(self._max_body_bytes)
+            self._grow(min(most, 2 * self._have), self._have)
         try:
             count = sock.recv_into(self._view[self._have :])
         except BlockingIOError:
@@ -371,15 +412,6 @@ class HttpConnection(SocketConnection["PlainSocket | TlsSocket"]):
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._have = keep
-
-
-def _tls_context() -> Any:
-    import gevent.ssl
-
-    # Not its create_default_context: without monkey patching that makes a context that blocks the loop.
-    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    return context
 
 
 class HttpDriver:
@@ -410,5 +442,12 @@ class HttpDriver:
     def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
         return parse_answer(body, head_length)
 
-    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:  # noqa: ARG002
-        return HttpConnection(target.http_url, timeout_s=timeout_s)
+    def connection(
+        self, target: Target, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> Connection:
+        return HttpConnection(
+            target.http_url,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            way=target.access,
+        )

@@ -1,7 +1,7 @@
 """HTTP/2 frames as gRPC needs them, and the receiving half of a connection with one call in flight.
 
 Bytes in, state out, no I/O.
-The answer stays where it was received. Its parts are moved together only when it is whole.
+The answer stays where it was received; its parts are moved together as they come.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import hpack
 
-from bench.protocols.connection import BrokenAnswer
+from bench.protocols.connection import BrokenAnswer, too_large
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 HEADER_BYTES = 9
@@ -86,11 +86,13 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings(
 )
 
 
-def request_block(authority: str, method: str, metadata: Iterable[tuple[str, str]]) -> bytes:
+def request_block(
+    authority: str, method: str, metadata: Iterable[tuple[str, str]], scheme: str = "http"
+) -> bytes:
     """The header block of a unary call; nothing in it enters a table, so it is the same for each call."""
     pairs = [
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", scheme),
         (":path", method),
         (":authority", authority),
         ("te", "trailers"),
@@ -143,14 +145,25 @@ def unpadded(flags: int, start: int, end: int, buffer: bytearray) -> tuple[int, 
 
 _FIRST_BUFFER_BYTES = 64 << 10
 _MAX_BLOCK_BYTES = 64 << 10
-_MOST_KNOWN_BLOCKS = 64
+# A block that is longer is parsed each time, so that a server cannot fill the memory with known blocks.
+_MOST_KNOWN_BLOCKS, _LONGEST_KNOWN_BLOCK = 64, 1 << 10
+# No frame but DATA is longer, of what gRPC servers send.
+_MAX_OTHER_FRAME_BYTES = 64 << 10
+# A server that asks for so many bytes of acknowledgements and takes none of them is given up.
+_MAX_PENDING_BYTES = 1 << 20
 # After so many bytes of data the connection's window is opened again.
 _GRANT_BYTES = 1 << 29
+_PREFIX_BYTES = 5  # before a message: whether it is compressed, and its length
 _NO_BLOCK = Block(None, None, "")
+_LENGTHS = {PING: 8, RST_STREAM: 4, WINDOW_UPDATE: 4}
 
 
 class FrameReceiver:
-    """What has come on a connection, and what it says. Methods raise BrokenAnswer."""
+    """What has come on a connection, and what it says. Methods raise BrokenAnswer.
+
+    Memory is bounded by `max_body_bytes`, whatever comes: the message's parts are moved together as they
+    come, and what is read is overwritten.
+    """
 
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
@@ -165,7 +178,7 @@ class FrameReceiver:
         self.going_away = False  # no call after this one
         self.window = self.stream_window = DEFAULT_WINDOW  # what may still be sent
         self.max_frame = DEFAULT_MAX_FRAME
-        self.pending = b""  # acknowledgements to send, between frames
+        self.pending = bytearray()  # acknowledgements to send, between frames
         self._first_window = DEFAULT_WINDOW
         self._received = 0  # bytes of data since the last grant
         self._read = self._have = 0  # bytes of the buffer taken, and filled
@@ -173,28 +186,32 @@ class FrameReceiver:
         self.open_stream()
         self.stream = -1
 
+    def release(self) -> None:
+        """After a failure: give back what a large answer took."""
+        self._buffer = bytearray(_FIRST_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self.reset()
+
     def open_stream(self) -> None:
         """The next call: its number is in `stream`; the last message's bytes are overwritten from here on."""
         self.stream += 2
         self.stream_window = self._first_window
         self.ended = False
         self.headers = self.trailers = _NO_BLOCK
-        self._partial_block: bytes | None = None
+        self._partial_block: bytearray | None = None
+        self._block_cost = 0
         self._block_ends_stream = False
-        self._parts: list[tuple[int, int]] = []  # where the message's bytes lie in the buffer
-        left = self._have - self._read
-        if left:
-            self._view[:left] = bytes(self._view[self._read : self._have])
-        self._read, self._have = 0, left
+        self._has_message = False
+        self._message_start = self._message_end = 0  # where the message's bytes lie in the buffer
+        self._move_unread(0)
 
     def space(self) -> memoryview:
         """Where to receive to; never empty."""
         if self._have == len(self._buffer):
-            if self._have > self._max_body_bytes:
-                raise BrokenAnswer(f"an answer of over {self._max_body_bytes} bytes")
-            buffer = bytearray(2 * len(self._buffer))
-            buffer[: self._have] = self._view[: self._have]
-            self._buffer, self._view = buffer, memoryview(buffer)
+            if self._read - self._message_end >= len(self._buffer) // 2:
+                self._move_unread(self._message_end)
+            else:
+                self._grow()
         return self._view[self._have :]
 
     def missing(self) -> int:
@@ -215,6 +232,7 @@ class FrameReceiver:
             if not self.greeted and kind != SETTINGS:
                 raise BrokenAnswer("the server speaks no HTTP/2: is this its gRPC address?")
             if end > have:
+                self._refuse_long(kind, end - start)
                 break
             at = self._read = end
             if self._partial_block is not None and kind != CONTINUATION:
@@ -228,45 +246,93 @@ class FrameReceiver:
 
     def message(self) -> memoryview:
         """The message of a call that has ended, valid until the next one opens."""
-        if not self._parts:
+        if not self._has_message:
             raise BrokenAnswer("an answer without a message")
-        start, end = self._parts[0]
-        view = self._view
-        for part_start, part_end in self._parts[1:]:
-            length = part_end - part_start
-            view[end : end + length] = view[part_start:part_end]
-            end += length
-        if end - start < 5 or self._buffer[start]:
+        start, end = self._message_start, self._message_end
+        if end - start < _PREFIX_BYTES or self._buffer[start]:
             raise BrokenAnswer("a broken or compressed gRPC message")
-        if int.from_bytes(view[start + 1 : start + 5], "big") != end - start - 5:
+        if self._told_length() != end - start - _PREFIX_BYTES:
             raise BrokenAnswer("a gRPC message of another length than it says")
-        return view[start + 5 : end]
+        return self._view[start + _PREFIX_BYTES : end]
+
+    def _told_length(self) -> int:
+        """Of the message, as its prefix says."""
+        start = self._message_start
+        return int.from_bytes(self._view[start + 1 : start + _PREFIX_BYTES], "big")
+
+    def _refuse_long(self, kind: int, length: int) -> None:
+        """A frame that is not whole yet: what it says of its length is not believed beyond measure."""
+        if kind == DATA:
+            self._refuse_large(self._message_end - self._message_start + length)
+        elif kind in (HEADERS, CONTINUATION) and length > _MAX_BLOCK_BYTES:
+            raise _long_headers()
+        elif length > _MAX_OTHER_FRAME_BYTES:
+            raise BrokenAnswer(f"an HTTP/2 frame of kind {kind} with {length} bytes")
+
+    def _refuse_large(self, message_bytes: int) -> None:
+        if message_bytes > self._max_body_bytes + _PREFIX_BYTES:
+            raise too_large(self._max_body_bytes)
+
+    def _grow(self) -> None:
+        most = 2 * (self._max_body_bytes + _FIRST_BUFFER_BYTES)
+        if self._have >= most:
+            raise too_large(self._max_body_bytes)
+        buffer = bytearray(min(most, 2 * len(self._buffer)))
+        buffer[: self._have] = self._view[: self._have]
+        self._buffer, self._view = buffer, memoryview(buffer)
+
+    def _move_unread(self, to: int) -> None:
+        """Over what has been taken: the bytes that have not, which belong to a frame that is not whole."""
+        left = self._have - self._read
+        if left:
+            self._view[to : to + left] = self._view[self._read : self._have]
+        self._read, self._have = to, to + left
+
+    def _answer(self, acknowledgement: bytes) -> None:
+        self.pending += acknowledgement
+        if len(self.pending) > _MAX_PENDING_BYTES:
+            raise BrokenAnswer("a flood of HTTP/2 pings or settings")
 
     def _take_data(self, flags: int, stream: int, start: int, end: int) -> None:
         self._received += end - start
         if self._received >= _GRANT_BYTES:
-            self.pending += window_update(0, self._received)
+            self._answer(window_update(0, self._received))
             self._received = 0
         if stream != self.stream or self.ended:
             return
         if flags & PADDED:
             start, end = unpadded(PADDED, start, end, self._buffer)
         if end > start:
-            self._parts.append((start, end))
+            self._join(start, end)
         self.ended = flags & END_STREAM != 0
 
+    def _join(self, start: int, end: int) -> None:
+        """Another part of the message: beside the parts before it."""
+        if not self._has_message:
+            self._has_message = True
+            self._message_start = self._message_end = start
+        to, length = self._message_end, end - start
+        if to != start:
+            self._view[to : to + length] = self._view[start:end]
+        self._message_end = to + length
+        size = self._message_end - self._message_start
+        self._refuse_large(max(size, self._told_length() if size >= _PREFIX_BYTES else 0))
+
     def _take_headers(self, kind: int, flags: int, stream: int, start: int, end: int) -> None:
+        cost = HEADER_BYTES + end - start  # of an empty frame, too: there may be no end of them
         if kind == HEADERS:
             if flags & (PADDED | PRIORITY):
                 start, end = unpadded(flags, start, end, self._buffer)
-            self._partial_block, self._block_ends_stream = b"", flags & END_STREAM != 0
+            self._partial_block, self._block_ends_stream = bytearray(), flags & END_STREAM != 0
+            self._block_cost = 0
         elif self._partial_block is None:
             raise BrokenAnswer("an HTTP/2 continuation of nothing")
-        data = self._partial_block = self._partial_block + bytes(self._view[start:end])
-        if len(data) > _MAX_BLOCK_BYTES:
-            raise BrokenAnswer(f"headers of over {_MAX_BLOCK_BYTES >> 10} KiB")
+        self._partial_block += self._view[start:end]
+        self._block_cost += cost
+        if self._block_cost > _MAX_BLOCK_BYTES:
+            raise _long_headers()
         if flags & END_HEADERS:
-            self._partial_block = None
+            data, self._partial_block = bytes(self._partial_block), None
             if stream == self.stream and not self.ended:
                 self._take_block(self._block(data))
 
@@ -276,7 +342,8 @@ class FrameReceiver:
             block = parse_block(data)
             if len(self._known_blocks) >= _MOST_KNOWN_BLOCKS:
                 self._known_blocks.clear()
-            self._known_blocks[data] = block
+            if len(data) <= _LONGEST_KNOWN_BLOCK:
+                self._known_blocks[data] = block
         return block
 
     def _take_block(self, block: Block) -> None:
@@ -287,10 +354,12 @@ class FrameReceiver:
             self.ended = True
 
     def _take_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != _LENGTHS.get(kind, len(payload)):
+            raise BrokenAnswer("a broken HTTP/2 frame")
         if kind == SETTINGS and not flags & ACK:
             self._take_settings(payload)
         elif kind == PING and not flags & ACK:
-            self.pending += frame(PING, ACK, 0, payload)
+            self._answer(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE:
             self._take_window_update(stream, int.from_bytes(payload, "big") & MOST_WINDOW)
         elif kind == GOAWAY:
@@ -303,13 +372,15 @@ class FrameReceiver:
 
     def _take_settings(self, payload: bytes) -> None:
         for setting, value in read_settings(payload):
-            if setting == INITIAL_WINDOW_SIZE:
+            if setting == INITIAL_WINDOW_SIZE and value <= MOST_WINDOW:
                 self.stream_window += value - self._first_window
                 self._first_window = value
-            elif setting == MAX_FRAME_SIZE:
+            elif setting == MAX_FRAME_SIZE and DEFAULT_MAX_FRAME <= value <= MOST_FRAME:
                 self.max_frame = value
+            elif setting in (INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE):
+                raise BrokenAnswer(f"broken HTTP/2 settings: {setting} is {value}")
         self.greeted = True
-        self.pending += frame(SETTINGS, ACK, 0)
+        self._answer(frame(SETTINGS, ACK, 0))
 
     def _take_window_update(self, stream: int, increment: int) -> None:
         if stream == 0:
@@ -326,3 +397,7 @@ class FrameReceiver:
             name = name_of(code, ERROR_NAMES)
             told = f"{name} {payload[8:].decode('utf-8', 'replace')}".rstrip()
             raise BrokenAnswer(f"the server is going away: {told}")
+
+
+def _long_headers() -> BrokenAnswer:
+    return BrokenAnswer(f"headers of over {_MAX_BLOCK_BYTES >> 10} KiB")

@@ -19,6 +19,9 @@ from bench.protocols.images import images, jpegs
 
 # An axis whose length the model leaves open gets this length.
 _FREE_AXIS = 16
+# No larger input is made up, so that a model's word about its shape cannot fill the memory.
+_MOST_INPUT_BYTES = 1 << 30
+_STRING_BYTES = 16  # about, of one made up for an input of strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,11 @@ def for_model(
         elif name == IMAGE and datatype in ("FP32", "UINT8") and len(axes) == 3 and axes[2] in (-1, 3):
             height = axes[0] if axes[0] > 0 else image_height
             width = axes[1] if axes[1] > 0 else image_width
+            _check_size(name, datatype, [*lead, height, width, 3])
             pixels = images(seed, batch, height, width).astype(DTYPES[datatype])
             tensor = Tensor(name, datatype, (*lead, height, width, 3), pixels.tobytes())
         else:
+            _check_size(name, datatype, lead + _closed(axes, _FREE_AXIS))
             tensor = _other(name, datatype, lead + _closed(axes, _FREE_AXIS), [seed, index])
         tensors.append(tensor)
     return tuple(tensors)
@@ -110,6 +115,18 @@ def _check_batch(metadata: Mapping[str, Any], max_batch_size: int, batch: int) -
         )
     if batch > max_batch_size > 0:
         raise WrongUse([f"--batch {batch}: the model {name!r} takes at most {max_batch_size} a request."])
+
+
+def _check_size(name: str, datatype: str, shape: Sequence[int]) -> None:
+    item_bytes = DTYPES[datatype].itemsize if datatype in DTYPES else _STRING_BYTES
+    size = prod(shape) * item_bytes
+    if size > _MOST_INPUT_BYTES:
+        raise WrongUse(
+            [
+                f"input {name!r} has {size} bytes in the shape {list(shape)}, and a request carries at most "
+                f"{_MOST_INPUT_BYTES >> 20} MiB: lower --batch, or --image, or measure a smaller model."
+            ]
+        )
 
 
 def _closed(axes: Sequence[int], length: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Protocol as Interface
 from bench.core.cell import Protocol
 from bench.core.target import Target
 from bench.protocols.answers import Output
-from bench.protocols.connection import Connection
+from bench.protocols.connection import MAX_BODY_BYTES, Connection
 from bench.protocols.grpc import GrpcDriver
 from bench.protocols.http1 import HttpDriver
 from bench.protocols.payload import NOTHING_SHARED, Call, Shared
@@ -35,8 +35,10 @@ class Driver(Interface):
     def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:
         """The outputs in the body of a `Reply`, and where their bytes lie. Raises MalformedAnswer."""
 
-    def connection(self, target: Target, timeout_s: float, users: int = 1) -> Connection:
-        """A connection that is not open yet. `users`: how many this process will have at the same time."""
+    def connection(
+        self, target: Target, timeout_s: float, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> Connection:
+        """A connection that is not open yet. An answer of over `max_body_bytes` fails its request."""
 
 
 DRIVERS: dict[Protocol, Driver] = {Protocol.HTTP: HttpDriver(), Protocol.GRPC: GrpcDriver()}

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bench.core.datatypes import DTYPES
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
@@ -26,13 +25,13 @@ from bench.core.samples import Outcome
 from bench.core.scratch import is_held
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
-from bench.protocols.connection import checked_headers
-from bench.protocols.http1 import HttpConnection
+from bench.protocols.http1 import HttpConnection, control_request
 from bench.protocols.payload import Region, Shared, Tensor
 
 PREFIX = "triton_bench_"
 FOLDER = Path("/dev/shm")
 _CONTROL_TIMEOUT_S = 10.0
+_CONTROL_BYTES = 16 << 20
 # Slots begin at multiples of a page, so that no two users write to the same one.
 _PAGE = 4096
 _serial = itertools.count()
@@ -181,19 +180,20 @@ def remove_leftovers(target: Target) -> None:
 
 
 def _registered(target: Target) -> Iterator[str]:
-    for region in _control(target, "GET", "status"):
-        yield str(region["name"])
+    regions = _control(target, "GET", "status")
+    for region in regions if isinstance(regions, list) else []:
+        if isinstance(region, dict):
+            yield str(region.get("name", ""))
 
 
 def _control(target: Target, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """One call of Triton's system shared memory extension. Raises TargetError."""
-    parts = urlsplit(target.http_url)
-    content = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {parts.path}/v2/systemsharedmemory/{path} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{name}: {value}" for name, value in checked_headers(target.headers)]
-    lines += [f"Content-Length: {len(content)}", "Connection: close", "", ""]
-    connection = HttpConnection(target.http_url, timeout_s=_CONTROL_TIMEOUT_S)
-    reply = connection.exchange("\r\n".join(lines).encode("latin-1") + content)
+    content = json.dumps(body).encode() if body is not None else b""
+    url = f"{target.http_url}/v2/systemsharedmemory/{path}"
+    connection = HttpConnection(
+        target.http_url, timeout_s=_CONTROL_TIMEOUT_S, max_body_bytes=_CONTROL_BYTES, way=target.access
+    )
+    reply = connection.exchange(control_request(method, url, target.headers, content))
     connection.close()
     if reply.outcome == Outcome.SERVER_ERROR:
         raise TargetError(
@@ -202,4 +202,7 @@ def _control(target: Target, method: str, path: str, body: Mapping[str, Any] | N
         )
     if reply.outcome != Outcome.OK:
         raise Unreachable(f"Nothing answers at {target.http_url} ({reply.error}): is the server up?")
-    return json.loads(bytes(reply.body)) if reply.body else None
+    try:
+        return json.loads(bytes(reply.body)) if reply.body else None
+    except (ValueError, RecursionError):
+        raise TargetError(f"{url} answered no JSON: is it a Triton?") from None

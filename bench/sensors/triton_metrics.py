@@ -6,12 +6,11 @@ still. Names and units are those of `bench.sensors.nvml`; clocks, temperature an
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
-
-import requests
 
 from bench.core.target import Target
 from bench.sensors.host import Paced, Sensor
@@ -45,21 +44,26 @@ def readings(text: str) -> dict[str, float]:
     found = [(name, uuid, value) for name, uuid, value in _LINE.findall(text) if name in _READINGS]
     order = {uuid: index for index, uuid in enumerate(sorted({uuid for _, uuid, _ in found}))}
     known = {}
-    for name, uuid, value in found:
+    for name, uuid, text in found:
         reading, scale = _READINGS[name]
-        known[f"gpu{order[uuid]}_{reading}"] = float(value) * scale
+        value = _number(text) * scale
+        if math.isfinite(value):  # a card that cannot be read is NaN there
+            known[f"gpu{order[uuid]}_{reading}"] = value
     return known
 
 
-def sensors(target: Target) -> list[Sensor]:
-    """None without a metrics address."""
-    url = target.metrics_url
-    if url is None:
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def sensors(target: Target, fetch: Callable[[float], str]) -> list[Sensor]:
+    """None without a metrics address. `fetch`: seconds it may take -> the page, "" where none comes."""
+    if target.metrics_url is None:
         return []
-    session = requests.Session()
-    session.trust_env = False
-    session.headers.update(dict(target.headers))
-    return [Paced(_Metrics(lambda: session.get(url, timeout=_TIMEOUT_S).text), EVERY_S)]
+    return [Paced(_Metrics(lambda: fetch(_TIMEOUT_S)), EVERY_S)]
 
 
 class _Metrics:
@@ -72,9 +76,6 @@ class _Metrics:
     def __call__(self) -> Mapping[str, float]:
         if self._failures >= _MOST_FAILURES:
             return {}
-        try:
-            found = readings(self._fetch())
-        except (requests.RequestException, ValueError):  # not there, or not what Triton writes
-            found = {}
+        found = readings(self._fetch())
         self._failures = 0 if found else self._failures + 1
         return found

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote, urlsplit
-
-import requests
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from bench.core.errors import ModelLoadFailed, TargetError, Unreachable
 from bench.core.target import Target
 from bench.core.trial import Counters
 from bench.server.log_diagnosis import known_cause
+from bench.server.reader import (
+    Answer,
+    Reader,
+    read_config,
+    read_index,
+    read_metadata,
+    read_object,
+    read_statistics,
+    succeeded,
+)
+
+T = TypeVar("T")
 
 CONTROL_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 600.0  # Loading a model may compile or download it.
@@ -58,12 +68,10 @@ class Triton:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._session = requests.Session()
-        self._session.headers.update({"Accept-Encoding": "identity", **dict(target.headers)})
-        self._session.trust_env = False  # a proxy from the environment would measure the proxy
+        self._reader = Reader(target)
 
     def close(self) -> None:
-        self._session.close()
+        self._reader.close()
 
     def lost(self) -> str:
         """Why a server of ours is gone; "" while it is there. What became of somebody else's is not known."""
@@ -84,20 +92,19 @@ class Triton:
 
     def server(self) -> dict[str, Any]:
         """Name, version and extensions of the server."""
-        return self._json("GET", "/v2")
+        return self._read("/v2", read_object)
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Names, datatypes and shapes of the model's inputs and outputs."""
-        return self._json("GET", f"/v2/models/{quote(model)}")
+        return self._read(f"/v2/models/{quote(model)}", read_metadata)
 
     def config(self, model: str) -> dict[str, Any]:
         """The configuration as the server completed it."""
-        return self._json("GET", f"/v2/models/{quote(model)}/config")
+        return self._read(f"/v2/models/{quote(model)}/config", read_config)
 
     def models(self) -> tuple[str, ...]:
         """Every model of the repository, loaded or not."""
-        index = self._request("POST", "/v2/repository/index", {}).json()
-        return tuple(sorted({str(entry["name"]) for entry in index}))
+        return read_index(*self._request("/v2/repository/index", "POST", {}))
 
     def load(self, model: str, config: Mapping[str, Any] | None = None) -> None:
         """Load or reload; `config` replaces the whole configuration of the model.
@@ -113,20 +120,19 @@ class Triton:
     def statistics(self, model: str) -> Snapshot:
         """The counters of all versions of the model, stamped halfway through the call."""
         before = time.monotonic_ns()
-        answer = self._json("GET", f"/v2/models/{quote(model)}/stats")
+        answer, url = self._request(f"/v2/models/{quote(model)}/stats")
         half_ns = (time.monotonic_ns() - before) // 2
-        versions = answer.get("model_stats") or [{}]
-        return Snapshot(before + half_ns, versions[-1], within_ns=half_ns)
+        return Snapshot(before + half_ns, read_statistics(answer, url), within_ns=half_ns)
 
-    def metrics(self) -> str:
+    def metrics(self, timeout_s: float = CONTROL_TIMEOUT_S) -> str:
         """The Prometheus text, or "" when there is no metrics address or nothing answers there."""
         if self.target.metrics_url is None:
             return ""
         try:
-            answer = self._session.get(self.target.metrics_url, timeout=CONTROL_TIMEOUT_S)
-        except requests.RequestException:
+            answer = self._reader.ask(self.target.metrics_url, timeout_s)
+        except Unreachable:
             return ""
-        return answer.text if answer.ok else ""
+        return answer.body.decode("utf-8", "replace") if answer.ok else ""
 
     def wait_until_ready(self, model: str, timeout_s: float) -> None:
         """Raises ModelLoadFailed when the model is not ready in time."""
@@ -142,7 +148,7 @@ class Triton:
 
     def _repository(self, model: str, verb: str, body: dict[str, Any]) -> None:
         try:
-            self._request("POST", f"/v2/repository/models/{quote(model)}/{verb}", body, LOAD_TIMEOUT_S)
+            self._request(f"/v2/repository/models/{quote(model)}/{verb}", "POST", body, LOAD_TIMEOUT_S)
         except Unreachable:
             raise
         except TargetError as error:
@@ -157,55 +163,19 @@ class Triton:
 
     def _get_quietly(self, path: str) -> bool:
         try:
-            return self._session.get(self.target.http_url + path, timeout=CONTROL_TIMEOUT_S).ok
-        except requests.RequestException:
+            return self._reader.ask(self.target.http_url + path, CONTROL_TIMEOUT_S).ok
+        except Unreachable:
             return False
 
-    def _json(self, method: str, path: str) -> dict[str, Any]:
-        answer = self._request(method, path)
-        try:
-            data = answer.json()
-        except ValueError as error:
-            raise TargetError(f"{self.target.http_url}{path} answered no JSON: is it a Triton?") from error
-        if not isinstance(data, dict):
-            raise TargetError(f"{self.target.http_url}{path} answered no JSON object: is it a Triton?")
-        return data
+    def _read(self, path: str, read: Callable[[Answer, str], T]) -> T:
+        return read(*self._request(path))
 
     def _request(
-        self, method: str, path: str, body: Any = None, timeout_s: float = CONTROL_TIMEOUT_S
-    ) -> requests.Response:
+        self, path: str, method: str = "GET", body: Any = None, timeout_s: float = CONTROL_TIMEOUT_S
+    ) -> tuple[Answer, str]:
+        """The answer, and the address that it came from. Raises Unreachable, TargetError."""
         url = self.target.http_url + path
-        try:
-            answer = self._session.request(method, url, json=body, timeout=timeout_s)
-        except requests.RequestException as error:
-            raise Unreachable(
-                f"Nothing answers at {self.target.http_url} ({_reason(error)}): "
-                "is the server up, and is --url its HTTP address?"
-            ) from error
-        if not answer.ok:
-            raise TargetError(_message(answer))
-        return answer
-
-
-def _reason(error: requests.RequestException) -> str:
-    text = str(error)
-    for known, short in (
-        ("Connection refused", "connection refused"),
-        ("Name or service not known", "the host's name is not known"),
-        ("Temporary failure in name resolution", "the host's name cannot be resolved"),
-        ("timed out", "timed out"),
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
-    ):
-        if known in text:
-            return short
-    return type(error).__name__
-
-
-def _message(answer: requests.Response) -> str:
-    try:
-        return str(answer.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code} {answer.reason} at {urlsplit(answer.url).path}"
+        return succeeded(self._reader.ask(url, timeout_s, method, body), url), url
 
 
 def _difference(later: Mapping[str, Any], earlier: Mapping[str, Any], *path: str) -> int:

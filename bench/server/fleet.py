@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from bench.core.errors import ModelLoadFailed, TargetError
 from bench.core.target import Target
 from bench.core.trial import Counters, total
-from bench.server.control import Snapshot, Triton
+from bench.server.control import CONTROL_TIMEOUT_S, Snapshot, Triton
 
 T = TypeVar("T")
 
@@ -101,9 +101,9 @@ class Fleet(Triton):
         pods = self._each(lambda pod: pod.statistics(model))
         return FleetSnapshot(sum(one.at_ns for one in pods.values()) // len(pods), {}, pods)
 
-    def metrics(self) -> str:
+    def metrics(self, timeout_s: float = CONTROL_TIMEOUT_S) -> str:
         """Of all pods, one after the other."""
-        return "\n".join(text for text in self._each(Triton.metrics).values() if text)
+        return "\n".join(text for text in self._each(lambda pod: pod.metrics(timeout_s)).values() if text)
 
     def _first(self, ask: Callable[[Triton], T]) -> T:
         return _asked(self._pods[0], ask)

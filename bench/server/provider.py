@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol as Interface
 
 from bench.core.errors import Unreachable
-from bench.core.target import Target
+from bench.core.target import INSECURE_WARNING, Target
 from bench.server.control import Triton
 from bench.server.embedded import OwnTriton, find_tritonserver, start
 from bench.server.repository import Repository
@@ -81,6 +81,8 @@ class AddressProvider:
     @contextmanager
     def open(self, model: str, say: Say, log: Path) -> Iterator[Session]:  # noqa: ARG002
         """Raises Unreachable."""
+        if self.target.tls.insecure:
+            say(INSECURE_WARNING)
         triton = Triton(self.target)
         try:
             if not triton.live():

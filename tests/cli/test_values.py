@@ -15,7 +15,7 @@ GOOD = {
     "platform": "kserve", "triton_image": "i", "gpu": "1", "queue": "q", "set": "cpu=8", "replicas": "2",
     "deploy_timeout": "1m", "via": "pod", "fail_if": "p99>+5%", "grpc_url": "h:8001", "metrics_url": "h:8002",
     "header": "A:secret", "vit": "tiny", "repository": "r", "tritonserver": "t", "load_image": "i",
-    "load_account": "a",
+    "load_account": "a", "ca": "ca.pem", "cert": "c.pem", "key": "k.pem", "proxy": "http://p:1",
 }  # fmt: skip
 NEEDS = [(o, needed) for o in SWEEP.options for needed in o.needs]
 EXCLUSIONS = [(o, other) for o in SWEEP.options for excluded in o.excludes for other in excluded.names]

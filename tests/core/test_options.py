@@ -82,6 +82,8 @@ def values_of(kind: Kind[Any]) -> st.SearchStrategy[Any]:
         "setting": st.tuples(names, texts),
         "header": st.tuples(names, texts.map(str.strip)),
         "url": st.builds(lambda host, port: f"http://{host}:{port}", hosts, ports),
+        "proxy": st.builds(lambda host, port: f"http://{host}:{port}", hosts, ports) | st.just("env"),
+        "size": st.integers(1 << 10, 1 << 30),
         "host_port": st.builds(lambda host, port: f"{host}:{port}", hosts, ports),
         "metrics": st.builds(lambda host, port: f"http://{host}:{port}/metrics", hosts, ports),
         "master": st.tuples(hosts, ports),
@@ -158,7 +160,7 @@ def test_what_is_stripped_and_what_is_repeated() -> None:
     repeated = {option.name for option in MEASURING if option.scope in TARGET and not option.is_secret}
     assert repeated == {
         "url", "grpc_url", "metrics_url", "vit", "repository", "slo", "mlservice", "namespace", "context",
-        "platform",
+        "platform", "ca", "cert", "key", "insecure", "proxy",
         "deploy", "triton_image", "gpu", "queue", "set",
     }  # fmt: skip
     makers = {option.name for option in MEASURING if option.scope in LOAD_MAKERS}

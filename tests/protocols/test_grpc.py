@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -24,9 +21,9 @@ from bench.core.samples import Outcome
 from bench.protocols import http2 as h2
 from bench.protocols.connection import BrokenAnswer, Reply
 from bench.protocols.grpc import GrpcConnection
-from bench.protocols.grpcio_client import GrpcioConnection
 from bench.protocols.http2 import FrameReceiver
-from tests.support.http_peer import ScriptedSocket, cut, free_port, peer, reset, self_signed
+from tests.support.grpcio_client import GrpcioConnection
+from tests.support.http_peer import ScriptedSocket, cut, free_port, peer, reset
 
 HELLO = h2.settings([(h2.MAX_FRAME_SIZE, 1 << 14)])
 
@@ -461,46 +458,6 @@ def test_many_calls_on_one_connection(server: str) -> None:
     connection.close()
 
 
-def test_grpcio_over_tls(tmp_path: Path) -> None:
-    key, certificate = self_signed(tmp_path)
-    running = grpc.server(futures.ThreadPoolExecutor(1))
-    running.add_generic_rpc_handlers([Service()])
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    port = running.add_secure_port("127.0.0.1:0", credentials)
-    running.start()
-    connection = GrpcioConnection(
-        f"127.0.0.1:{port}", method="/s/echo", timeout_s=10, secure=True, certificates=certificate
-    )
-    assert connection.connect() == ""
-    assert connection.exchange(b"hello").body == b"hello"
-    connection.close()
-    running.stop(0).wait()
-
-
 def test_grpcio_tells_a_failed_connection_from_a_server_s_word() -> None:
     reply = GrpcioConnection(f"127.0.0.1:{free_port()}", timeout_s=5).exchange(b"x")
     assert reply.outcome == Outcome.CONNECTION
-
-
-UNDER_GEVENT = """
-import sys, time
-from gevent import monkey
-monkey.patch_all()
-import gevent
-from bench.core.errors import WrongUse
-from bench.protocols.grpcio_client import GrpcioConnection, prepare_gevent
-prepare_gevent(20)
-users = [GrpcioConnection(sys.argv[1], method="/s/slow", timeout_s=30) for _ in range(20)]
-gevent.joinall([gevent.spawn(user.connect) for user in users])
-gevent.joinall([gevent.spawn(user.exchange, b"x") for user in users])
-waits = sorted(user._reply.done_ns - user._reply.sent_ns for user in users)
-print(sum(user._reply.outcome for user in users), waits[-1] / waits[0])
-"""
-
-
-def test_grpcio_under_gevent_keeps_all_users_in_flight_and_the_process_ends(server: str) -> None:
-    command = [sys.executable, "-c", UNDER_GEVENT, server]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    failures, spread = done.stdout.split()
-    assert failures == "0"
-    assert float(spread) < 1.9  # in a pool of ten threads half of them would wait twice as long

@@ -27,7 +27,7 @@ from tests.support.http_peer import peer
 
 
 # The example of docs/extending.md: it sends the first tensor, and an echo server sends it back.
-class EchoConnection(SocketConnection[Any]):
+class EchoConnection(SocketConnection):
     def _converse(self, sock: Any, request: Bytes, reply: Reply) -> None:
         sock.send(request)
         answer = bytearray(len(request))
@@ -54,7 +54,7 @@ class EchoDriver:
     def parse(self, body: memoryview, head_length: int) -> tuple[Output, ...]:  # noqa: ARG002
         return (Output("y", "FP32", (len(body) // 64, 16), 0, len(body)),)
 
-    def connection(self, target: Target, timeout_s: float, users: int = 1) -> EchoConnection:  # noqa: ARG002
+    def connection(self, target: Target, timeout_s: float, max_body_bytes: int = 0) -> EchoConnection:  # noqa: ARG002
         host, _, port = self.address(target).partition(":")
         return EchoConnection(host, int(port), timeout_s)
 

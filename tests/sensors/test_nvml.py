@@ -118,9 +118,11 @@ def test_metrics_of_a_remote_server_have_the_names_of_nvml_s() -> None:
 
 
 def test_a_metrics_page_that_does_not_come_gives_nothing_and_is_left_alone() -> None:
-    sensor = triton_metrics.sensors(Target("http://127.0.0.1:9", metrics_url="http://127.0.0.1:9/metrics"))[0]
+    sensor = triton_metrics.sensors(
+        Target("http://127.0.0.1:9", metrics_url="http://127.0.0.1:9/metrics"), lambda _: ""
+    )[0]
     assert [dict(sensor()) for _ in range(5)] == [{}] * 5
-    assert triton_metrics.sensors(Target("http://127.0.0.1:9")) == []
+    assert triton_metrics.sensors(Target("http://127.0.0.1:9"), lambda _: "") == []
 
 
 @pytest.mark.parametrize(

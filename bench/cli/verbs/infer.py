@@ -22,7 +22,7 @@ from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Served
 from bench.protocols import images, payload
-from bench.protocols.answers import Expected, as_array, wrong_frame
+from bench.protocols.answers import Expected, as_array, most_bytes, wrong_frame
 from bench.protocols.registry import DRIVERS
 
 Pixels = NDArray[np.float32]
@@ -40,8 +40,8 @@ def run(values: Values) -> int:
         session = stack.enter_context(provider.open(model, progress.say, scratch / "tritonserver.log"))
         served = session.serving.configure(ServerConfiguration(model=model))
         progress.__exit__()
-        protocol, timeout_s = values["one_protocol"], values["timeout"]
-        return infer_once(session.target, served, protocol, image, timeout_s, as_json=values["as_json"])
+        protocol, timeout_s, most = values["one_protocol"], values["timeout"], values["max_answer"]
+        return infer_once(session.target, served, protocol, image, timeout_s, most, as_json=values["as_json"])
 
 
 def picture(text: str) -> Pixels:
@@ -69,7 +69,14 @@ def picture(text: str) -> Pixels:
 
 
 def infer_once(
-    target: Target, served: Served, protocol: Protocol, image: Pixels, timeout_s: float, *, as_json: bool
+    target: Target,
+    served: Served,
+    protocol: Protocol,
+    image: Pixels,
+    timeout_s: float,
+    max_answer_bytes: int | None = None,
+    *,
+    as_json: bool,
 ) -> int:
     """Raises Unreachable without a connection, TargetError with the server's message."""
     driver = DRIVERS[protocol]
@@ -77,7 +84,8 @@ def infer_once(
         raise Unreachable(f"The server has no address for --protocol {protocol}: {driver.address_hint}.")
     outputs = tuple(str(output["name"]) for output in served.metadata["outputs"])
     call = payload.Call(str(served.metadata["name"]), _tensors(served, image), outputs)
-    connection = driver.connection(target, timeout_s)
+    expected = Expected.of_model(served.metadata, served.max_batch, 1)
+    connection = driver.connection(target, timeout_s, most_bytes(expected, max_answer_bytes))
     reply = connection.exchange(driver.build(call, target))
     connection.close()
     if reply.outcome == Outcome.SERVER_ERROR:
@@ -91,7 +99,7 @@ def infer_once(
     answers = driver.parse(view, reply.head_length)
     arrays = {a.name: as_array(a, view[a.start : a.end]) for a in answers if a.end > a.start}
     data = {a.name: view[a.start : a.end] for a in answers}
-    wrong = wrong_frame(Expected.of_model(served.metadata, served.max_batch, 1), answers, data)
+    wrong = wrong_frame(expected, answers, data)
     if wrong:
         raise TargetError(
             f"The answer is wrong: {wrong}. Look at the model, and at numpy's version beside it."

@@ -16,7 +16,7 @@ from bench.core.samples import Outcome
 from bench.core.target import Target
 from bench.core.trial import Served
 from bench.protocols import payload
-from bench.protocols.answers import AnswerCheck, Expected
+from bench.protocols.answers import AnswerCheck, Expected, most_bytes
 from bench.protocols.payload import Call
 from bench.protocols.registry import DRIVERS
 from bench.server.control import Triton
@@ -67,8 +67,9 @@ def ask_once(target: Target, protocol: Protocol, model: str, found: Served) -> s
     tensors = payload.for_model(found.metadata, found.max_batch, 1, seed=0)
     driver = DRIVERS[protocol]
     request = driver.build(Call(model, tensors), target)
-    check = AnswerCheck(driver.parse, Expected.of_model(found.metadata, found.max_batch, 1))
-    with closing(driver.connection(target, _REQUEST_TIMEOUT_S)) as connection:
+    expected = Expected.of_model(found.metadata, found.max_batch, 1)
+    check = AnswerCheck(driver.parse, expected)
+    with closing(driver.connection(target, _REQUEST_TIMEOUT_S, most_bytes(expected))) as connection:
         reply = connection.exchange(request)
         return check.check(reply.body, reply.head_length) if reply.outcome == Outcome.OK else reply.error
 

@@ -20,9 +20,9 @@ from bench.cluster.jobs.manifests import REPORT_PORT, LoadJobs
 from bench.cluster.jobs.sweep_pod import unpack
 from bench.cluster.pods import pod_of
 from bench.cluster.session import KubernetesProvider, deployed_for
-from bench.core.command_line import inside_cluster
+from bench.core.command_line import inside_cluster, without_secrets
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, ClusterError, RunFolderError, ToolError
-from bench.core.run_folder import RunFolder, without_secrets
+from bench.core.run_folder import RunFolder
 from bench.core.teardown import Teardown
 
 DEFAULT_IMAGE = "triton-bench"  # docs/workers.md builds manifests/locust/Dockerfile under this name.

@@ -10,7 +10,7 @@ from bench.core.errors import WrongUse
 from bench.core.target import Target
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.protocols import payload
-from bench.protocols.answers import AnswerCheck, Expected
+from bench.protocols.answers import AnswerCheck, Expected, most_bytes
 from bench.protocols.connection import Connection, Reply
 from bench.protocols.registry import DRIVERS
 from bench.protocols.shared_memory import SharedSegment, Slot
@@ -67,6 +67,7 @@ class ConnectionFactory:
         outputs = tuple(str(output["name"]) for output in order.metadata["outputs"])
         self._call = payload.Call(order.model, tensors, outputs, order.model_version)
         expected = Expected.of_model(order.metadata, order.max_batch, order.batch)
+        self._max_body_bytes = most_bytes(expected, order.max_answer_bytes)
         parse, reference = self._driver.parse, order.reference
         self._check = AnswerCheck(parse, expected)
         self._values = ValueCheck(parse, reference, order.batch, order.max_batch) if reference else None
@@ -89,7 +90,7 @@ class ConnectionFactory:
         target = self._target(user)
         slot = self._segment.slot(user % order.users) if self._segment else None
         request = self._driver.build(self._call, target, slot.shared) if slot else self._request
-        connection = self._driver.connection(target, order.timeout_s, order.users)
+        connection = self._driver.connection(target, order.timeout_s, self._max_body_bytes)
         connection.connect()
         return UserConnection(connection, request, self._check, self._values, slot)
 

@@ -195,6 +195,7 @@ def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: 
         image_height=plan.image_height,
         image_width=plan.image_width,
         timeout_s=plan.timeout_s,
+        max_answer_bytes=plan.max_answer_bytes,
         check_every=round(1 / plan.check_fraction) if plan.check_fraction else 0,
         rate_per_s=load.rate_per_s,
         arrival=load.arrival,

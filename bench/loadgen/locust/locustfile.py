@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -15,10 +17,11 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
-from bench.core.kinds import integer
+from bench.core.kinds import HEADER, PROXY, SIZE, integer
 from bench.core.mistakes import Mistakes
+from bench.core.options import OPTIONS
 from bench.core.parsing import image_size
-from bench.core.target import target_of
+from bench.core.target import INSECURE_WARNING, Tls, normalise_url, target_of
 from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, TritonUser, user_class
@@ -65,6 +68,32 @@ def _add_arguments(parser: Any, **_: Any) -> None:
         help="host:port of Triton's gRPC endpoint (default: the HTTP host, port + 1)",
     )
     group.add_argument("--image", default="224x224", env_var="TRITON_IMAGE", help="Image size, HEIGHTxWIDTH")
+    _add_access(group)
+
+
+def _add_access(group: Any) -> None:
+    """What lets requests in: as `bench sweep` has it, and in no web form."""
+    group.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        env_var="TRITON_HEADER",
+        is_secret=True,
+        include_in_web_ui=False,
+        help="Sent with each request; the value may be @env:NAME or @file:PATH",
+    )
+    for name in ("ca", "cert", "key", "proxy", "max_answer"):
+        option = OPTIONS[name]
+        group.add_argument(
+            option.long,
+            default="",
+            env_var=f"TRITON_{name.upper()}",
+            include_in_web_ui=False,
+            help=option.help.rstrip("."),
+        )
+    group.add_argument(
+        "--insecure", action="store_true", include_in_web_ui=False, help=OPTIONS["insecure"].help.rstrip(".")
+    )
 
 
 def _refuse(environment: Any, runner: Any, **_: Any) -> None:
@@ -95,7 +124,9 @@ def _prepare(environment: Any, **_: Any) -> None:
     if isinstance(environment.runner, MasterRunner) and not options.processes:
         return  # its workers call this too, and perhaps only they reach the target
     try:
-        environment.triton = _traffic(options, environment.host or DEFAULT_HOST, wanted)
+        host = _host(environment)
+        environment.triton = _traffic(options, host, wanted)
+        environment.host = normalise_url(host)  # Locust shows it; a password in it is in a header by now
     except (BenchError, ValueError) as error:
         _log.error("%s", error)
         environment.process_exit_code = getattr(error, "exit_code", EXIT_WRONG_USE)
@@ -107,8 +138,17 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
     mistakes = Mistakes()
     batch = mistakes.read("--batch", str(options.batch), integer(1, 4096).parse, 1)
     height, width = mistakes.read("--image", options.image, image_size, (224, 224))
+    headers = [
+        mistakes.read("--header", HEADER.metavar, partial(_header, text), ("", "")) for text in options.header
+    ]
+    most_bytes = mistakes.read("--max-answer", options.max_answer, _size, None)
     mistakes.check()
-    target = target_of(host, options.grpc_host or None, None)
+    ca, cert, key = (_absolute(path) for path in (options.ca, options.cert, options.key))
+    tls = Tls(ca, cert, key, options.insecure)
+    if tls.insecure:
+        _log.warning("%s", INSECURE_WARNING)
+    proxy = PROXY.parse(options.proxy) if options.proxy else ""
+    target = target_of(host, options.grpc_host or None, None, headers, tls, proxy)
     triton = Triton(target)
     metadata, config = triton.metadata(options.model), triton.config(options.model)
     triton.close()
@@ -124,6 +164,7 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
                 metadata=metadata,
                 max_batch=int(config.get("max_batch_size", 0)),
                 batch=batch,
+                max_answer_bytes=most_bytes,
                 image_height=height,
                 image_width=width,
             )
@@ -132,6 +173,26 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
     }
     name = f"{options.model} batch {batch}"
     return Traffic(connections, _open_session(), name, whole_trial=False)
+
+
+def _header(text: str, _shown: str) -> tuple[str, str]:
+    """The message of a mistake shows no value, which may be secret."""
+    return HEADER.parse(text)
+
+
+def _size(text: str) -> int | None:
+    return SIZE.parse(text) if text else None
+
+
+def _host(environment: Any) -> str:
+    """With the password that was typed in it, which Locust is not shown again."""
+    typed = environment.parsed_options.host or ""
+    shown = environment.host or DEFAULT_HOST
+    return typed if typed and normalise_url(typed) == shown else shown
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _open_session() -> Session:

@@ -32,6 +32,7 @@ class WorkOrder:
     # Its answer.
     reference: Reference | None = None
     timeout_s: float = 60.0
+    max_answer_bytes: int | None = None  # None: what the model's outputs need
     check_every: int = 0  # the values of one answer in so many are compared; 0: of none
     # The load.
     users: int = 1  # of this worker

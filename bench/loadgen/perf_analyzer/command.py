@@ -79,7 +79,7 @@ def command(
     words = [str(binary), "-m", plan.cell.server.model]
     words += ["-x", plan.model_version] if plan.model_version else []
     words += ["-i", load.protocol.value, "-u", _address(target, load.protocol)]
-    words += _tls(target, dialect) + _headers(target, dialect)
+    words += _tls(target, dialect, load.protocol) + _headers(target, dialect)
     words += ["-b", str(load.batch), "--input-data", str(files.inputs)]
     words += _level(plan, files, request_bytes)
     words += _shared_memory(plan, served)
@@ -94,13 +94,29 @@ class _Dialect:
     """The options that perf_analyzer has for one protocol only."""
 
     use_tls: tuple[str, ...]  # with a TLS address; (): the scheme of the address says so
-    certificates: str  # the option that takes a file of authorities to trust
+    authorities: str  # the option that takes a file of authorities to trust
+    certificate: str  # that takes our certificate
+    key: str  # that takes its key
+    any_certificate: tuple[str, ...]  # trusts whatever the server shows; (): it has no such option
     lower_case_headers: bool = False  # it aborts at others
 
 
 _DIALECTS = {
-    Protocol.HTTP: _Dialect((), "--ssl-https-ca-certificates-file"),
-    Protocol.GRPC: _Dialect(("--ssl-grpc-use-ssl",), "--ssl-grpc-root-certifications-file", True),
+    Protocol.HTTP: _Dialect(
+        (),
+        "--ssl-https-ca-certificates-file",
+        "--ssl-https-client-certificate-file",
+        "--ssl-https-private-key-file",
+        ("--ssl-https-verify-peer", "0", "--ssl-https-verify-host", "0"),
+    ),
+    Protocol.GRPC: _Dialect(
+        ("--ssl-grpc-use-ssl",),
+        "--ssl-grpc-root-certifications-file",
+        "--ssl-grpc-certificate-chain-file",
+        "--ssl-grpc-private-key-file",
+        (),
+        lower_case_headers=True,
+    ),
 }
 
 
@@ -112,11 +128,22 @@ def _address(target: Target, protocol: Protocol) -> str:
     return address.removeprefix("http://")
 
 
-def _tls(target: Target, dialect: _Dialect) -> list[str]:
-    if not target.http_url.startswith("https://"):
+def _tls(target: Target, dialect: _Dialect, protocol: Protocol) -> list[str]:
+    """Raises WrongUse for what perf_analyzer cannot do."""
+    if target.proxy:
+        raise WrongUse(["--engine perf_analyzer: not with --proxy; use --engine locust"])
+    tls = target.access.tls
+    if tls is None:
         return []
-    authorities = ssl.get_default_verify_paths().cafile
-    return [*dialect.use_tls, *([dialect.certificates, authorities] if authorities else [])]
+    if tls.insecure and not dialect.any_certificate:
+        raise WrongUse(
+            [f"--engine perf_analyzer: no --insecure with --protocol {protocol}; give the server's --ca"]
+        )
+    authorities = "" if tls.insecure else tls.ca or ssl.get_default_verify_paths().cafile
+    files = {dialect.authorities: authorities, dialect.certificate: tls.certificate}
+    files |= {dialect.key: tls.certificate and (tls.key or tls.certificate)}
+    words = [word for option, path in files.items() if path for word in (option, path)]
+    return [*dialect.use_tls, *(dialect.any_certificate if tls.insecure else ()), *words]
 
 
 def _headers(target: Target, dialect: _Dialect) -> list[str]:

@@ -1,18 +1,9 @@
-"""Unary gRPC through grpcio: for TLS, for health checks, and to test `bench.protocols.grpc` against.
-
-It takes four times the CPU of `bench.protocols.grpc`.
-
-Under gevent every call in flight parks one thread of the hub's pool, ten by default: more calls than
-that wait in line behind each other and the times measured are the pool's. So `prepare_gevent` must
-run first, before any channel. `tritonclient.grpc.InferenceServerClient` is not used: its finalizer
-can hang the process at exit.
-"""
+"""Unary gRPC through grpcio: what `bench.protocols.grpc` is compared with."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +13,6 @@ from bench.core.samples import Outcome
 from bench.protocols.connection import Reply
 from bench.protocols.http2 import INFER
 
-# Threads of the pool beside one for each user: they resolve names, and grpcio has some of its own.
-_SPARE_THREADS = 16
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -42,21 +31,6 @@ _TRANSPORT = (
     "dns resolution",
     "tls",
 )
-
-_is_prepared = False
-
-
-def prepare_gevent(users: int) -> None:
-    """Once a process that uses gevent, before its first channel; later calls only widen the pool."""
-    global _is_prepared
-    import gevent
-    from grpc.experimental import gevent as grpc_gevent
-
-    pool = gevent.get_hub().threadpool
-    pool.maxsize = max(pool.maxsize, users + _SPARE_THREADS)
-    if not _is_prepared:
-        grpc_gevent.init_gevent()
-        _is_prepared = True
 
 
 class GrpcioConnection:
@@ -126,25 +100,3 @@ def _told(error: Any) -> tuple[int, str]:
     if code is grpc.StatusCode.UNAVAILABLE and any(known in details.lower() for known in _TRANSPORT):
         return Outcome.CONNECTION, told
     return Outcome.SERVER_ERROR, told
-
-
-_LIVE = "/inference.GRPCInferenceService/ServerLive"
-# A ServerLiveResponse whose one field, `live`, is true.
-_YES = b"\x08\x01"
-_HEALTH_TIMEOUT_S = 5.0
-
-
-def answers_grpc(address: str, headers: Sequence[tuple[str, str]], *, secure: bool) -> bool:
-    """Ask Triton at `address` (host:port) whether it is alive.
-
-    A gateway that takes the connection and does not know Triton's service counts as no answer.
-    """
-    try:
-        connection = GrpcioConnection(
-            address, method=_LIVE, timeout_s=_HEALTH_TIMEOUT_S, metadata=tuple(headers), secure=secure
-        )
-    except OSError:
-        return False
-    reply = connection.exchange(b"")
-    connection.close()
-    return reply.outcome == Outcome.OK and reply.body == _YES

@@ -31,6 +31,7 @@ class Outcome(IntEnum):
     TIMEOUT = 3
     WRONG_ANSWER = 4  # status fine; shape, dtype, byte count or values are not
     UNFINISHED = 5  # planned, but without an answer when the trial ended
+    CLIENT = 6  # this machine or process had no more files, ports, buffers or memory for it
 
 
 @dataclass(frozen=True, slots=True)

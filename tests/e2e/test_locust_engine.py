@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from bench.analysis.checks import findings_of
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.core.errors import Unreachable
+from bench.core.errors import ToolError, Unreachable
 from bench.core.findings import Verdict, verdict
 from bench.core.samples import Outcome
 from bench.core.target import Target
@@ -226,3 +227,11 @@ def test_a_tape_outlasts_a_window_whose_counters_come_as_late_as_they_may(longes
     plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=1.0, duration_s=4.0, longest_s=longest_s)
     (order,) = orders_of(plan, Target("http://h:1"), Served({}, {}), 1, Path())
     assert order.tape_s >= 1.0 + (longest_s or 4.0) + 2 * CONTROL_TIMEOUT_S
+
+
+def test_a_worker_refuses_users_that_have_no_open_files(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    """And says so at once, instead of failing their requests."""
+    measure(engine, triton, delay(4), closed(1), duration_s=0.1)
+    resource.prlimit(engine.pids[0], resource.RLIMIT_NOFILE, (150, 150))
+    with pytest.raises(ToolError, match=r"300 users in one process need 428 open files.*150"):
+        measure(engine, triton, delay(4), closed(300), duration_s=0.1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from bench.analysis.summary import TrialSummary, measured_requests
 from bench.core import units
 from bench.core.findings import Finding, Severity
@@ -38,8 +40,8 @@ def wrong_answers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 
 
 def errors(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
-    wrong = int((measured_requests(trial).outcome == Outcome.WRONG_ANSWER).sum())
-    failed = summary.errors - wrong
+    told_elsewhere = (Outcome.WRONG_ANSWER, Outcome.CLIENT)
+    failed = summary.errors - int(np.isin(measured_requests(trial).outcome, told_elsewhere).sum())
     if failed > 0 and summary.requests:
         example = next(iter(trial.errors), "unfinished when the trial ended")
         yield Finding(

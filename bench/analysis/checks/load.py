@@ -11,6 +11,7 @@ from bench.analysis.summary import TrialSummary, measured_requests
 from bench.core import units
 from bench.core.cell import Engine
 from bench.core.findings import Finding, Severity
+from bench.core.samples import Outcome
 from bench.core.trial import Trial
 
 # A worker that sleeps less than a tenth of the time does not wait for the server: it is what is measured.
@@ -49,6 +50,19 @@ def client_bound(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
             f"A load generator used {units.percent(busiest_worker(trial))} of a core, and never slept.",
             "The load generator is the limit, not the server.",
             "Use --processes auto or a higher number, or make the load from another machine.",
+        )
+
+
+def own_limits(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
+    """A request that this machine had no file, port or memory for says nothing of the server."""
+    failed = int((trial.samples.outcome == Outcome.CLIENT).sum())
+    if failed:
+        yield Finding(
+            "client-bound",
+            Severity.INVALID,
+            f"{units.plural(failed, 'request')} failed here for want of files, ports, buffers or memory.",
+            "The load generator is at a limit of its own machine or process; the server did not refuse them.",
+            "Raise the limit (ulimit -Hn, ip_local_port_range), use more --processes, or fewer users.",
         )
 
 
@@ -139,6 +153,7 @@ def saturated(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 
 CHECKS = (
     client_bound,
+    own_limits,
     lost_workers,
     missing_arrivals,
     under_delivered,

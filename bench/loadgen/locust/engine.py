@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.checks.load import is_client_bound
-from bench.core import units
+from bench.core import open_files, units
 from bench.core.cell import Load
 from bench.core.errors import ToolError
 from bench.core.findings import Finding, Severity
@@ -57,6 +57,7 @@ class LocustEngine:
     def __init__(
         self, log: Path | None = None, worker_pool: Callable[[Path], WorkerPool] = LocalWorkers
     ) -> None:
+        open_files.raise_limit()  # the workers inherit it
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
         self._pool = worker_pool(log or Path(self._scratch.name) / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
@@ -86,7 +87,8 @@ class LocustEngine:
         """
         users = plan.cell.load.concurrency or in_flight_cap(plan)
         most = min(users, usable_cores())
-        count = plan.workers or self._enough.get(plan.cell.load, 1)
+        fit = open_files.processes(users, is_open_loop=plan.cell.load.is_open_loop)
+        count = plan.workers or max(self._enough.get(plan.cell.load, 1), min(fit, most))
         trial = self._measure(plan, target, served, on_live, min(count, users))
         if plan.workers == 0 and is_client_bound(trial) and count < most:
             # One process was not enough; every later trial of this load starts with more.

@@ -34,6 +34,8 @@ from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
+from bench.core import open_files
+from bench.core.errors import ToolError
 from bench.core.samples import Outcome, Samples
 from bench.core.version import __version__
 from bench.loadgen.arrivals import share, tape_ns
@@ -80,6 +82,7 @@ class TrialExecutor:
                 )
 
     def _trial(self, order: WorkOrder) -> None:
+        _refuse_what_cannot_fit(order)
         connections = ConnectionFactory(order)
         session = Session(check_every=order.check_every if connections.has_reference else 0)
         environment = Environment(user_classes=[user_class(order.protocol)])
@@ -187,8 +190,22 @@ class TrialExecutor:
 
     def _cost(self) -> dict[str, Any]:
         """For a parent on another host, which cannot look."""
-        rss_bytes = self._process.memory_info().rss
+        try:
+            rss_bytes = self._process.memory_info().rss
+        except (OSError, psutil.Error):  # no open file is left to look with: the trial goes on
+            rss_bytes = 0
         return {"at_ns": time.monotonic_ns(), "cpu_s": time.process_time(), "rss_bytes": rss_bytes}
+
+
+def _refuse_what_cannot_fit(order: WorkOrder) -> None:
+    """Raises ToolError where the users of this worker would have too few open files."""
+    open_files.raise_limit()
+    needed = open_files.needed(order.users, is_open_loop=order.rate_per_s is not None)
+    if needed > open_files.most():
+        raise ToolError(
+            f"{order.users} users in one process need {needed} open files, and it may have "
+            f"{open_files.most()}: use more --processes or --workers, or raise the hard limit (ulimit -Hn)"
+        )
 
 
 def _tape(order: WorkOrder, start_ns: int) -> Tape | None:

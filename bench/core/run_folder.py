@@ -57,6 +57,15 @@ class Crash:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A trial that was measured and not kept, since it was measured again."""
+
+    key: str  # of its cell
+    repeat: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What a reader of the numbers must know about where they come from."""
@@ -78,6 +87,7 @@ class RunRecord:
     # cells asked for, in the order of the axes, so that "not run" can be told from "not asked"
     planned: tuple[Cell, ...] = ()
     crashes: tuple[Crash, ...] = ()
+    discarded: tuple[Discarded, ...] = ()
     finished_at: str = ""  # "": interrupted, or still running
     schema_version: int = SCHEMA_VERSION
 
@@ -148,6 +158,9 @@ class RunFolder:
 
     def add_crash(self, crash: Crash) -> None:
         self._change(lambda record: {"crashes": (*record.crashes, crash)})
+
+    def add_discarded(self, discarded: Discarded) -> None:
+        self._change(lambda record: {"discarded": (*record.discarded, discarded)})
 
     def finish(self) -> None:
         """Note that everything that was asked for has been tried."""

@@ -145,6 +145,7 @@ FOUND: list[tuple[str, Trial, str, Severity]] = [
         INVALID,
     ),
     ("a file was lacking here", with_outcome(HEALTHY, Outcome.CLIENT, 1000), "client-bound", INVALID),
+    ("a worker was stopped", with_generator(HEALTHY, stalled_s=(0.0, 1.6)), "generator-stalled", INVALID),
     ("a worker died", with_generator(HEALTHY, lost_workers=1), "worker-lost", INVALID),
     ("an arrival got lost", replace(OPEN, planned=len(OPEN.samples) + 1), "arrivals-missing", INVALID),
     ("the cap holds sends back", trial(Server(always(40)), cell(rate_per_s=60)), "under-delivered", INVALID),

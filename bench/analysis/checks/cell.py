@@ -169,8 +169,26 @@ def repeat_failed(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iter
         )
 
 
+def measured_again(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
+    of_cell = [discarded for discarded in record.discarded if discarded.key == row.cell]
+    if of_cell:
+        yield Finding(
+            "measured-again",
+            Severity.NOTE,
+            f"{units.plural(len(of_cell), 'trial')} of the cell measured again: {of_cell[0].reason}",
+            "Figures of a load generator that was stopped describe another load.",
+            "Nothing, unless it happens often: then measure where nothing stops the load generator.",
+        )
+
+
 def _died(row: CellRow, record: RunRecord) -> bool:
     return row.cell in {crash.key for crash in record.crashes}
 
 
-CELL_CHECKS: tuple[CellCheck, ...] = (machine_drift, engines_differ, server_died, repeat_failed)
+CELL_CHECKS: tuple[CellCheck, ...] = (
+    machine_drift,
+    engines_differ,
+    server_died,
+    repeat_failed,
+    measured_again,
+)

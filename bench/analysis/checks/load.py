@@ -24,6 +24,8 @@ LEAST_DELIVERED = 0.98
 LEAST_MISSING = 3
 # A lone user of a fast server spends some time in the client; below this share the concurrency was not kept.
 LEAST_IN_FLIGHT = 0.90
+# A generator that stood still for this share of the window, or for so long, made another load than was asked.
+MOST_STALLED_SHARE, MOST_STALLED_S = 0.05, 1.0
 # On an otherwise idle core requests are sent less than a millisecond late (the goal of benchmarks/pacing.py).
 MOST_LATE_NS = 1_000_000
 # Lateness below this share of the p99 response time is lost in the number itself.
@@ -63,6 +65,24 @@ def own_limits(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
             f"{units.plural(failed, 'request')} failed here for want of files, ports, buffers or memory.",
             "The load generator is at a limit of its own machine or process; the server did not refuse them.",
             "Raise the limit (ulimit -Hn, ip_local_port_range), use more --processes, or fewer users.",
+        )
+
+
+def is_stalled(trial: Trial) -> bool:
+    """Whether a load-generating process stood still for more of the window than its figures can bear."""
+    longest_s = max(trial.generator.stalled_s, default=0.0)
+    return longest_s > min(MOST_STALLED_SHARE * trial.window.seconds, MOST_STALLED_S)
+
+
+def stalled(trial: Trial, _: TrialSummary | None = None) -> Iterator[Finding]:
+    if is_stalled(trial):
+        yield Finding(
+            "generator-stalled",
+            Severity.INVALID,
+            f"A load generator stood still for {units.duration(max(trial.generator.stalled_s) * 1e9)} of "
+            f"{units.duration(trial.window.seconds * 1e9)}.",
+            "Its process was stopped, its container or virtual machine paused, or this machine slept.",
+            "Repeat the cell where nothing stops the load generator.",
         )
 
 
@@ -154,6 +174,7 @@ def saturated(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 CHECKS = (
     client_bound,
     own_limits,
+    stalled,
     lost_workers,
     missing_arrivals,
     under_delivered,

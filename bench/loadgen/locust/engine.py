@@ -30,6 +30,7 @@ from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.own_clock import Stall, stalled_s
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import Worker, WorkerPool
@@ -160,6 +161,11 @@ class LocustEngine:
                 waited_s=tuple(spent[:, 1].tolist()),
                 max_rss_bytes=max((worker.rss_bytes() for worker in workers), default=0),
                 lost_workers=len(workers) - len(done),
+                stalled_s=tuple(
+                    stalled_s(_stalls(worker, end[0]["stalls"]), window)
+                    for worker, end in zip(workers, ends, strict=True)
+                    if end is not None
+                ),
             ),
             counters=closed - opened,
             planned=_planned(orders, stop_ns - start_ns),
@@ -253,6 +259,15 @@ def findings_of(trial: Trial, workers: Sequence[Worker], asked: int) -> Iterator
             "Messages between master and workers take long, or unequally long.",
             "Latencies stand, each is of one clock; the window's edges are off by this. Lengthen --duration.",
         )
+
+
+def _stalls(worker: Worker, rows: Sequence[Sequence[int]]) -> list[Stall]:
+    """As the worker reported them, on our clock."""
+    if not rows or worker.clock is None:
+        return [Stall(*row) for row in rows]
+    table = np.array(rows, dtype=np.int64)
+    moments = [worker.clock.ours(table[:, column]) for column in (0, 1)]
+    return [Stall(*map(int, row)) for row in zip(*moments, table[:, 2], table[:, 3], strict=True)]
 
 
 def _clocks(workers: Sequence[Worker]) -> dict[str, str]:

@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from bench.core.samples import Outcome, Samples
 from bench.core.version import __version__
 from bench.loadgen.arrivals import share, tape_ns
 from bench.loadgen.locust.connections import ConnectionFactory
+from bench.loadgen.locust.own_clock import OwnClock
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, user_class
 from bench.loadgen.locust.work_order import WorkOrder
@@ -123,13 +125,18 @@ class TrialExecutor:
         session.gate.set()
         cpu_start = time.process_time()
         live = gevent.spawn(self._tell, session)
+        clock = OwnClock()
+        watch = gevent.spawn(clock.watch)
         stop = self._commands.get()
         session.end_ns = stop["stop_at"]
         drained = self._drain(session, stop["drain_s"])
         self._work_off(session, order.timeout_s)
         live.kill()
+        watch.kill()
+        clock.look()
+        clock.close()
         runner.stop()
-        self._finish(session, order, drained, time.process_time() - cpu_start)
+        self._finish(session, order, drained, time.process_time() - cpu_start, clock)
 
     def _drain(self, session: Session, drain_s: float) -> bool:
         """Wait until every request due before the end is answered, or the time for that is over."""
@@ -153,7 +160,9 @@ class TrialExecutor:
         while session.in_flight and time.monotonic_ns() < last_ns:
             gevent.sleep(0.01)
 
-    def _finish(self, session: Session, order: WorkOrder, drained: bool, cpu_s: float) -> None:
+    def _finish(
+        self, session: Session, order: WorkOrder, drained: bool, cpu_s: float, clock: OwnClock
+    ) -> None:
         recorder = session.recorder
         if session.tape is not None and session.end_ns is not None:
             now_ns = time.monotonic_ns()
@@ -166,6 +175,7 @@ class TrialExecutor:
                 "values_checked": session.values_checked,
                 "drained": drained,
                 "cpu_s": cpu_s,
+                "stalls": [astuple(stall) for stall in clock.stalls],
             }
         )
 

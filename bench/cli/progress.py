@@ -62,8 +62,8 @@ class ConsoleProgress:
         failed = f", {len(done.failed())} failed" if len(done.failed()) else ""
         self.say(f"{self._where}: {rate:.4g} img/s{failed}")
 
-    def again(self, cell: Cell, reason: str) -> None:
-        self.say(f"measured again ({describe(cell)}): {reason}")
+    def remark(self, cell: Cell, text: str) -> None:
+        self.say(f"{describe(cell)}: {text}")
 
     def failed(self, cells: tuple[Cell, ...], reason: str) -> None:
         count = f"{len(cells)} cells" if len(cells) > 1 else describe(cells[0])

@@ -145,7 +145,7 @@ class TrialRunner:
             return False
         reason = next(finding.seen for finding in stalled(trial))
         self.folder.add_discarded(Discarded(key, repeat, reason))
-        self.progress.again(trial.cell, reason)
+        self.progress.remark(trial.cell, f"measured again. {reason}")
         return True
 
     def plan(self, planned: PlannedTrial, duration_s: float | None = None) -> Plan:

@@ -277,7 +277,7 @@ def test_a_trial_whose_generator_was_stopped_is_measured_again_so_often(
     assert ("generator-stalled" in row.findings) == (verdict == "INVALID")
     codes = {finding.code for finding in row.remarks}
     assert ("measured-again" in codes) == bool(stalls)
-    assert len(lab.folder.record.discarded) == len(lab.progress.all("again")) == trials - 1
+    assert len(lab.folder.record.discarded) == len(lab.progress.all("remark")) == trials - 1
 
 
 def test_a_run_that_was_killed_meanwhile_does_not_measure_a_stalled_trial_for_ever(lab: Lab) -> None:

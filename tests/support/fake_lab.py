@@ -113,8 +113,8 @@ class Watcher:
     def measured(self, trial: Trial) -> None:
         self.said.append(("measured", trial))
 
-    def again(self, cell: Cell, reason: str) -> None:
-        self.said.append(("again", (cell, reason)))
+    def remark(self, cell: Cell, text: str) -> None:
+        self.said.append(("remark", (cell, text)))
 
     def failed(self, cells: tuple[Cell, ...], reason: str) -> None:
         self.said.append(("failed", (cells, reason)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.analysis.cell_row import CellRow
 from bench.analysis.distributions import beta_regularised, student_t_tail
 from bench.analysis.engine_agreement import MEASURES, Agreement, pairs
+from bench.analysis.failures import allowed_share, in_words
 from bench.core import units
 from bench.core.findings import Finding, Severity, verdict
 from bench.core.run_folder import RunRecord
@@ -169,6 +170,20 @@ def repeat_failed(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iter
         )
 
 
+def too_many_errors(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
+    allowed = allowed_share(record)
+    if row.asked and row.errors / row.asked > allowed:
+        yield Finding(
+            "too-many-errors",
+            Severity.WARNING,
+            f"{units.percent(row.errors / row.asked)} of {units.plural(row.asked, 'request')} failed "
+            f"({in_words(row.failures)}), --max-errors allows {units.percent(allowed)}."
+            f"{record.left_out.get(row.cell, '')}",
+            "The cell is not recommended: its figures are of the requests that got through.",
+            "See the errors and the server's log; a higher --max-errors allows more.",
+        )
+
+
 def measured_again(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
     of_cell = [discarded for discarded in record.discarded if discarded.key == row.cell]
     if of_cell:
@@ -191,4 +206,5 @@ CELL_CHECKS: tuple[CellCheck, ...] = (
     server_died,
     repeat_failed,
     measured_again,
+    too_many_errors,
 )

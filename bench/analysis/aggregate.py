@@ -7,6 +7,7 @@ Percentiles are of the pooled requests of all repeats (never means of percentile
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,6 +19,7 @@ from bench.analysis.bottleneck import busy_share
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import findings_of
 from bench.analysis.checks.cell import codes, merged
+from bench.analysis.failures import by_name
 from bench.analysis.percentiles import PooledLatencies
 from bench.analysis.slo import Holds, assess_slo
 from bench.analysis.stats import LEAST_REPEATS, Interval, arithmetic, percentile
@@ -70,6 +72,7 @@ def aggregate(measured: Sequence[MeasuredTrial], record: RunRecord) -> CellRow:
         "asked": sum(s.asked for s in summaries),
         "repeat_numbers": tuple(trial.plan.repeat for trial in trials),
         "repeat_failures": tuple((s.errors, s.asked) for s in summaries),
+        "failures": by_name(sum((Counter(s.failures) for s in summaries), Counter())),
         **_throughput(summaries, cell, too_short="window-too-short" in codes(remarks)),
         **_latency(summaries, pooled, sum(trial.window.seconds for trial in trials)),
         **_service(summaries, cell),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.analysis.aggregate import MeasuredTrial
 from bench.analysis.stats import nearest_rank, samples_needed
 from bench.core.findings import Severity
-from bench.core.samples import Samples
+from bench.core.samples import Outcome, Samples
 from bench.core.trial import Trial
 
 # A run of up to so many trials shows each of them over time; a larger one shows one trial of each cell.
@@ -78,7 +78,8 @@ def detail(measured: Sequence[MeasuredTrial], budget: SeriesBudget) -> CellDetai
     response = np.sort(np.concatenate([s.latencies_ns for s in summaries]))
     service = np.sort(np.concatenate([s.service_ns for s in summaries]))
     shown = trials if budget.every_trial else [trials[median_trial(measured)]]
-    bins = budget.bins(_LOAD_LINES + len(trials[0].machine))
+    kinds = max(len(trial.samples.failures()) for trial in trials)
+    bins = budget.bins(_LOAD_LINES + kinds + len(trials[0].machine))
     return CellDetail(
         ladder=ladder(response, service),
         series=tuple({"repeat": trial.plan.repeat, **time_series(trial, bins)} for trial in shown),
@@ -140,10 +141,19 @@ def _load_lines(samples: Samples, edges: Floats, width_s: float) -> dict[str, Fl
         "sent_per_s": _counts(samples.sent_ns, edges) / width_s,
         "done_per_s": _counts(good.done_ns, edges) / width_s,
         "errors_per_s": _counts(failed.done_ns, edges) / width_s,
+        **{
+            errors_line(kind): _counts(failed.done_ns[failed.outcome == kind], edges) / width_s
+            for kind in failed.failures()
+        },
         "in_flight": (begun - ended).astype(np.float64),
         "p50_ms": p50,
         "p99_ms": p99,
     }
+
+
+def errors_line(kind: Outcome) -> str:
+    """The name of the line of one kind of failure."""
+    return f"errors_{kind.name.lower()}_per_s"
 
 
 def _counts(at_ns: NDArray[np.int64], edges: Floats) -> Floats:

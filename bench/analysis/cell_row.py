@@ -108,12 +108,23 @@ class CellRow:
     busy: float | None = None
     repeat_numbers: tuple[int, ...] = ()  # of each repeat: which one it is; the same in all runs of a family
     repeat_failures: tuple[tuple[int, int], ...] = ()  # of each repeat: failed requests, and all of them
+    failures: Mapping[str, int] = field(default_factory=dict)  # of `errors`: how many of each kind
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
 
     @property
     def is_open_loop(self) -> bool:
         return self.rate_per_s is not None
+
+    @property
+    def fails_too_often(self) -> bool:
+        """Whether more of its requests failed than --max-errors allows."""
+        return "too-many-errors" in self.findings.split()
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it may be recommended: VALID, measured, and answering its requests."""
+        return self.verdict == "VALID" and bool(self.throughput_img_per_s) and not self.fails_too_often
 
     @property
     def level(self) -> float:
@@ -158,6 +169,7 @@ VIEWS_ONLY = (
     "busy",
     "repeat_numbers",
     "repeat_failures",
+    "failures",
     "reason",
     "wall_reason",
 )

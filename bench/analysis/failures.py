@@ -1,4 +1,4 @@
-"""Failed requests of two runs of a cell: by how much their share rose.
+"""Failed requests: how many are too many, and by how much their share rose between two runs of a cell.
 
 Requests that fail fast free a closed loop for others, and percentiles are of those that got through:
 throughput and latency look better while a server fails. Failures come in clusters, so repeats are the unit.
@@ -7,15 +7,56 @@ throughput and latency look better while a server fails. Failures come in cluste
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bench.analysis.distributions import student_t_quantile, student_t_tail
 from bench.analysis.many_cells import Evidence
 from bench.analysis.stats import CONFIDENCE, LEAST_REPEATS, Interval
+from bench.core import units
+from bench.core.run_folder import RunRecord
+from bench.core.samples import KINDS, Outcome
+from bench.core.slo import parse_slo
+from bench.core.spec import DEFAULT_MAX_ERRORS
 
 Counts = Sequence[tuple[int, int]]  # of each repeat: failed requests, and all of them
+
+
+# A rule that ends a cell early needs at least so many requests.
+_LEAST_ASKED = 100
+
+
+def allowed_share(record: RunRecord) -> float:
+    """The share of failed requests above which a cell of the run is not recommended.
+
+    That of --max-errors, or of the SLO where that allows more. The probes of a search are judged by the SLO.
+    """
+    default = DEFAULT_MAX_ERRORS if record.planned else 1.0
+    asked = float(record.spec.get("max_error_fraction", default))
+    return max(asked, parse_slo(record.slo).error_fraction) if record.slo else asked
+
+
+def is_hopeless(counts: Counts, repeats_left: int, allowed: float) -> bool:
+    """Whether the share of a cell stays above what is allowed even if no request of its other repeats fails.
+
+    `counts`: of the repeats so far. Those to come are taken to make as many requests each.
+    """
+    asked = sum(of_all for _, of_all in counts)
+    if asked < _LEAST_ASKED or allowed >= 1:
+        return False
+    expected = asked * (1 + repeats_left / len(counts))
+    return sum(failed for failed, _ in counts) > allowed * expected
+
+
+def by_name(failures: Mapping[Outcome, int]) -> dict[str, int]:
+    """The kinds as they are called, the most frequent first."""
+    return {KINDS[kind]: n for kind, n in sorted(failures.items(), key=lambda item: -item[1])}
+
+
+def in_words(failures: Mapping[str, int]) -> str:
+    """timeout 12, broken connection 3."""
+    return ", ".join(f"{name} {units.count(n)}" for name, n in failures.items())
 
 
 def share(counts: Counts) -> float | None:

@@ -41,7 +41,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """What to run, and beside what it was chosen: only rows of the first engine that are VALID."""
+    """What to run, and beside what it was chosen: only candidates of the first engine."""
 
     valid: tuple[CellRow, ...]
     best: CellRow | None  # the most throughput within the limit; None: nothing holds it
@@ -57,7 +57,7 @@ def recommend(rows: Sequence[CellRow], limit: Limit | None) -> Recommendation:
     Cells that are proved to hold it come before those that only likely do. `limit` None: every cell holds.
     """
     engine = min((row.engine for row in rows), default="")
-    valid = tuple(r for r in rows if r.verdict == "VALID" and r.engine == engine and r.throughput_img_per_s)
+    valid = tuple(row for row in rows if row.is_candidate and row.engine == engine)
     by = {kind: [row for row in valid if holds(row, limit) is kind] for kind in Holds}
     fits = sorted(by[Holds.YES] or by[Holds.LIKELY], key=_throughput, reverse=True)
     best = fits[0] if fits else None

@@ -13,6 +13,7 @@ timeout, or until the trial's end.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class TrialSummary:
     sent_per_s: float
     in_flight_mean: float
     goodput_img_per_s: float | None
+    failures: Mapping[Outcome, int]  # of `errors`: how many of each kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
         sent_per_s=_sent_in(trial) / trial.window.seconds,
         in_flight_mean=in_flight_mean(trial),
         goodput_img_per_s=_goodput(trial, slo) * batch if slo else None,
+        failures=asked.failures(),
     )
 
 

@@ -60,7 +60,7 @@ SWEEP = Verb(
     help="""Measure every combination of batch, instances, load and protocol, and write a report.
 
     A server is started on this machine unless --url, --mlservice or --deploy names another. Exit codes: 0 all
-    cells VALID, 1 the SLO or a gate was missed, 3 some cell INVALID or undecided.""",
+    cells VALID, 1 the SLO or a gate was missed, 3 some cell INVALID, undecided, or with too many errors.""",
     options=_measuring("longest_probe longest_trial budget"),
     examples=(
         "bench sweep --batch 1,8,32",

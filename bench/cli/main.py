@@ -11,6 +11,7 @@ import click
 
 from bench.cli.click_commands import CONTEXT, add_verbs, examples
 from bench.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USE, BenchError, WrongUse
+from bench.core.open_files import raise_limit
 from bench.core.version import __version__
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # These errors of the disk name no file.
@@ -39,6 +40,7 @@ add_verbs(bench)
 
 def main() -> None:
     """Entry point: one place where errors become a message on stderr and an exit code."""
+    raise_limit()  # a server that is started here needs a file for each connection, too
     try:
         bench.main(standalone_mode=False)
     except click.ClickException as error:

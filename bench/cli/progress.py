@@ -62,6 +62,9 @@ class ConsoleProgress:
         failed = f", {len(done.failed())} failed" if len(done.failed()) else ""
         self.say(f"{self._where}: {rate:.4g} img/s{failed}")
 
+    def remark(self, cell: Cell, text: str) -> None:
+        self.say(f"{describe(cell)}: {text}")
+
     def failed(self, cells: tuple[Cell, ...], reason: str) -> None:
         count = f"{len(cells)} cells" if len(cells) > 1 else describe(cells[0])
         self.say(f"not measured ({count}): {reason}")

@@ -27,8 +27,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by text in UTF-8. Raises RunFolderError as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Replace the file at `path` by text in UTF-8. Raises RunFolderError as `write_bytes` does.
+
+    Half a surrogate pair, which has no bytes in UTF-8, is written as \\udXXX: in JSON that is the same text.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -57,6 +57,15 @@ class Crash:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A trial that was measured and not kept, since it was measured again."""
+
+    key: str  # of its cell
+    repeat: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What a reader of the numbers must know about where they come from."""
@@ -78,6 +87,9 @@ class RunRecord:
     # cells asked for, in the order of the axes, so that "not run" can be told from "not asked"
     planned: tuple[Cell, ...] = ()
     crashes: tuple[Crash, ...] = ()
+    discarded: tuple[Discarded, ...] = ()
+    # cells whose other repeats were not measured, as too many requests failed: cell key -> a sentence
+    left_out: Mapping[str, str] = field(default_factory=dict)
     finished_at: str = ""  # "": interrupted, or still running
     schema_version: int = SCHEMA_VERSION
 
@@ -149,6 +161,13 @@ class RunFolder:
     def add_crash(self, crash: Crash) -> None:
         self._change(lambda record: {"crashes": (*record.crashes, crash)})
 
+    def add_discarded(self, discarded: Discarded) -> None:
+        self._change(lambda record: {"discarded": (*record.discarded, discarded)})
+
+    def add_left_out(self, cell_key: str, reason: str) -> None:
+        """Note that the other repeats of a cell are not measured."""
+        self._change(lambda record: {"left_out": {**record.left_out, cell_key: reason}})
+
     def finish(self) -> None:
         """Note that everything that was asked for has been tried."""
         self._change(lambda _: {"finished_at": utc_now()})
@@ -167,9 +186,10 @@ class RunFolder:
     def has_trial(self, cell_key: str, repeat: int) -> bool:
         return self._stem(cell_key, repeat).with_suffix(".json").exists()
 
-    def trials(self) -> Iterator[Trial]:
-        """Every trial, by cell and repeat; one at a time, since their samples may be large."""
-        for path in sorted((self.path / "trials").glob("*/*.json")):
+    def trials(self, cell_key: str = "") -> Iterator[Trial]:
+        """Every trial, or those of one cell, by cell and repeat; one at a time, as samples may be large."""
+        folder = _safe(cell_key) if cell_key else "*"
+        for path in sorted((self.path / "trials").glob(f"{folder}/*.json")):
             trial = _structure(_read_json(path), Trial, path)
             yield replace(trial, samples=_samples(path))
 

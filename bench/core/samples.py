@@ -7,7 +7,7 @@ one monotonic clock (`time.monotonic_ns`), which all processes of a host share.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -31,6 +31,18 @@ class Outcome(IntEnum):
     TIMEOUT = 3
     WRONG_ANSWER = 4  # status fine; shape, dtype, byte count or values are not
     UNFINISHED = 5  # planned, but without an answer when the trial ended
+    CLIENT = 6  # this machine or process had no more files, ports, buffers or memory for it
+
+
+# How a failure of each kind is called.
+KINDS: Mapping[Outcome, str] = {
+    Outcome.SERVER_ERROR: "server error",
+    Outcome.CONNECTION: "broken connection",
+    Outcome.TIMEOUT: "timeout",
+    Outcome.WRONG_ANSWER: "wrong answer",
+    Outcome.UNFINISHED: "unanswered at the end",
+    Outcome.CLIENT: "own limit",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,11 @@ class Samples:
 
     def failed(self) -> Samples:
         return self.where(self.outcome != Outcome.OK)
+
+    def failures(self) -> dict[Outcome, int]:
+        """How many failed in each way, for the ways in which some did."""
+        counts = {kind: int((self.outcome == kind).sum()) for kind in KINDS}
+        return {kind: count for kind, count in counts.items() if count}
 
     @property
     def response_ns(self) -> Int64:

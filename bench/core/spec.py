@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory, Via
-from bench.core.units import plural, queue_delay
+from bench.core.units import percent, plural, queue_delay
 
 QUICK_REPEATS = 1
 DEFAULT_REPEATS = 3
+# A service that fails more of its requests is not what anybody wants to run.
+DEFAULT_MAX_ERRORS = 0.01
 # Connections, counters and files take about so long between two trials.
 SETTLE_S = 0.3
 AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
@@ -73,6 +75,7 @@ class SweepSpec:
     max_answer_bytes: int | None = None  # None: what the model's outputs need
     processes: int = 0  # 0: as many as the load needs
     workers: int = 0  # of Locust's master, instead of processes; 0: none
+    max_error_fraction: float = DEFAULT_MAX_ERRORS  # a cell with more failed requests is not recommended
 
     def configurations(self) -> tuple[ServerConfiguration, ...]:
         """Each is loaded once."""
@@ -141,6 +144,14 @@ class SweepSpec:
         """What the plan says of the length of windows."""
         grows = " (grows where a window of it holds fewer than about 6 answers per user)"
         return f"windows of {self.duration_s:g} s{grows if self.concurrencies else ''}"
+
+    def errors_rule(self) -> str:
+        """What the plan says of cells whose requests fail."""
+        share = percent(self.max_error_fraction)
+        return (
+            f"a cell with more than {share} failed requests is not recommended, and its other repeats are "
+            "left out"
+        )
 
     def trial_s(self) -> float:
         return self.warmup_s + self.duration_s + SETTLE_S

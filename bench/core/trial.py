@@ -112,6 +112,7 @@ class Generator:
     max_rss_bytes: int
     lost_workers: int = 0
     waited_s: tuple[float, ...] = ()  # runnable, and waiting for a core: one per worker, where the host tells
+    stalled_s: tuple[float, ...] = ()  # frozen, or asleep with the machine: one per worker that reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

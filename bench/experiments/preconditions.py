@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from bench.core import open_files
+from bench.core.cell import Engine
 from bench.core.mistakes import Mistakes
 from bench.core.spec import SweepSpec
+from bench.core.units import count
 from bench.core.vit_variants import AXES, Compile, Precision, has_variants
 from bench.protocols.routes import missing_route
 from bench.sensors import nvml
+from bench.sensors.host import usable_cores
 from bench.server import model_config
 from bench.server.provider import Provider
 from bench.server.session import Session
@@ -39,6 +43,7 @@ class Host:
 def check_before(provider: Provider, spec: SweepSpec, mistakes: Mistakes) -> None:
     """Of a server started here, the repository on disk tells before anything starts."""
     repository = provider.repository
+    check_open_files(spec, mistakes, is_served_here=repository is not None)
     if repository is None:
         return
     known = repository.models()
@@ -50,6 +55,26 @@ def check_before(provider: Provider, spec: SweepSpec, mistakes: Mistakes) -> Non
         check_parameters(spec, declared, mistakes, may_read_others=not repository.is_shipped)
         refuse_variants(spec, config, mistakes, Host.here())
     check_against(spec, known or (f"no model ({repository.path} has none)",), limit, mistakes)
+
+
+def check_open_files(spec: SweepSpec, mistakes: Mistakes, *, is_served_here: bool) -> None:
+    """Whether every user can have a connection. A server started here has one for each user, too.
+
+    Workers of Locust's master may run on other machines, and refuse by themselves what does not fit there.
+    """
+    users = max(spec.concurrencies, default=0)
+    if not users or spec.workers:
+        return
+    is_alone = Engine.PERF_ANALYZER in spec.engines
+    most = 1 if is_alone or is_served_here else spec.processes or usable_cores()
+    wanted = open_files.processes(users, is_open_loop=False)
+    if wanted == 0 or wanted > most:
+        why = (
+            f"needs {count(open_files.needed(users, is_open_loop=False))} open files in one process, and the "
+            f"hard limit here is {count(open_files.most())}: use fewer users"
+        )
+        more = f", --processes {wanted}" if not (is_alone or is_served_here) and wanted else ""
+        mistakes.wrong("--concurrency", str(users), f"{why}{more}, or raise it (ulimit -Hn)")
 
 
 def check_open(session: Session, spec: SweepSpec) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.analysis.ceiling import CEILING_FILE
 from bench.core.cell import Cell
-from bench.core.command_line import without_secrets
+from bench.core.command_line import spec_of, without_secrets
 from bench.core.errors import RunFolderError, WrongUse
 from bench.core.paths import REPORTS
 from bench.core.run_folder import (
@@ -97,7 +97,7 @@ def new_folder(
         created_at=utc_now(),
         command=tuple(without_secrets(command)),
         seed=spec.seed,
-        spec={**json.loads(json.dumps(asdict(spec))), **(also or {})},
+        spec={**_plain(spec), **(also or {})},
         machine=environment.machine(),
         versions={
             **environment.versions(),
@@ -119,10 +119,12 @@ def new_folder(
 def _resumed(folder: RunFolder, record: RunRecord) -> RunFolder:
     """The same question asked of the same machine; anything else is another run."""
     before = folder.record
+    # A run of an older version lacks what was not an option then: it was measured with its default.
+    known = replace(before, spec={**_plain(spec_of(before)), **before.spec})
     differing = [
         name
         for name in ("spec", "machine", "weights", "target", "slo")
-        if getattr(before, name) != getattr(record, name)
+        if getattr(known, name) != getattr(record, name)
     ]
     if differing:
         raise RunFolderError(
@@ -131,6 +133,12 @@ def _resumed(folder: RunFolder, record: RunRecord) -> RunFolder:
         )
     folder.write_record(replace(before, failed={}, finished_at=""))
     return folder
+
+
+def _plain(spec: SweepSpec) -> dict[str, Any]:
+    """As it stands in a record."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return plain
 
 
 def _remove(path: Path) -> None:

@@ -9,17 +9,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bench.core.cell import ServerConfiguration
+from bench.analysis.failures import allowed_share, is_hopeless
+from bench.analysis.summary import measured_requests
+from bench.core.cell import Cell, ServerConfiguration
+from bench.core.samples import Outcome
 from bench.core.spec import PlannedTrial
+from bench.core.trial import Trial
+from bench.core.units import count, plural
 from bench.experiments.trial_runner import NotMeasured, TrialRunner
 
 
 @dataclass(slots=True)
 class Sweep:
-    """Measures what is not in the run folder yet."""
+    """Measures what is not in the run folder yet.
+
+    `leaves_out`: end a cell whose requests fail too often before its last repeat. A comparison needs all.
+    """
 
     runner: TrialRunner
+    leaves_out: bool = True
     _failed: set[PlannedTrial] = field(default_factory=set)
+    _left_out: set[str] = field(default_factory=set)  # keys of cells
+
+    def __post_init__(self) -> None:
+        self._left_out.update(self.runner.folder.record.left_out)
 
     def run(self) -> None:
         """Raises Unreachable when the target is gone, ServerStartFailed when ours does not start again."""
@@ -41,7 +54,8 @@ class Sweep:
             self._give_up(planned.cell.server, str(error))
             return
         all_trials = self.runner.spec.trials()
-        done, total = sum(map(self._is_measured, all_trials)), len(all_trials)
+        is_done = (t.cell.key in self._left_out or self._is_measured(t) for t in all_trials)
+        done, total = sum(is_done), len(all_trials)
         seconds_left = (total - done) * self.runner.spec.trial_s()
         self.runner.progress.measuring(planned, done, total, seconds_left)
         try:
@@ -51,6 +65,23 @@ class Sweep:
             self.runner.fail((planned.cell,), str(error))
         else:
             self.runner.progress.measured(trial)
+            if self.leaves_out and trial.samples.failures():
+                self._end_if_hopeless(planned.cell)
+
+    def _end_if_hopeless(self, cell: Cell) -> None:
+        """Leave out the other repeats of a cell that fails too many requests whatever they would show."""
+        folder = self.runner.folder
+        of_cell = [trial for trial in self.runner.spec.trials() if trial.cell == cell]
+        left = sum(not self._is_over(trial) for trial in of_cell)
+        counts = [_failures(trial) for trial in folder.trials(cell.key)]
+        if not left or not is_hopeless(counts, left, allowed_share(folder.record)):
+            return
+        failed, asked = (sum(column) for column in zip(*counts, strict=True))
+        said = f"{count(failed)} of {plural(asked, 'request')} failed"
+        self.runner.progress.remark(cell, f"{said}: its other repeats are left out (--max-errors).")
+        why = f" After {len(counts)} of {plural(len(of_cell), 'repeat')} the others were left out."
+        folder.add_left_out(cell.key, why)
+        self._left_out.add(cell.key)
 
     def _give_up(self, server: ServerConfiguration, reason: str) -> None:
         """Everything of a configuration that is not over has failed."""
@@ -60,7 +91,14 @@ class Sweep:
         self.runner.fail(tuple(dict.fromkeys(trial.cell for trial in left)), reason)
 
     def _is_over(self, planned: PlannedTrial) -> bool:
-        return planned in self._failed or self._is_measured(planned)
+        is_left_out = planned.cell.key in self._left_out
+        return is_left_out or planned in self._failed or self._is_measured(planned)
 
     def _is_measured(self, planned: PlannedTrial) -> bool:
         return self.runner.folder.has_trial(planned.cell.key, planned.repeat)
+
+
+def _failures(trial: Trial) -> tuple[int, int]:
+    """Failed requests, and all of them. One that this machine had no room for says nothing of the server."""
+    asked = measured_requests(trial)
+    return len(asked.failed()) - asked.failures().get(Outcome.CLIENT, 0), len(asked)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.analysis.ceiling import write_ceiling
+from bench.core import open_files
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec
@@ -62,6 +63,7 @@ def run(
 @contextmanager
 def prepared(request: SweepRequest, provider: Provider, progress: Progress, say: Say) -> Iterator[Sweep]:
     """The sweep with its target open and its folder made; `run()` measures. All of it ends with the block."""
+    open_files.raise_limit()
     spec, path = request.spec, request.output.path
     tool = tool_for([spec], request.perf_analyzer)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.analysis.checks.evidence import PERCENTILE
+from bench.analysis.checks.load import is_stalled, stalled
 from bench.core.cell import Cell, ServerConfiguration
 from bench.core.errors import (
     ModelLoadFailed,
@@ -27,7 +28,7 @@ from bench.core.errors import (
     ToolError,
     Unreachable,
 )
-from bench.core.run_folder import Crash, RunFolder
+from bench.core.run_folder import Crash, Discarded, RunFolder
 from bench.core.slo import parse_slo
 from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, SweepSpec
 from bench.core.target import Target
@@ -41,6 +42,8 @@ from bench.server.reference_answers import refer
 from bench.server.serving import Serving
 from bench.server.session import Session
 
+# A trial whose load generator stood still is measured again at most so often; the last one is kept as it is.
+MOST_AGAIN = 2
 # A server that died so often with one configuration loaded is not started with it again.
 MOST_CRASHES = 2
 
@@ -120,10 +123,13 @@ class TrialRunner:
     def measure(self, planned: PlannedTrial, duration_s: float | None = None) -> Trial:
         """Measure one trial and write it into the run folder. `duration_s`: instead of the spec's.
 
+        One whose load generator stood still is measured again, and the run folder says so.
         Raises NotMeasured as `served`, and when the engine fails or the server dies during the trial.
         """
         try:
             trial = self._measured(planned, self.served(planned.cell.server), duration_s)
+            while is_stalled(trial) and self._may_discard(trial):
+                trial = self._measured(planned, self.served(planned.cell.server), duration_s)
         except ServerDied as error:
             raise NotMeasured(str(error), may_repeat=True) from error
         except (ToolError, TargetError) as error:
@@ -132,6 +138,17 @@ class TrialRunner:
             raise NotMeasured(str(error)) from error
         self.folder.write_trial(trial)
         return trial
+
+    def _may_discard(self, trial: Trial) -> bool:
+        """Write down why a stalled trial is measured again. False when that was done MOST_AGAIN times."""
+        key, repeat = trial.cell.key, trial.plan.repeat
+        before = [d for d in self.folder.record.discarded if (d.key, d.repeat) == (key, repeat)]
+        if len(before) >= MOST_AGAIN:
+            return False
+        reason = next(finding.seen for finding in stalled(trial))
+        self.folder.add_discarded(Discarded(key, repeat, reason))
+        self.progress.remark(trial.cell, f"measured again. {reason}")
+        return True
 
     def plan(self, planned: PlannedTrial, duration_s: float | None = None) -> Plan:
         """What the engine is asked for."""

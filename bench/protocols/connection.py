@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import errno
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -73,7 +74,17 @@ def reason(error: Exception) -> str:
         return f"its certificate is not trusted ({why}): give its authority with --ca".lower()
     if isinstance(error, OSError):
         return (error.strerror or str(error) or type(error).__name__).lower()
-    return str(error)
+    return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+
+
+# Errors of the system that say that this process, or this machine, has no more of something.
+_OWN_LIMITS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """Whose failure an error of the transport is: the connection's, or that of this machine's own limits."""
+    is_ours = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OWN_LIMITS)
+    return Outcome.CLIENT if is_ours else Outcome.CONNECTION
 
 
 class Connection(Protocol):
@@ -123,7 +134,7 @@ class SocketConnection(ABC):
         except DeadlinePassed:
             self.close()
             return f"not connected within {self._timeout_s:g} s"
-        except (OSError, BrokenAnswer) as error:
+        except (OSError, BrokenAnswer, MemoryError) as error:
             self.close()
             return reason(error)
         return ""
@@ -142,8 +153,8 @@ class SocketConnection(ABC):
             self._converse(sock, request, reply)
         except DeadlinePassed:
             self._fail(Outcome.TIMEOUT, f"no answer within {self._timeout_s:g} s")
-        except (OSError, BrokenAnswer) as error:
-            self._fail(Outcome.CONNECTION, reason(error))
+        except (OSError, BrokenAnswer, MemoryError) as error:
+            self._fail(outcome_of(error), reason(error))
         except BaseException:  # The rest of an exchange that was killed must not meet the next request.
             self.close()
             raise

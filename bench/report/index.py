@@ -20,7 +20,7 @@ from bench.report import templates
 
 _PLACES = ("*/run.json", "*/*/run.json")  # The second pattern finds runs that were interleaved.
 _VERDICTS = ("VALID", "INVALID", "FAILED", "NOT RUN")
-_COLUMNS = ["cell", "verdict", "throughput_img_per_s"]
+_COLUMNS = ["cell", "verdict", "findings", "throughput_img_per_s"]
 _HEADINGS = ("run", "started (UTC)", "cells", "best img/s", "best cell", "SLO", "target")
 # The drawing of a trend, in pixels.
 _WIDTH, _HEIGHT, _FLOOR, _SIDE = 640, 90, 82, 10
@@ -121,7 +121,7 @@ def _line(folder: RunFolder, reports: Path) -> Line:
     """From cells.csv where there is one: samples of every run would be read for a list otherwise."""
     known = _cells(folder)
     counts = {word: sum(row["verdict"] == word for row in known) for word in _VERDICTS}
-    valid = [row for row in known if row["verdict"] == "VALID" and pd.notna(row["throughput_img_per_s"])]
+    valid = [row for row in known if _is_candidate(row)]
     best = max(valid, key=lambda row: float(row["throughput_img_per_s"]), default=None)
     place = folder.path.relative_to(reports)
     report = folder.path / "report.html"
@@ -134,6 +134,12 @@ def _line(folder: RunFolder, reports: Path) -> Line:
         best_img_per_s=float(best["throughput_img_per_s"]) if best is not None else None,
         best_cell=str(best["cell"]) if best is not None else "",
     )
+
+
+def _is_candidate(row: Mapping[Any, Any]) -> bool:
+    """As `CellRow.is_candidate`."""
+    is_valid = row["verdict"] == "VALID" and pd.notna(row["throughput_img_per_s"])
+    return bool(is_valid) and "too-many-errors" not in str(row["findings"]).split()
 
 
 def _cells(folder: RunFolder) -> list[dict[Any, Any]]:

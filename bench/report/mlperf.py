@@ -23,7 +23,7 @@ def headline(rows: Sequence[CellRow], record: RunRecord) -> str:
     if not name:
         return ""
     scenario = Scenario(name)
-    valid = [row for row in rows if row.verdict == "VALID" and row.throughput_img_per_s]
+    valid = [row for row in rows if row.is_candidate]
     if scenario in _PERCENT:
         figure = _latency(valid, _PERCENT[scenario])
     elif scenario is Scenario.SERVER:

@@ -16,7 +16,7 @@ from bench.analysis.stats import samples_needed
 from bench.core.findings import Severity
 from bench.core.run_folder import RunRecord
 from bench.core.slo import parse_slo
-from bench.core.units import plural, significant
+from bench.core.units import percent, plural, significant
 from bench.report.mlperf import headline
 
 # Shown where they are what sets two cells apart.
@@ -88,7 +88,7 @@ def summary(rows: Sequence[CellRow], record: RunRecord) -> list[str]:
     return [
         *lines,
         *([scenario] if scenario else []),
-        *_answer(choice, limit),
+        *_answer(choice, limit, rows),
         *_trust(rows, choice),
         *([died] if died else []),
     ]
@@ -100,8 +100,10 @@ def restarts(record: RunRecord) -> str:
     return f"tritonserver died {plural(count, 'time')} and was started again." if count else ""
 
 
-def _answer(choice: Recommendation, limit: Limit | None) -> list[str]:
+def _answer(choice: Recommendation, limit: Limit | None, rows: Sequence[CellRow]) -> list[str]:
     best = choice.best
+    if not choice.valid and any(row.fails_too_often for row in rows):
+        return ["No cell is recommended: too many requests failed in each that is valid."]
     if not choice.valid:
         return ["No valid cell was measured."]
     bound = str(limit) if limit else ""
@@ -148,6 +150,13 @@ def _trust(rows: Sequence[CellRow], choice: Recommendation) -> list[str]:
     counts = {word: sum(row.verdict == word for row in rows) for word in _STYLE}
     if counts["VALID"] < len(rows):
         lines.append(f"Cells: {', '.join(f'{n} {word}' for word, n in counts.items() if n)}.")
+    failing = [row for row in rows if row.verdict == "VALID" and row.fails_too_often]
+    if failing:
+        worst = max(failing, key=lambda row: row.errors / row.asked)
+        lines.append(
+            f"Not recommended, as too many requests failed: {plural(len(failing), 'cell')} (up to "
+            f"{percent(worst.errors / worst.asked)} of the requests)."
+        )
     if any(row.throughput_img_per_s_low is None for row in choice.valid):
         lines.append("Fewer than three repeats: no confidence intervals; the figures are indicative.")
     return lines

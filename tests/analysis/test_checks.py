@@ -144,6 +144,8 @@ FOUND: list[tuple[str, Trial, str, Severity]] = [
         "client-bound",
         INVALID,
     ),
+    ("a file was lacking here", with_outcome(HEALTHY, Outcome.CLIENT, 1000), "client-bound", INVALID),
+    ("a worker was stopped", with_generator(HEALTHY, stalled_s=(0.0, 1.6)), "generator-stalled", INVALID),
     ("a worker died", with_generator(HEALTHY, lost_workers=1), "worker-lost", INVALID),
     ("an arrival got lost", replace(OPEN, planned=len(OPEN.samples) + 1), "arrivals-missing", INVALID),
     ("the cap holds sends back", trial(Server(always(40)), cell(rate_per_s=60)), "under-delivered", INVALID),
@@ -283,6 +285,12 @@ def test_a_series_is_read_inside_the_window_only() -> None:
     )
     assert mean_of(replace(HEALTHY, machine={"x": rows}), "x") == 2.0
     assert mean_of(HEALTHY, "x") is None
+
+
+def test_what_this_machine_lacks_is_not_said_of_the_server() -> None:
+    own = findings_of(with_outcome(HEALTHY, Outcome.CLIENT, 2))
+    assert "errors" not in {finding.code for finding in own}
+    assert not [finding for finding in own if "server refuses" in finding.cause]
 
 
 def test_a_server_that_does_not_tell_is_no_finding() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from bench.core.errors import WrongUse
 from bench.core.mistakes import Mistakes
 from bench.core.options import Option
 from bench.core.spec import SweepSpec
-from bench.experiments.preconditions import check_against, check_parameters
+from bench.experiments.preconditions import check_against, check_open_files, check_parameters
 from tests.support.command import values_of
 
 
@@ -215,6 +217,28 @@ def test_what_only_the_target_can_tell(
     check_against(read(*words), known, limit, flags)
     (said,) = flags.mistakes
     assert all(part in said for part in named)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_served_here", "named"),
+    [
+        (["--concurrency", "4,2500"], True, ["--concurrency 2500", "2,628", "1,024", "ulimit -Hn"]),
+        (["--concurrency", "2500", "--processes", "2"], False, ["--processes 3"]),
+        (["--concurrency", "2500", "--processes", "3"], False, []),
+        (["--concurrency", "2500", "--processes", "3", "--engine", "both"], False, ["--concurrency 2500"]),
+        (["--concurrency", "2500", "--workers", "2"], False, []),  # they tell by themselves
+        (["--concurrency", "896"], True, []),
+        (["--rate", "9/s"], True, []),
+    ],
+)
+def test_users_that_cannot_all_have_a_connection_are_refused(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], is_served_here: bool, named: list[str]
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    flags = Mistakes()
+    check_open_files(read(*words), flags, is_served_here=is_served_here)
+    assert len(flags.mistakes) == bool(named)
+    assert all(part in flags.mistakes[0] for part in named)
 
 
 @pytest.mark.parametrize(

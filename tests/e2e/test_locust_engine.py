@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from bench.analysis.checks import findings_of
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
-from bench.core.errors import Unreachable
+from bench.core.errors import ToolError, Unreachable
 from bench.core.findings import Verdict, verdict
 from bench.core.samples import Outcome
 from bench.core.target import Target
@@ -226,3 +227,32 @@ def test_a_tape_outlasts_a_window_whose_counters_come_as_late_as_they_may(longes
     plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=1.0, duration_s=4.0, longest_s=longest_s)
     (order,) = orders_of(plan, Target("http://h:1"), Served({}, {}), 1, Path())
     assert order.tape_s >= 1.0 + (longest_s or 4.0) + 2 * CONTROL_TIMEOUT_S
+
+
+def test_a_worker_refuses_users_that_have_no_open_files(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    """And says so at once, instead of failing their requests."""
+    measure(engine, triton, delay(4), closed(1), duration_s=0.1)
+    resource.prlimit(engine.pids[0], resource.RLIMIT_NOFILE, (150, 150))
+    with pytest.raises(ToolError, match=r"300 users in one process need 428 open files.*150"):
+        measure(engine, triton, delay(4), closed(300), duration_s=0.1)
+
+
+@pytest.mark.alone
+def test_a_worker_that_is_stopped_for_a_while_says_so(engine: LocustEngine, triton: EmbeddedTriton) -> None:
+    stopped: list[int] = []
+
+    def stop_once(live: Live) -> None:
+        if not stopped and live.seconds > 1.0:  # the window has opened by then
+            stopped.append(engine.pids[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+            time.sleep(0.6)
+            os.kill(stopped[0], signal.SIGCONT)
+
+    cell = Cell(server=delay(4), load=closed(2))
+    plan = Plan(cell=cell, repeat=0, seed=1, warmup_s=0.05, duration_s=1.8, workers=1)
+    trial = engine.measure(plan, triton.target, serve(triton, cell.server), stop_once)
+    assert stopped
+    assert 0.4 < trial.generator.stalled_s[0] < 1.0
+    assert "generator-stalled" in {finding.code for finding in findings_of(trial)}
+    after = measure(engine, triton, delay(4), closed(2), duration_s=0.5)
+    assert after.generator.stalled_s == (0.0,)

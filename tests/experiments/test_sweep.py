@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.analysis.results import RunResults
 from bench.core.cell import Cell, Protocol, ServerConfiguration
 from bench.core.errors import ServerStartFailed, TargetError, ToolError, Unreachable
+from bench.core.samples import Outcome, Samples, Window
 from bench.core.spec import SweepSpec
 from bench.core.trial import Plan, Served
 from bench.experiments.sweep import Sweep
@@ -173,6 +176,43 @@ def test_a_target_that_dies_while_loading_ends_the_sweep(lab: Lab, monkeypatch: 
     with pytest.raises(Unreachable):
         run(lab)
     assert lab.engine.measured == []
+
+
+def failing(share: float, victim: Cell) -> Callable[[Plan], Samples]:
+    """A thousand requests a trial, of which a share fails in one cell."""
+
+    def samples(plan: Plan) -> Samples:
+        outcome = np.zeros(1000, dtype=np.int64)
+        outcome[: round(share * 1000)] = Outcome.SERVER_ERROR if plan.cell == victim else Outcome.OK
+        at = np.arange(1000, dtype=np.int64)
+        return Samples(at, at, at + 1, outcome)
+
+    return samples
+
+
+@pytest.mark.parametrize(("share", "repeats"), [(0.5, 1), (0.031, 1), (0.029, 2), (0.009, 3), (0.0, 3)])
+def test_a_cell_that_fails_too_many_requests_for_sure_ends_early(
+    lab: Lab, share: float, repeats: int
+) -> None:
+    victim = SPEC.cells()[3]
+    lab.engine.samples, lab.engine.window = failing(share, victim), lambda _: Window(0, 2000)
+    run(lab)
+    assert [key for key, _ in lab.order].count(victim.key) == repeats
+    others = [trial for trial in SPEC.trials() if trial.cell != victim]
+    assert len(lab.order) == len(others) + repeats
+    assert lab.folder.record.finished_at
+    row = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
+    assert row.fails_too_often == (share > 0.01)
+    assert not (row.fails_too_often and row.is_candidate)
+    rest = again(lab)
+    run(rest)
+    assert rest.order == []
+
+
+def test_a_comparison_measures_every_repeat_of_a_failing_cell(lab: Lab) -> None:
+    lab.engine.samples, lab.engine.window = failing(0.5, SPEC.cells()[3]), lambda _: Window(0, 2000)
+    Sweep(lab.runner, leaves_out=False).run()
+    assert len(lab.order) == len(SPEC.trials())
 
 
 def test_whoever_watches_is_told_what_begins_how_far_it_is_and_what_came_out(lab: Lab) -> None:

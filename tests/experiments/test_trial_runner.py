@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.analysis.results import RunResults
 from bench.cli.verbs.search import exit_code, sentence
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import (
@@ -28,7 +29,7 @@ from bench.core.spec import PlannedTrial, SweepSpec
 from bench.core.trial import Plan
 from bench.experiments.search.runner import SearchRunner
 from bench.experiments.sweep import Sweep
-from bench.experiments.trial_runner import MOST_CRASHES, NotMeasured
+from bench.experiments.trial_runner import MOST_AGAIN, MOST_CRASHES, NotMeasured
 from bench.experiments.tune.algorithm import tune
 from bench.experiments.tune.history import FITS
 from bench.experiments.tune.runner import TuneRunner
@@ -253,3 +254,38 @@ def test_a_trial_is_as_long_as_asked_and_otherwise_as_the_spec_says(lab: Lab) ->
     runner.measure(PlannedTrial(cell_of(GOOD), 1), duration_s=3.0)
     assert [plan.duration_s for plan in lab.engine.measured] == [10.0, 3.0]
     assert all("cpu_busy_percent" in trial.machine for trial in lab.folder.trials())
+
+
+@pytest.mark.parametrize(
+    ("stalls", "trials", "verdict"),
+    [
+        (0, 1, "VALID"),
+        (1, 2, "VALID"),
+        (MOST_AGAIN, MOST_AGAIN + 1, "VALID"),
+        (99, MOST_AGAIN + 1, "INVALID"),
+    ],
+)
+def test_a_trial_whose_generator_was_stopped_is_measured_again_so_often(
+    lab: Lab, stalls: int, trials: int, verdict: str
+) -> None:
+    lab.engine.stalled_s = lambda _: 3.0 if len(lab.engine.measured) <= stalls else 0.0
+    cell = SPEC.cells()[0]
+    lab.runner.measure(PlannedTrial(cell, 0))
+    assert len(lab.engine.measured) == trials
+    row = RunResults.of(lab.folder).rows[0]
+    assert (row.repeats, row.verdict) == (1, verdict)
+    assert ("generator-stalled" in row.findings) == (verdict == "INVALID")
+    codes = {finding.code for finding in row.remarks}
+    assert ("measured-again" in codes) == bool(stalls)
+    assert len(lab.folder.record.discarded) == len(lab.progress.all("remark")) == trials - 1
+
+
+def test_a_run_that_was_killed_meanwhile_does_not_measure_a_stalled_trial_for_ever(lab: Lab) -> None:
+    lab.engine.stalled_s = lambda _: 3.0
+    lab.engine.fails = lambda _: KeyboardInterrupt() if len(lab.engine.measured) == 3 else None
+    cell = SPEC.cells()[0]
+    with pytest.raises(KeyboardInterrupt):
+        lab.runner.measure(PlannedTrial(cell, 0))
+    lab.runner.measure(PlannedTrial(cell, 0))
+    assert len(lab.engine.measured) == 4
+    assert lab.folder.has_trial(cell.key, 0)

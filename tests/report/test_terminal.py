@@ -14,7 +14,9 @@ from bench.analysis.labels import full_name, label
 from bench.analysis.recommendation import Limit, holds, recommend
 from bench.analysis.results import RunResults
 from bench.analysis.slo import Holds
+from bench.cli.verbs.sweep import exit_code
 from bench.core.cell import SharedMemory
+from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
 from bench.report import terminal
@@ -145,6 +147,30 @@ def test_too_many_errors_hold_no_limit(tmp_path: Path) -> None:
     row = row_of(tmp_path, error_share=0.05)
     assert holds(row, Limit(99.0, 1e9, error_fraction=0.01)) is Holds.NO
     assert holds(row, Limit(99.0, 1e9, error_fraction=0.5)) is Holds.YES
+
+
+@pytest.mark.parametrize(
+    ("slo", "max_errors", "is_recommended", "code"),
+    [
+        ("", 0.01, False, EXIT_INCONCLUSIVE),
+        ("", 0.5, True, EXIT_OK),
+        ("p99=10s,errors=10%", 0.01, True, EXIT_OK),  # the SLO allows them
+        ("p99=1ms", 0.01, False, EXIT_MISSED),
+    ],
+)
+def test_a_cell_that_fails_its_requests_is_not_recommended(
+    tmp_path: Path, slo: str, max_errors: float, is_recommended: bool, code: int
+) -> None:
+    study = Study(cells=(cell(batch=1),), world=World(error_share=0.05), slo=slo,
+                  spec={"max_error_fraction": max_errors})  # fmt: skip
+    folder = synthetic.write(tmp_path / "r", study)
+    rows = RunResults.of(folder).rows
+    assert bool(recommend(rows, None).valid) == is_recommended
+    said = "\n".join(terminal.summary(rows, folder.record))
+    assert ("too many requests failed" in said) == (not is_recommended)
+    assert exit_code(rows, slo) == code
+    assert rows[0].failures == {"server error": rows[0].errors}
+    assert ("server error" in "\n".join(terminal.findings(rows))) == bool(rows[0].errors)
 
 
 def test_an_invalid_cell_is_never_recommended(everything: RunFolder) -> None:

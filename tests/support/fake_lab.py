@@ -70,6 +70,7 @@ class FakeEngine:
     fails: Callable[[Plan], BaseException | None] = lambda _: None
     samples: Callable[[Plan], Samples] = one_answer
     window: Callable[[Plan], Window] = lambda _: Window(0, 10)
+    stalled_s: Callable[[Plan], float] = lambda _: 0.0  # of its one worker, in the window
     measured: list[Plan] = field(default_factory=list)
     seen: list[Served] = field(default_factory=list)
 
@@ -85,7 +86,7 @@ class FakeEngine:
             window=self.window(plan),
             samples=self.samples(plan),
             errors={},
-            generator=Generator(workers=1, cpu_s=(0.0,), max_rss_bytes=1),
+            generator=Generator(workers=1, cpu_s=(0.0,), max_rss_bytes=1, stalled_s=(self.stalled_s(plan),)),
         )
 
     @property
@@ -111,6 +112,9 @@ class Watcher:
 
     def measured(self, trial: Trial) -> None:
         self.said.append(("measured", trial))
+
+    def remark(self, cell: Cell, text: str) -> None:
+        self.said.append(("remark", (cell, text)))
 
     def failed(self, cells: tuple[Cell, ...], reason: str) -> None:
         self.said.append(("failed", (cells, reason)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analysis.summary import TrialSummary, measured_requests
+from bench.analysis.failures import by_name, in_words
+from bench.analysis.summary import TrialSummary
 from bench.core import units
 from bench.core.findings import Finding, Severity
 from bench.core.samples import Outcome
@@ -38,14 +39,16 @@ def wrong_answers(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 
 
 def errors(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
-    wrong = int((measured_requests(trial).outcome == Outcome.WRONG_ANSWER).sum())
-    failed = summary.errors - wrong
+    told_elsewhere = (Outcome.WRONG_ANSWER, Outcome.CLIENT)
+    kinds = {kind: count for kind, count in summary.failures.items() if kind not in told_elsewhere}
+    failed = sum(kinds.values())
     if failed > 0 and summary.requests:
         example = next(iter(trial.errors), "unfinished when the trial ended")
         yield Finding(
             "errors",
             Severity.WARNING,
-            f"{units.plural(failed, 'request')} failed ({units.percent(failed / summary.asked)}): {example}.",
+            f"{units.plural(failed, 'request')} failed ({units.percent(failed / summary.asked)}; "
+            f"{in_words(by_name(kinds))}): {example}.",
             "The server refuses requests, or is too slow for --timeout.",
             "Requests without an answer in time count in percentiles with the time they were waited for; "
             "others that failed do not. An SLO counts both. See the server's log.",

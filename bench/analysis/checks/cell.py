@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.analysis.cell_row import CellRow
 from bench.analysis.distributions import beta_regularised, student_t_tail
 from bench.analysis.engine_agreement import MEASURES, Agreement, pairs
+from bench.analysis.failures import allowed_share, in_words
 from bench.core import units
 from bench.core.findings import Finding, Severity, verdict
 from bench.core.run_folder import RunRecord
@@ -169,8 +170,41 @@ def repeat_failed(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iter
         )
 
 
+def too_many_errors(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
+    allowed = allowed_share(record)
+    if row.asked and row.errors / row.asked > allowed:
+        yield Finding(
+            "too-many-errors",
+            Severity.WARNING,
+            f"{units.percent(row.errors / row.asked)} of {units.plural(row.asked, 'request')} failed "
+            f"({in_words(row.failures)}), --max-errors allows {units.percent(allowed)}."
+            f"{record.left_out.get(row.cell, '')}",
+            "The cell is not recommended: its figures are of the requests that got through.",
+            "See the errors and the server's log; a higher --max-errors allows more.",
+        )
+
+
+def measured_again(row: CellRow, _: Sequence[CellRow], record: RunRecord) -> Iterator[Finding]:
+    of_cell = [discarded for discarded in record.discarded if discarded.key == row.cell]
+    if of_cell:
+        yield Finding(
+            "measured-again",
+            Severity.NOTE,
+            f"{units.plural(len(of_cell), 'trial')} of the cell measured again: {of_cell[0].reason}",
+            "Figures of a load generator that was stopped describe another load.",
+            "Nothing, unless it happens often: then measure where nothing stops the load generator.",
+        )
+
+
 def _died(row: CellRow, record: RunRecord) -> bool:
     return row.cell in {crash.key for crash in record.crashes}
 
 
-CELL_CHECKS: tuple[CellCheck, ...] = (machine_drift, engines_differ, server_died, repeat_failed)
+CELL_CHECKS: tuple[CellCheck, ...] = (
+    machine_drift,
+    engines_differ,
+    server_died,
+    repeat_failed,
+    measured_again,
+    too_many_errors,
+)

@@ -11,6 +11,7 @@ from bench.analysis.summary import TrialSummary, measured_requests
 from bench.core import units
 from bench.core.cell import Engine
 from bench.core.findings import Finding, Severity
+from bench.core.samples import Outcome
 from bench.core.trial import Trial
 
 # A worker that sleeps less than a tenth of the time does not wait for the server: it is what is measured.
@@ -23,6 +24,8 @@ LEAST_DELIVERED = 0.98
 LEAST_MISSING = 3
 # A lone user of a fast server spends some time in the client; below this share the concurrency was not kept.
 LEAST_IN_FLIGHT = 0.90
+# A generator that stood still for this share of the window, or for so long, made another load than was asked.
+MOST_STALLED_SHARE, MOST_STALLED_S = 0.05, 1.0
 # On an otherwise idle core requests are sent less than a millisecond late (the goal of benchmarks/pacing.py).
 MOST_LATE_NS = 1_000_000
 # Lateness below this share of the p99 response time is lost in the number itself.
@@ -49,6 +52,37 @@ def client_bound(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
             f"A load generator used {units.percent(busiest_worker(trial))} of a core, and never slept.",
             "The load generator is the limit, not the server.",
             "Use --processes auto or a higher number, or make the load from another machine.",
+        )
+
+
+def own_limits(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
+    """A request that this machine had no file, port or memory for says nothing of the server."""
+    failed = int((trial.samples.outcome == Outcome.CLIENT).sum())
+    if failed:
+        yield Finding(
+            "client-bound",
+            Severity.INVALID,
+            f"{units.plural(failed, 'request')} failed here for want of files, ports, buffers or memory.",
+            "The load generator is at a limit of its own machine or process; the server did not refuse them.",
+            "Raise the limit (ulimit -Hn, ip_local_port_range), use more --processes, or fewer users.",
+        )
+
+
+def is_stalled(trial: Trial) -> bool:
+    """Whether a load-generating process stood still for more of the window than its figures can bear."""
+    longest_s = max(trial.generator.stalled_s, default=0.0)
+    return longest_s > min(MOST_STALLED_SHARE * trial.window.seconds, MOST_STALLED_S)
+
+
+def stalled(trial: Trial, _: TrialSummary | None = None) -> Iterator[Finding]:
+    if is_stalled(trial):
+        yield Finding(
+            "generator-stalled",
+            Severity.INVALID,
+            f"A load generator stood still for {units.duration(max(trial.generator.stalled_s) * 1e9)} of "
+            f"{units.duration(trial.window.seconds * 1e9)}.",
+            "Its process was stopped, its container or virtual machine paused, or this machine slept.",
+            "Repeat the cell where nothing stops the load generator.",
         )
 
 
@@ -139,6 +173,8 @@ def saturated(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
 
 CHECKS = (
     client_bound,
+    own_limits,
+    stalled,
     lost_workers,
     missing_arrivals,
     under_delivered,

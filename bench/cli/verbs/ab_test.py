@@ -166,7 +166,8 @@ def _measure(
                 engine,
                 progress,
                 scratch / participant.variant.name,  # answers of other weights have the same name
-            )
+            ),
+            leaves_out=False,
         )
         for participant, folder in zip(participants, folders, strict=True)
     ]

@@ -104,13 +104,16 @@ def conclude(folder: RunFolder, *, as_json: bool) -> int:
 
 
 def exit_code(rows: Sequence[CellRow], slo: str = "") -> int:
-    """3 for anything INVALID, missing, or undecided; 1 when every cell is proved to miss the SLO."""
+    """3 for anything INVALID, missing, undecided, or with too many errors; 1 when every cell is proved to
+    miss the SLO."""
     if not rows or any(row.verdict != "VALID" for row in rows):
         return EXIT_INCONCLUSIVE
     met = {row.slo_met for row in rows}
-    if not slo or True in met:
-        return EXIT_OK
-    return EXIT_INCONCLUSIVE if None in met else EXIT_MISSED
+    if slo and met == {False}:
+        return EXIT_MISSED
+    if any(row.fails_too_often for row in rows):
+        return EXIT_INCONCLUSIVE
+    return EXIT_OK if not slo or True in met else EXIT_INCONCLUSIVE
 
 
 def output_for(values: Values, base: str) -> Output:
@@ -130,7 +133,7 @@ def _dry_run(spec: SweepSpec, provider: Provider) -> int:
     loads, trials = len(spec.configurations()), len(spec.trials())
     minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
-    print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}")
+    print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}; {spec.errors_rule()}")
     if provider.cost:
         print(provider.cost)
     return EXIT_OK

@@ -49,7 +49,8 @@ _LOAD_S = 3.0
 
 def run(values: Values) -> int:
     """Raises WrongUse with all mistakes before anything starts."""
-    spec = replace(sweep_spec(values), repeats=MOST_REPEATS)
+    # The SLO judges the errors of a point.
+    spec = replace(sweep_spec(values), repeats=MOST_REPEATS, max_error_fraction=1.0)
     if not (values.has("concurrency") or values.has("rate")):
         spec = replace(spec, concurrencies=USERS)
     slo = values["slo"] or Slo(((99.0, 10**9),))

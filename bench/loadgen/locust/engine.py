@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.checks.load import is_client_bound
-from bench.core import units
+from bench.core import open_files, units
 from bench.core.cell import Load
 from bench.core.errors import ToolError
 from bench.core.findings import Finding, Severity
@@ -30,6 +30,7 @@ from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.local_workers import LocalWorkers
+from bench.loadgen.locust.own_clock import Stall, stalled_s
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import Worker, WorkerPool
@@ -57,6 +58,7 @@ class LocustEngine:
     def __init__(
         self, log: Path | None = None, worker_pool: Callable[[Path], WorkerPool] = LocalWorkers
     ) -> None:
+        open_files.raise_limit()  # the workers inherit it
         self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
         self._pool = worker_pool(log or Path(self._scratch.name) / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
@@ -86,7 +88,8 @@ class LocustEngine:
         """
         users = plan.cell.load.concurrency or in_flight_cap(plan)
         most = min(users, usable_cores())
-        count = plan.workers or self._enough.get(plan.cell.load, 1)
+        fit = open_files.processes(users, is_open_loop=plan.cell.load.is_open_loop)
+        count = plan.workers or max(self._enough.get(plan.cell.load, 1), min(fit, most))
         trial = self._measure(plan, target, served, on_live, min(count, users))
         if plan.workers == 0 and is_client_bound(trial) and count < most:
             # One process was not enough; every later trial of this load starts with more.
@@ -158,6 +161,11 @@ class LocustEngine:
                 waited_s=tuple(spent[:, 1].tolist()),
                 max_rss_bytes=max((worker.rss_bytes() for worker in workers), default=0),
                 lost_workers=len(workers) - len(done),
+                stalled_s=tuple(
+                    stalled_s(_stalls(worker, end[0]["stalls"]), window)
+                    for worker, end in zip(workers, ends, strict=True)
+                    if end is not None
+                ),
             ),
             counters=closed - opened,
             planned=_planned(orders, stop_ns - start_ns),
@@ -252,6 +260,15 @@ def findings_of(trial: Trial, workers: Sequence[Worker], asked: int) -> Iterator
             "Messages between master and workers take long, or unequally long.",
             "Latencies stand, each is of one clock; the window's edges are off by this. Lengthen --duration.",
         )
+
+
+def _stalls(worker: Worker, rows: Sequence[Sequence[int]]) -> list[Stall]:
+    """As the worker reported them, on our clock."""
+    if not rows or worker.clock is None:
+        return [Stall(*row) for row in rows]
+    table = np.array(rows, dtype=np.int64)
+    moments = [worker.clock.ours(table[:, column]) for column in (0, 1)]
+    return [Stall(*map(int, row)) for row in zip(*moments, table[:, 2], table[:, 3], strict=True)]
 
 
 def _clocks(workers: Sequence[Worker]) -> dict[str, str]:

@@ -54,6 +54,10 @@ class LocalWorker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def at_work(self) -> bool:
+        return self.alive and self._inbox.is_empty
+
     def say(self, **command: Any) -> None:
         assert self._process.stdin is not None
         try:

@@ -15,6 +15,7 @@ import gevent
 from locust import events, stats
 from locust.runners import MasterRunner, WorkerRunner
 
+from bench.core import open_files
 from bench.core.cell import Protocol
 from bench.core.errors import EXIT_WRONG_USE, BenchError, WrongUse
 from bench.core.kinds import HEADER, PROXY, SIZE, integer
@@ -39,6 +40,7 @@ def register() -> dict[str, type[TritonUser]]:
 
     Returns the user class of each protocol by its name. Locust runs those in the locustfile's namespace.
     """
+    open_files.raise_limit()
     events.init_command_line_parser.add_listener(_add_arguments)
     events.init.add_listener(_refuse)
     events.test_start.add_listener(_prepare)

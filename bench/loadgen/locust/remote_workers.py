@@ -61,6 +61,10 @@ class RemoteWorker:
     def alive(self) -> bool:
         return not self._ended and (self._process is None or self._process.poll() is None)
 
+    @property
+    def at_work(self) -> bool:
+        return self.alive and self._inbox.is_empty
+
     def say(self, **command: Any) -> None:
         """Moments in the command are of our clock, and leave as the worker's."""
         if "prepare" in command:

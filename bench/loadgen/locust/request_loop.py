@@ -12,16 +12,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import gevent
 import numpy as np
 from gevent.event import Event
 
 from bench.core.samples import Outcome, Samples
 from bench.loadgen.locust.connections import UserConnection
 from bench.loadgen.pacing import Alarm, Tape
-from bench.protocols.connection import Reply
+from bench.protocols.connection import Reply, outcome_of, reason
 
 # Each different message is kept once; a server that puts a serial number in its errors ends here.
 _MOST_MESSAGES = 100
+# Of a longer message, such as a whole HTML page, the middle is left out; a status stands at its end.
+_LONGEST_MESSAGE, _END_OF_MESSAGE = 300, 60
+# A failure that came without waiting for the server is followed by this pause: otherwise a user whose every
+# request fails at once would keep the process from everything else.
+_PAUSE_S = 0.01
 
 
 class Recorder:
@@ -44,6 +50,10 @@ class Recorder:
         self.outcome.append(outcome)
 
     def fail(self, message: str) -> None:
+        """Count a failure by its message, shortened, and as text that can be written to a file."""
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE - _END_OF_MESSAGE]}...{message[-_END_OF_MESSAGE:]}"
+        message = message.encode(errors="backslashreplace").decode()
         known = message in self.errors or len(self.errors) < _MOST_MESSAGES
         self.errors[message if known else "other messages"] += 1
 
@@ -64,7 +74,6 @@ class Session:
     values_checked: int = 0
     first_checks: int = 3  # answers whose values are compared whatever `check_every` says
     in_flight: int = 0
-    last_error: str = ""
     _answers: int = 0
 
     def run(self, connection: UserConnection) -> None:
@@ -76,22 +85,33 @@ class Session:
             self._open_loop(connection, self.tape)
 
     def request(self, connection: UserConnection, intended_ns: int | None) -> Reply:
-        """One request. `intended_ns` None: it is intended when it is sent (closed loop)."""
+        """One request. `intended_ns` None: it is intended when it is sent (closed loop).
+
+        Whatever goes wrong is its outcome, in the reply and in the record; only a kill is raised.
+        """
         started_ns = time.monotonic_ns()
+        is_at_once = False
         self.in_flight += 1
         try:
             reply = connection.exchange()
+        except Exception as error:  # of any kind: it is this request's failure, and not the end of its user
+            reply, is_at_once = _failed(started_ns, error), True
         except BaseException:  # killed in flight: planned, sent, unanswered
             due_ns = started_ns if intended_ns is None else intended_ns
             self.recorder.add(due_ns, started_ns, time.monotonic_ns(), Outcome.UNFINISHED)
             raise
         finally:
             self.in_flight -= 1
-        outcome = reply.outcome or self._judge(connection, reply)
+        if not reply.outcome:
+            reply.outcome, reply.error = self._judge(connection, reply)
         sent_ns = reply.sent_ns
-        self.recorder.add(sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, outcome)
+        self.recorder.add(
+            sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, reply.outcome
+        )
         if reply.outcome:
-            self._fail(reply.error)
+            self.recorder.fail(reply.error)
+        if is_at_once or reply.outcome == Outcome.CLIENT:
+            gevent.sleep(_PAUSE_S)
         return reply
 
     def is_settled(self) -> bool:
@@ -99,10 +119,6 @@ class Session:
         if self.end_ns is None or time.monotonic_ns() < self.end_ns or self.in_flight:
             return False
         return self.tape is None or not self.tape.untaken_before(self.end_ns)
-
-    def _fail(self, message: str) -> None:
-        self.last_error = message
-        self.recorder.fail(message)
 
     def _closed_loop(self, connection: UserConnection) -> None:
         while self.end_ns is None or time.monotonic_ns() < self.end_ns:
@@ -123,16 +139,31 @@ class Session:
         while (due_ns := tape.take()) is not None:
             yield due_ns
 
-    def _judge(self, connection: UserConnection, reply: Reply) -> int:
+    def _judge(self, connection: UserConnection, reply: Reply) -> tuple[Outcome, str]:
+        """What an answer is worth, and what is wrong with it."""
+        try:
+            wrong = self._wrong(connection, reply)
+        except MemoryError:
+            return Outcome.CLIENT, "out of memory while an answer was checked"
+        except Exception as error:  # an answer may hold anything, and what cannot be read is wrong
+            wrong = f"the answer cannot be read ({type(error).__name__}: {error})"
+        return (Outcome.WRONG_ANSWER, wrong) if wrong else (Outcome.OK, "")
+
+    def _wrong(self, connection: UserConnection, reply: Reply) -> str:
         wrong = connection.wrong(reply)
         self._answers += 1
         due = self.check_every and (
             self._answers <= self.first_checks or self._answers % self.check_every == 0
         )
-        if not wrong and due:
-            self.values_checked += 1
-            wrong = connection.wrong_values(reply)
-        if not wrong:
-            return Outcome.OK
-        self._fail(wrong)
-        return Outcome.WRONG_ANSWER
+        if wrong or not due:
+            return wrong
+        self.values_checked += 1
+        return connection.wrong_values(reply)
+
+
+def _failed(sent_ns: int, error: Exception) -> Reply:
+    """What an exchange came to that raised."""
+    reply = Reply()
+    reply.sent_ns, reply.done_ns = sent_ns, time.monotonic_ns()
+    reply.outcome, reply.error = outcome_of(error), f"{type(error).__name__}: {reason(error)}"
+    return reply

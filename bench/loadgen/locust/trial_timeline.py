@@ -40,7 +40,7 @@ class TrialTimeline:
             requests = self.requests
             if milestone.is_reached(seconds, requests) or milestone.is_overdue(seconds):
                 return
-            if not any(worker.alive for worker in self._workers):
+            if not any(worker.at_work for worker in self._workers):
                 return  # The end of the trial says so.
             self._show(seconds, requests)
             left_s = milestone.at_s - seconds
@@ -54,7 +54,7 @@ class TrialTimeline:
         before = self.requests
         window_s = planned_s(load, duration_s, self.seconds, before)
         self.wait(Milestone(opened_s + window_s))
-        while any(worker.alive for worker in self._workers):
+        while any(worker.at_work for worker in self._workers):
             longer = longer_s(load, duration_s, window_s, self.requests - before)
             if longer <= window_s:
                 return
@@ -65,7 +65,7 @@ class TrialTimeline:
         """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
         while True:
             seconds = self.seconds
-            if seconds >= at_most_s or not any(worker.alive for worker in self._workers):
+            if seconds >= at_most_s or not any(worker.at_work for worker in self._workers):
                 return
             marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
             if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent) and is_tight(marks):

@@ -17,7 +17,6 @@ from locust import User, task
 from locust.exception import StopUser
 
 from bench.core.cell import Protocol
-from bench.core.samples import Outcome
 from bench.loadgen.locust.connections import ConnectionFactory
 from bench.loadgen.locust.request_loop import Session
 
@@ -59,16 +58,14 @@ class TritonUser(User):  # type: ignore[misc]  # Locust has no types
 
     def _one_request(self) -> None:
         started = time.time()
-        recorder = self.traffic.session.recorder
         reply = self.traffic.session.request(self.connection, None)
-        failed = recorder.outcome[-1] != Outcome.OK
         self.environment.events.request.fire(
             request_type=self.protocol.upper(),
             name=self.traffic.name,
             start_time=started,
             response_time=(reply.done_ns - reply.sent_ns) / 1e6,
             response_length=len(reply.body),
-            exception=RequestFailed(self.traffic.session.last_error) if failed else None,
+            exception=RequestFailed(reply.error) if reply.outcome else None,
             context={},
         )
 

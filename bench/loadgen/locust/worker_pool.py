@@ -33,6 +33,8 @@ class Worker(Protocol):
     def clock(self) -> ClockMap | None: ...  # None: it shares ours
     @property
     def alive(self) -> bool: ...
+    @property
+    def at_work(self) -> bool: ...  # alive, and nothing has come from it that ends the trial
     def say(self, **command: Any) -> None: ...
     def expect(self, kind: str, timeout_s: float) -> dict[str, Any]: ...
     def samples(self, order: WorkOrder) -> Samples: ...
@@ -60,6 +62,11 @@ class EventQueue:
 
     def put(self, event: dict[str, Any]) -> None:
         self._events.put(event)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every event was taken."""
+        return self._events.empty()
 
     def expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
         """The next event of that kind. Raises ToolError when it does not come."""

@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
+from bench.core import open_files
+from bench.core.errors import ToolError
 from bench.core.samples import Outcome, Samples
 from bench.core.version import __version__
 from bench.loadgen.arrivals import share, tape_ns
 from bench.loadgen.locust.connections import ConnectionFactory
+from bench.loadgen.locust.own_clock import OwnClock
 from bench.loadgen.locust.request_loop import Session
 from bench.loadgen.locust.users import Traffic, user_class
 from bench.loadgen.locust.work_order import WorkOrder
@@ -80,6 +84,7 @@ class TrialExecutor:
                 )
 
     def _trial(self, order: WorkOrder) -> None:
+        _refuse_what_cannot_fit(order)
         connections = ConnectionFactory(order)
         session = Session(check_every=order.check_every if connections.has_reference else 0)
         environment = Environment(user_classes=[user_class(order.protocol)])
@@ -120,13 +125,18 @@ class TrialExecutor:
         session.gate.set()
         cpu_start = time.process_time()
         live = gevent.spawn(self._tell, session)
+        clock = OwnClock()
+        watch = gevent.spawn(clock.watch)
         stop = self._commands.get()
         session.end_ns = stop["stop_at"]
         drained = self._drain(session, stop["drain_s"])
         self._work_off(session, order.timeout_s)
         live.kill()
+        watch.kill()
+        clock.look()
+        clock.close()
         runner.stop()
-        self._finish(session, order, drained, time.process_time() - cpu_start)
+        self._finish(session, order, drained, time.process_time() - cpu_start, clock)
 
     def _drain(self, session: Session, drain_s: float) -> bool:
         """Wait until every request due before the end is answered, or the time for that is over."""
@@ -150,7 +160,9 @@ class TrialExecutor:
         while session.in_flight and time.monotonic_ns() < last_ns:
             gevent.sleep(0.01)
 
-    def _finish(self, session: Session, order: WorkOrder, drained: bool, cpu_s: float) -> None:
+    def _finish(
+        self, session: Session, order: WorkOrder, drained: bool, cpu_s: float, clock: OwnClock
+    ) -> None:
         recorder = session.recorder
         if session.tape is not None and session.end_ns is not None:
             now_ns = time.monotonic_ns()
@@ -163,6 +175,7 @@ class TrialExecutor:
                 "values_checked": session.values_checked,
                 "drained": drained,
                 "cpu_s": cpu_s,
+                "stalls": [astuple(stall) for stall in clock.stalls],
             }
         )
 
@@ -187,8 +200,22 @@ class TrialExecutor:
 
     def _cost(self) -> dict[str, Any]:
         """For a parent on another host, which cannot look."""
-        rss_bytes = self._process.memory_info().rss
+        try:
+            rss_bytes = self._process.memory_info().rss
+        except (OSError, psutil.Error):  # no open file is left to look with: the trial goes on
+            rss_bytes = 0
         return {"at_ns": time.monotonic_ns(), "cpu_s": time.process_time(), "rss_bytes": rss_bytes}
+
+
+def _refuse_what_cannot_fit(order: WorkOrder) -> None:
+    """Raises ToolError where the users of this worker would have too few open files."""
+    open_files.raise_limit()
+    needed = open_files.needed(order.users, is_open_loop=order.rate_per_s is not None)
+    if needed > open_files.most():
+        raise ToolError(
+            f"{order.users} users in one process need {needed} open files, and it may have "
+            f"{open_files.most()}: use more --processes or --workers, or raise the hard limit (ulimit -Hn)"
+        )
 
 
 def _tape(order: WorkOrder, start_ns: int) -> Tape | None:

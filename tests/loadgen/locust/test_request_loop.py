@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gevent
 import pytest
 
+from bench.core.files import write_json
 from bench.core.samples import Outcome
 from bench.loadgen.locust.request_loop import Recorder, Session
 from bench.loadgen.pacing import Tape
@@ -128,6 +132,71 @@ def test_values_are_compared_on_the_first_three_answers_and_then_on_one_in_so_ma
     for _ in range(answers):
         session.request(connection, None)
     assert session.values_checked == checked
+
+
+@dataclass
+class BrokenConnection(ScriptedConnection):
+    """One whose exchange, frame check or value check raises."""
+
+    raises_in: str = "exchange"
+    error: Exception = field(default_factory=lambda: OverflowError("cannot convert float infinity"))
+
+    def exchange(self) -> Answer:
+        if self.raises_in == "exchange":
+            raise self.error
+        return super().exchange()
+
+    def wrong(self, reply: Answer) -> str:
+        if self.raises_in == "wrong":
+            raise self.error
+        return super().wrong(reply)
+
+    def wrong_values(self, reply: Answer) -> str:
+        if self.raises_in == "wrong_values":
+            raise self.error
+        return super().wrong_values(reply)
+
+
+@pytest.mark.parametrize(
+    ("raises_in", "error", "outcome"),
+    [
+        ("exchange", TypeError("a protocol's mistake"), Outcome.CONNECTION),
+        ("exchange", MemoryError(), Outcome.CLIENT),
+        ("exchange", OSError(errno.EMFILE, "Too many open files"), Outcome.CLIENT),
+        ("wrong", OverflowError("cannot convert float infinity to integer"), Outcome.WRONG_ANSWER),
+        ("wrong", RecursionError("maximum recursion depth exceeded"), Outcome.WRONG_ANSWER),
+        ("wrong_values", ValueError("cannot reshape"), Outcome.WRONG_ANSWER),
+        ("wrong_values", MemoryError(), Outcome.CLIENT),
+    ],
+)
+def test_every_exception_in_a_request_is_its_outcome_and_its_user_goes_on(
+    raises_in: str, error: Exception, outcome: Outcome
+) -> None:
+    session = Session(check_every=1)
+    run_users(session, [BrokenConnection(raises_in=raises_in, error=error)], 0.05)
+    samples = session.recorder.samples()
+    assert len(samples) > 1
+    assert (samples.outcome == outcome).all()
+    assert sum(session.recorder.errors.values()) == len(samples)
+
+
+def test_a_user_whose_requests_fail_at_once_leaves_time_for_the_others() -> None:
+    session = Session()
+    connections = [BrokenConnection(), ScriptedConnection(takes_s=0.005)]
+    run_users(session, connections, 0.2)
+    outcomes = session.recorder.samples().outcome.tolist()
+    assert outcomes.count(Outcome.OK) > 3
+    assert outcomes.count(Outcome.CONNECTION) <= 25  # a pause of 10 ms each
+
+
+def test_a_message_of_any_length_and_content_can_be_kept_and_written(tmp_path: Path) -> None:
+    recorder = Recorder()
+    recorder.fail("\ud800 was refused")
+    recorder.fail(f"{'<p>' * 10_000} (HTTP 502)")
+    assert all(len(message) < 400 for message in recorder.errors)
+    assert any(message.endswith("(HTTP 502)") for message in recorder.errors)
+    write_json(tmp_path / "trial.json", dict(recorder.errors))
+    assert json.loads((tmp_path / "trial.json").read_text(encoding="utf-8")) == recorder.errors
 
 
 def test_endless_different_messages_do_not_fill_the_memory() -> None:

@@ -22,7 +22,7 @@ class VirtualTime:
     """Stands for the module `time`, and for a worker that answers evenly."""
 
     now_ns: int = 0
-    alive: bool = True
+    at_work: bool = True
 
     def monotonic_ns(self) -> int:
         return self.now_ns
@@ -46,6 +46,16 @@ def test_a_window_grows_until_the_percentile_asked_has_its_samples(
     timeline.wait_until_tight(2.0, 2.0 + at_most_s, percent)
     seconds, wanted_s = time.now_ns / 1e9 - 2.0, samples_needed(percent) / RATE_PER_S
     assert min(wanted_s, at_most_s) <= seconds <= min(wanted_s + 1.5, at_most_s + 0.5)
+
+
+def test_nobody_waits_for_workers_that_have_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their process lives, and what they said last was an error."""
+    time = VirtualTime(at_work=False)
+    monkeypatch.setattr(trial_timeline, "time", time)
+    timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
+    timeline.wait(Milestone(1.0, ended=1_000_000))
+    timeline.wait_for_answers(Load(protocol=Protocol.HTTP, batch=1, concurrency=4), 2.0, 2.0)
+    assert timeline.seconds < 1.0
 
 
 @pytest.mark.parametrize(

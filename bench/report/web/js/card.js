@@ -10,7 +10,7 @@ import {
   samplesNeeded,
   throughputInterval,
 } from "./labels.js";
-import { faster, limitText, recommend } from "./recommendation.js";
+import { failsTooOften, faster, limitText, recommend } from "./recommendation.js";
 import { DATA, limit, NEWEST, ROWS } from "./state.js";
 
 const bullets = (items) =>
@@ -31,6 +31,16 @@ export function drawCard() {
 
 const mlperf = () => (DATA.headline ? [["", [DATA.headline]]] : []);
 
+const failingCells = () =>
+  ROWS.filter((row) => row.run === NEWEST && row.verdict === "VALID" && failsTooOften(row));
+function failureNotes() {
+  const failing = failingCells();
+  if (!failing.length) return [];
+  const seen = failing[0].remarks.find(({ code }) => code === "too-many-errors").seen;
+  const who = `${plural(failing.length, "cell")} not recommended, as too many requests failed. `;
+  return [["bad", [who, link(failing[0]), `: ${seen}`]]];
+}
+
 function recommended(answer) {
   const { best, isProved } = answer;
   const purpose = limit.bound === null ? "For the most throughput run " : `For ${limitText()} run `;
@@ -43,7 +53,7 @@ function recommended(answer) {
     h("span", { class: "value" }, `${sig(best.throughput_img_per_s)} img/s`),
     h("span", { class: "range" }, throughputInterval(best)),
   );
-  const items = mlperf();
+  const items = [...mlperf(), ...failureNotes()];
   if (!isProved) {
     items.push([
       "warn",
@@ -110,7 +120,11 @@ function nothingFits(answer) {
   let why = `No measured configuration holds ${limitText()}.`;
   if (by.unknown.length) why = `Too few samples to tell what holds ${limitText()}.`;
   if (!valid.length) why = "Nothing valid was measured.";
-  const items = mlperf();
+  const failing = failingCells();
+  if (!valid.length && failing.length) {
+    why = "No cell is recommended: too many requests failed in each that is valid.";
+  }
+  const items = [...mlperf(), ...failureNotes()];
   if (by.unknown.length) {
     const most = Math.max(...by.unknown.map((row) => row.latency_n));
     const has = `p${limit.percent} needs ${count(samplesNeeded(limit.percent))} requests; the most any of these cells has is ${count(most)}.`;

@@ -32,7 +32,10 @@ function within(row, i, bound) {
 }
 
 export const faster = (a, b) => b.throughput_img_per_s - a.throughput_img_per_s;
-const isCandidate = (row) => isMain(row) && row.verdict === "VALID" && row.throughput_img_per_s;
+/* One that is valid, but fails more requests than --max-errors allows, is not recommended. */
+export const failsTooOften = (row) => row.findings.split(" ").includes("too-many-errors");
+const isCandidate = (row) =>
+  isMain(row) && row.verdict === "VALID" && row.throughput_img_per_s && !failsTooOften(row);
 const configuration = (row) =>
   JSON.stringify([
     row.model,

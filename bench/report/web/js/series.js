@@ -16,6 +16,17 @@ const PANELS = [
     ],
   },
   {
+    title: "Failed requests per second, by kind",
+    lines: [
+      ["errors_server_error_per_s", "server error", "solid", "bad"],
+      ["errors_connection_per_s", "broken connection", "dash", "bad"],
+      ["errors_timeout_per_s", "timeout", "dot", "bad"],
+      ["errors_wrong_answer_per_s", "wrong answer", "solid", "warn"],
+      ["errors_unfinished_per_s", "unanswered at the end", "dash", "warn"],
+      ["errors_client_per_s", "own limit", "dot", "warn"],
+    ],
+  },
+  {
     title: "Response time, ms",
     mayBeSteep: true,
     lines: [
@@ -64,7 +75,7 @@ function gpuPanels(names) {
 function panelsOf(lines, isClosedLoop) {
   const isShown = ([name]) => {
     if (isClosedLoop && name === "asked_per_s") return false;
-    return lines[name]?.some((v) => v !== null && (v !== 0 || name !== "errors_per_s"));
+    return lines[name]?.some((v) => v !== null && (v !== 0 || !name.startsWith("errors_")));
   };
   return [...PANELS, ...gpuPanels(Object.keys(lines))]
     .map((panel) => ({ ...panel, lines: panel.lines.filter(isShown) }))

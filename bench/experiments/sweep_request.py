@@ -21,7 +21,7 @@ from bench.experiments.ceiling.measure import before_sweep
 from bench.experiments.engines import tool_for, worker_pool
 from bench.experiments.preconditions import check_before, check_open
 from bench.experiments.progress import Progress, Silent
-from bench.experiments.run_setup import Output, new_folder, refuse_occupied
+from bench.experiments.run_setup import Output, claimed, new_folder, refuse_occupied
 from bench.experiments.sweep import Sweep
 from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
@@ -66,6 +66,7 @@ def prepared(request: SweepRequest, provider: Provider, progress: Progress, say:
     tool = tool_for([spec], request.perf_analyzer)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         scratch = Path(folder)
+        stack.enter_context(claimed(request.output, say))
         repository = provider.repository
         bare = before_sweep(spec, repository, say) if request.ceiling and repository else None
         session = stack.enter_context(provider.open(spec.model, say, path / "tritonserver.log"))

@@ -28,7 +28,7 @@ from bench.core.slo import Slo
 from bench.core.units import plural, significant
 from bench.experiments.engines import worker_pool
 from bench.experiments.preconditions import check_before, check_open
-from bench.experiments.run_setup import new_folder
+from bench.experiments.run_setup import claimed, new_folder
 from bench.experiments.search.algorithm import Capacity, table
 from bench.experiments.search.runner import LEAST_PROBE_S, SearchRunner
 from bench.experiments.trial_runner import TrialRunner
@@ -56,6 +56,7 @@ def run(values: Values) -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
+        stack.enter_context(claimed(output, progress.say))
         log = output.path / "tritonserver.log"
         session = stack.enter_context(provider.open(spec.model, progress.say, log))
         check_open(session, spec)

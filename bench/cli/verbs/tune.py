@@ -32,7 +32,7 @@ from bench.core.slo import Slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s
 from bench.experiments.preconditions import check_before, check_open
-from bench.experiments.run_setup import new_folder
+from bench.experiments.run_setup import claimed, new_folder
 from bench.experiments.trial_runner import TrialRunner
 from bench.experiments.tune import answer
 from bench.experiments.tune.algorithm import MOST_REPEATS, default_budget, tune
@@ -74,6 +74,7 @@ def run(values: Values) -> int:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         progress = stack.enter_context(ConsoleProgress())
+        stack.enter_context(claimed(output, progress.say))
         log = output.path / "tritonserver.log"
         session = stack.enter_context(provider.open(spec.model, progress.say, log))
         if repository is None:

@@ -46,8 +46,11 @@ def remove_parts(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by text in UTF-8. Raises RunFolderError as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Replace the file at `path` by text in UTF-8. Raises RunFolderError as `write_bytes` does.
+
+    Half of a surrogate pair, which is no character, becomes a question mark.
+    """
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -31,6 +31,7 @@ from bench.core.cell import Cell
 from bench.core.errors import RunFolderError
 from bench.core.files import remove_parts, write_json
 from bench.core.samples import Outcome, Samples
+from bench.core.slo import parse_slo
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
@@ -100,6 +101,40 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class _TensorShape:
+    name: str = ""
+    data_type: str = ""
+    dims: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupShape:
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _ServedShape:
+    """What readers take from a served configuration, which is otherwise kept as the server told it."""
+
+    input: tuple[_TensorShape, ...] | None = None
+    output: tuple[_TensorShape, ...] | None = None
+    instance_group: tuple[_GroupShape, ...] | None = None
+    parameters: Mapping[str, Mapping[str, Any]] | None = None
+    max_batch_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _SpecShape:
+    """What readers take from the axes and durations as asked."""
+
+    model: str = ""
+    repeats: int = 1
+    image_height: int = 224
+    image_width: int = 224
+    parameters: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunFolder:
     """A folder on disk; `record` is read back each time, so that two views never differ."""
 
@@ -143,7 +178,8 @@ class RunFolder:
                 f"{self.path} has schema {version}, this bench reads {SCHEMA_VERSION}: "
                 "use the version of bench that wrote it."
             )
-        record: RunRecord = _structure(data, RunRecord, self.path)
+        record: RunRecord = _structure(data, RunRecord, self.path / "run.json")
+        _check(record, self.path / "run.json")
         return record
 
     def write_record(self, record: RunRecord) -> None:
@@ -322,13 +358,35 @@ def _json(path: Path) -> Any:
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise ValueError(f"it is larger than {_MOST_JSON_BYTES >> 20} MiB")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _whole(json.loads(path.read_text(encoding="utf-8")))
     except RecursionError as error:
         raise RunFolderError(
             f"{path} cannot be read (it is nested too deeply): restore it, or measure again."
         ) from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}): restore it, or measure again.") from error
+
+
+def _whole(data: Any) -> Any:
+    """Halves of surrogate pairs, which JSON can spell and no file or terminal takes, as question marks."""
+    if isinstance(data, str):
+        return data.encode(errors="replace").decode()
+    if isinstance(data, list):
+        return [_whole(one) for one in data]
+    if isinstance(data, dict):
+        return {_whole(name): _whole(value) for name, value in data.items()}
+    return data
+
+
+def _check(record: RunRecord, path: Path) -> None:
+    """Raises RunFolderError where the parts of a record that have no type of their own are none of ours."""
+    _structure(dict(record.spec), _SpecShape, path)
+    for config in record.served.values():
+        _structure(config, _ServedShape, path)
+    try:
+        parse_slo(record.slo) if record.slo else None
+    except ValueError as error:
+        raise RunFolderError(f"{path} is not what this bench writes: slo {record.slo!r}.") from error
 
 
 def _trial(path: Path) -> Trial:
@@ -348,9 +406,12 @@ def _nonsense(trial: Trial) -> str:
     if not -_LATEST_NS < window.start_ns < window.end_ns < _LATEST_NS:
         return "its window has no length"
     level = load.rate_per_s if load.rate_per_s is not None else load.concurrency
+    batches = trial.counters.batches if trial.counters else {}
     numbers = (load.batch, level, plan.repeat + 1, plan.timeout_s)
     if not all(number is not None and math.isfinite(number) and number > 0 for number in numbers):
         return "its plan cannot be measured"
+    if any(size < 1 or count < 0 for size, (count, _) in batches.items()):
+        return "its batches cannot have been executed"
     samples = trial.samples
     times = np.concatenate([samples.intended_ns, samples.sent_ns, samples.done_ns])
     if len(times) and not -_LATEST_NS < times.min() <= times.max() < _LATEST_NS:
@@ -370,7 +431,7 @@ def _samples(path: Path) -> Samples:
         raise RunFolderError(f"{samples} {why}: restore it, or let --resume measure it again.") from error
 
 
-def _structure(data: dict[str, Any], kind: type[Any], path: Path) -> Any:
+def _structure(data: Any, kind: type[Any], path: Path) -> Any:
     try:
         return _converter.structure(data, kind)
     except cattrs.BaseValidationError as error:

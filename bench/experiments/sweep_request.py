@@ -7,7 +7,6 @@ folder = run(request, EmbeddedProvider())
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from bench.analysis.ceiling import write_ceiling
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
+from bench.core.scratch import folder as temporary_folder
 from bench.core.spec import SweepSpec
 from bench.experiments.ceiling.measure import before_sweep
 from bench.experiments.engines import tool_for, worker_pool
@@ -64,8 +64,7 @@ def prepared(request: SweepRequest, provider: Provider, progress: Progress, say:
     """The sweep with its target open and its folder made; `run()` measures. All of it ends with the block."""
     spec, path = request.spec, request.output.path
     tool = tool_for([spec], request.perf_analyzer)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
-        scratch = Path(folder)
+    with temporary_folder() as scratch, ExitStack() as stack:
         stack.enter_context(claimed(request.output, say))
         repository = provider.repository
         bare = before_sweep(spec, repository, say) if request.ceiling and repository else None

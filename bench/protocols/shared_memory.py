@@ -23,15 +23,14 @@ from urllib.parse import urlsplit
 from bench.core.datatypes import DTYPES
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.samples import Outcome
-from bench.core.scratch import is_held
+from bench.core.scratch import SEGMENTS, SHARED_MEMORY, is_held
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
 from bench.protocols.connection import checked_headers
 from bench.protocols.http1 import HttpConnection
 from bench.protocols.payload import Region, Shared, Tensor
 
-PREFIX = "triton_bench_"
-FOLDER = Path("/dev/shm")
+PREFIX, FOLDER = SEGMENTS, SHARED_MEMORY
 _CONTROL_TIMEOUT_S = 10.0
 # Slots begin at multiples of a page, so that no two users write to the same one.
 _PAGE = 4096

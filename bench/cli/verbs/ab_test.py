@@ -6,7 +6,6 @@ reports/<name>/report.html, compare.html  all of them laid over each other; the 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -22,6 +21,7 @@ from bench.cli.variants import applied, inherited, variants_of
 from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, worst
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.run_lock import locked
+from bench.core.scratch import folder as temporary_folder
 from bench.core.spec import SweepSpec, describe
 from bench.core.variant import Variant
 from bench.experiments.ab_test.participants import (
@@ -65,7 +65,7 @@ def run(typed: Values) -> int:
     )
     path, provider = output.path, server_of(values)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
         _claim(request, progress.say, stack)
         model, log = next(iter(specs.values())).model, path / "tritonserver.log"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -24,6 +22,7 @@ from bench.core.errors import (
     EXIT_OK,
     worst,
 )
+from bench.core.scratch import folder as temporary_folder
 from bench.core.slo import Slo
 from bench.core.units import plural, significant
 from bench.experiments.engines import worker_pool
@@ -54,7 +53,7 @@ def run(values: Values) -> int:
     values.mistakes.check()
     output = output_for(values, f"{spec.model}-search")
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
         stack.enter_context(claimed(output, progress.say))
         log = output.path / "tritonserver.log"

@@ -6,18 +6,18 @@ Whatever shows or judges a run takes its `RunResults`: cells.csv, the page, the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.analysis.aggregate import MeasuredTrial, absent, aggregate, slo_of
 from bench.analysis.bottleneck import with_bottlenecks
 from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_details import CellDetail, SeriesBudget, detail
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.checks.cell import with_cell_findings
+from bench.analysis.checks.cell import codes, merged, with_cell_findings
 from bench.analysis.engine_agreement import with_agreement
 from bench.analysis.stats import percentile
-from bench.core.findings import Finding, Verdict, verdict
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.findings import Finding, Severity, Verdict, verdict
+from bench.core.run_folder import RunFolder, RunRecord, Unreadable
 from bench.core.trial import Trial
 
 
@@ -73,24 +73,30 @@ class RunResults:
     folder: RunFolder
     record: RunRecord
     cells: tuple[CellResult, ...]  # in the order they were asked for
+    unreadable: tuple[Unreadable, ...] = ()  # trials whose files are damaged
 
     @classmethod
     def of(cls, folder: RunFolder) -> RunResults:
-        """Read a run, the samples of one cell at a time. Raises RunFolderError where a file is broken."""
+        """Read a run, the samples of one cell at a time.
+
+        A trial that cannot be read is left out and named. Raises RunFolderError where another file is broken.
+        """
         record, slo = folder.record, slo_of(folder.record)
         budget = SeriesBudget.of(folder.trial_counts())
         measured: dict[str, CellResult] = {}
-        for trials in by_cell(folder.trials()):
+        unreadable: list[Unreadable] = []
+        for trials in by_cell(_readable(folder, unreadable)):
             of_cell = [MeasuredTrial.of(trial, slo) for trial in trials]
             row = aggregate(of_cell, record)
             summaries = tuple(TrialResult.of(one) for one in of_cell)
             measured[row.cell] = CellResult(row, summaries, detail(of_cell, budget))
-        rows = complete([result.row for result in measured.values()], record)
+        rows = complete([result.row for result in measured.values()], _with_lost(record, unreadable))
+        rows = [_with_unreadable(row, unreadable) for row in rows]
         cells = []
         for row in with_bottlenecks(rows, read_ceiling(folder)):
             known = measured.get(row.cell)
             cells.append(CellResult(row, known.trials, known.detail) if known else CellResult(row))
-        return cls(folder, record, tuple(cells))
+        return cls(folder, record, tuple(cells), tuple(unreadable))
 
     @property
     def rows(self) -> list[CellRow]:
@@ -116,6 +122,39 @@ def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:
     order = {cell.key: index for index, cell in enumerate(record.planned)}
     judged = [with_cell_findings(row, rows, record) for row in rows]
     return sorted(judged, key=lambda row: order.get(row.cell, len(order)))
+
+
+def _readable(folder: RunFolder, unreadable: list[Unreadable]) -> Iterator[Trial]:
+    """The trials that can be read; the others are added to `unreadable`."""
+    for one in folder.read_trials():
+        if isinstance(one, Trial):
+            yield one
+        else:
+            unreadable.append(one)
+
+
+def _with_lost(record: RunRecord, unreadable: Sequence[Unreadable]) -> RunRecord:
+    """A cell none of whose trials can be read has failed for that reason, and was not left out."""
+    return replace(record, failed={**{one.cell: one.reason for one in unreadable}, **record.failed})
+
+
+def _with_unreadable(row: CellRow, unreadable: Sequence[Unreadable]) -> CellRow:
+    """A measured row with a finding where some of its trials cannot be read."""
+    lost = [one for one in unreadable if one.cell == row.cell]
+    if not lost or not row.repeats:
+        return row
+    remarks = merged([*row.remarks, *(_lost(one) for one in lost)])
+    return replace(row, remarks=remarks, findings=codes(remarks))
+
+
+def _lost(one: Unreadable) -> Finding:
+    return Finding(
+        "unreadable-trial",
+        Severity.WARNING,
+        f"Repeat {one.repeat} is unreadable and left out: {one.reason}",
+        "The disk was full or failed, or somebody changed the file.",
+        "Restore the file, or measure that trial again with --resume.",
+    )
 
 
 def by_cell(trials: Iterable[Trial]) -> Iterator[list[Trial]]:

@@ -73,6 +73,9 @@ class VerbCommand(click.Command):
         )  # fmt: skip
 
     def _run(self, **texts: Any) -> None:
+        from bench.server.leftovers import remove_leftovers  # imports of a declaration are kept light
+
+        remove_leftovers()
         values = Values.of(self.verb.options, texts, ("bench", *sys.argv[1:]))
         sys.exit(load(self.verb.run)(values))
 

@@ -5,14 +5,15 @@
     cells.csv, report.html             made from the above, at any time, by anyone
 
 Each file is written to a neighbour and moved into place, so a killed sweep loses the trial in
-flight and nothing else. Readers refuse a schema they do not know.
+flight and nothing else. Readers refuse a schema they do not know. A trial that cannot be read is an
+`Unreadable` beside the others. Nothing that a file holds makes a reader raise anything but RunFolderError.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,15 +21,17 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cattrs
+import numpy as np
 from cattrs.preconf.json import make_converter
 
+from bench.core import run_lock
 from bench.core.cell import Cell
 from bench.core.errors import RunFolderError
-from bench.core.files import write_json
-from bench.core.samples import Samples
+from bench.core.files import remove_parts, write_json
+from bench.core.samples import Outcome, Samples
+from bench.core.slo import parse_slo
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
@@ -42,6 +45,12 @@ TUNE_DEPLOY_FILES = {
 }
 # File systems take names of 255 bytes, and temporary names add to ours.
 _LONGEST_NAME = 180
+# No JSON file of a run comes near this size; reading a larger one would only fill the memory.
+_MOST_JSON_BYTES = 256 << 20
+# Times are int64 nanoseconds; differences of those up to this one stay within 64 bits.
+_LATEST_NS = 1 << 61
+# What follows the names of the two files of a trial that could not be read and was measured again.
+_SET_ASIDE = ".unreadable"
 
 _converter = make_converter()
 # Samples live in the .npz beside the trial's JSON, not in it.
@@ -64,6 +73,15 @@ class Discarded:
     key: str  # of its cell
     repeat: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A trial whose files are damaged. `cell` is its cell's key, as far as the run tells."""
+
+    cell: str
+    repeat: str
+    reason: str  # a sentence that names the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +110,40 @@ class RunRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)
     finished_at: str = ""  # "": interrupted, or still running
     schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorShape:
+    name: str = ""
+    data_type: str = ""
+    dims: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupShape:
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _ServedShape:
+    """What readers take from a served configuration, which is otherwise kept as the server told it."""
+
+    input: tuple[_TensorShape, ...] | None = None
+    output: tuple[_TensorShape, ...] | None = None
+    instance_group: tuple[_GroupShape, ...] | None = None
+    parameters: Mapping[str, Mapping[str, Any]] | None = None
+    max_batch_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _SpecShape:
+    """What readers take from the axes and durations as asked."""
+
+    model: str = ""
+    repeats: int = 1
+    image_height: int = 224
+    image_width: int = 224
+    parameters: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +190,8 @@ class RunFolder:
                 f"{self.path} has schema {version}, this bench reads {SCHEMA_VERSION}: "
                 "use the version of bench that wrote it."
             )
-        record: RunRecord = _structure(data, RunRecord, self.path)
+        record: RunRecord = _structure(data, RunRecord, self.path / "run.json")
+        _check(record, self.path / "run.json")
         return record
 
     def write_record(self, record: RunRecord) -> None:
@@ -177,21 +230,64 @@ class RunFolder:
         self.write_record(replace(record, **changes(record)))
 
     def write_trial(self, trial: Trial) -> None:
-        """Samples first: a trial exists once its JSON does."""
+        """Samples first: a trial exists once its JSON does.
+
+        Raises RunFolderError where it cannot be written; the trials before it stay as they are.
+        """
         stem = self._stem(trial.cell.key, trial.plan.repeat)
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        trial.samples.save(stem.with_suffix(".npz"))
-        write_json(stem.with_suffix(".json"), _converter.unstructure(trial))
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            trial.samples.save(stem.with_suffix(".npz"))
+            write_json(stem.with_suffix(".json"), _converter.unstructure(trial))
+        except RunFolderError as error:
+            raise RunFolderError(
+                f"{error} The trials before it are kept: --resume goes on from there."
+            ) from error
+        except OSError as error:
+            raise RunFolderError(
+                f"{stem.parent} cannot be made ({error.strerror}): check the permissions and the free space; "
+                "--resume goes on from there."
+            ) from error
 
     def has_trial(self, cell_key: str, repeat: int) -> bool:
         return self._stem(cell_key, repeat).with_suffix(".json").exists()
 
     def trials(self, cell_key: str = "") -> Iterator[Trial]:
+        """Every trial that can be read, or those of one cell, in the order of `read_trials`."""
+        return (one for one in self.read_trials(cell_key) if isinstance(one, Trial))
+
+    def read_trials(self, cell_key: str = "") -> Iterator[Trial | Unreadable]:
         """Every trial, or those of one cell, by cell and repeat; one at a time, as samples may be large."""
         folder = _safe(cell_key) if cell_key else "*"
         for path in sorted((self.path / "trials").glob(f"{folder}/*.json")):
-            trial = _structure(_read_json(path), Trial, path)
-            yield replace(trial, samples=_samples(path))
+            try:
+                yield _trial(path)
+            except RunFolderError as error:
+                yield Unreadable(self._cell_of(path), path.stem, str(error))
+
+    def mend(self) -> list[Unreadable]:
+        """Make the folder ready for further trials, and tell which trials could not be read.
+
+        Their files are kept under other names, so that the trials are measured again. What a killed process
+        left half written is removed. Only whoever holds the folder's lock may call it.
+        """
+        for folder in (self.path, *(self.path / "trials").glob("*/")):
+            remove_parts(folder)
+        unreadable = []
+        for path in sorted((self.path / "trials").glob("*/*.json")):
+            try:
+                _trial(path)
+            except RunFolderError as error:
+                unreadable.append(Unreadable(self._cell_of(path), path.stem, str(error)))
+                for file in (path.with_suffix(".npz"), path):
+                    if file.exists():
+                        file.replace(file.with_name(f"{file.name}{_SET_ASIDE}"))
+        return unreadable
+
+    def _cell_of(self, path: Path) -> str:
+        """The key of the cell that the trial in this file is of; its folder may have a shorter name."""
+        names = {_safe(cell.key): cell.key for cell in self.record.planned}
+        return names.get(path.parent.name, path.parent.name)
 
     def trial_counts(self) -> list[int]:
         """How many trials each measured cell has, told without reading them."""
@@ -204,12 +300,7 @@ class RunFolder:
         Raises RunFolderError for a file that is no JSON.
         """
         path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read ({error}): remove it, or measure again.") from error
+        return _json(path) if path.exists() else None
 
     def write_json(self, name: str, data: Any) -> Path:
         """Write a further JSON file of the run, atomically, and say where it is."""
@@ -233,8 +324,13 @@ def refuse_foreign(path: Path) -> None:
         raise RunFolderError(f"--out {path} is a file: choose an empty or new folder.")
     refuse_unwritable(path)
     is_run = (path / "run.json").exists()
-    if path.exists() and not is_run and any(entry.suffix != ".log" for entry in path.iterdir()):
+    if path.exists() and not is_run and any(not _is_harmless(entry) for entry in path.iterdir()):
         raise RunFolderError(f"--out {path} is not empty and holds no run: choose an empty or new folder.")
+
+
+def _is_harmless(path: Path) -> bool:
+    """Whether it may lie in a folder that becomes a run's: a server's log, or a lock."""
+    return path.suffix == ".log" or path.name == run_lock.NAME
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -257,15 +353,80 @@ def _safe(key: str) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunFolderError(f"{path.parent} holds no run: {path.name} is missing.") from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}): restore it, or measure again.") from error
+    if not path.exists():
+        raise RunFolderError(f"{path.parent} holds no run: {path.name} is missing.")
+    data = _json(path)
     if not isinstance(data, dict):
         raise RunFolderError(f"{path} is not a run's file: it holds no JSON object.")
     return data
+
+
+def _json(path: Path) -> Any:
+    """Raises RunFolderError for what is no JSON, is too large, or is nested too deeply."""
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise ValueError(f"it is larger than {_MOST_JSON_BYTES >> 20} MiB")
+        return _whole(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError as error:
+        raise RunFolderError(
+            f"{path} cannot be read (it is nested too deeply): restore it, or measure again."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}): restore it, or measure again.") from error
+
+
+def _whole(data: Any) -> Any:
+    """Halves of surrogate pairs, which JSON can spell and no file or terminal takes, as question marks."""
+    if isinstance(data, str):
+        return data.encode(errors="replace").decode()
+    if isinstance(data, list):
+        return [_whole(one) for one in data]
+    if isinstance(data, dict):
+        return {_whole(name): _whole(value) for name, value in data.items()}
+    return data
+
+
+def _check(record: RunRecord, path: Path) -> None:
+    """Raises RunFolderError where the parts of a record that have no type of their own are none of ours."""
+    _structure(dict(record.spec), _SpecShape, path)
+    for config in record.served.values():
+        _structure(config, _ServedShape, path)
+    try:
+        parse_slo(record.slo) if record.slo else None
+    except ValueError as error:
+        raise RunFolderError(f"{path} is not what this bench writes: slo {record.slo!r}.") from error
+
+
+def _trial(path: Path) -> Trial:
+    """The trial whose JSON is at `path`, with its samples. Raises RunFolderError."""
+    described: Trial = _structure(_read_json(path), Trial, path)
+    trial = replace(described, samples=_samples(path))
+    if wrong := _nonsense(trial):
+        raise RunFolderError(
+            f"{path} and its .npz hold no trial ({wrong}): restore them, or let --resume measure it again."
+        )
+    return trial
+
+
+def _nonsense(trial: Trial) -> str:
+    """What no measurement can have recorded; "" for a sound trial."""
+    window, plan, load = trial.window, trial.plan, trial.cell.load
+    if not -_LATEST_NS < window.start_ns < window.end_ns < _LATEST_NS:
+        return "its window has no length"
+    level = load.rate_per_s if load.rate_per_s is not None else load.concurrency
+    batches = trial.counters.batches if trial.counters else {}
+    numbers = (load.batch, level, plan.repeat + 1, plan.timeout_s)
+    if not all(number is not None and math.isfinite(number) and number > 0 for number in numbers):
+        return "its plan cannot be measured"
+    if any(size < 1 or count < 0 for size, (count, _) in batches.items()):
+        return "its batches cannot have been executed"
+    samples = trial.samples
+    times = np.concatenate([samples.intended_ns, samples.sent_ns, samples.done_ns])
+    if len(times) and not -_LATEST_NS < times.min() <= times.max() < _LATEST_NS:
+        return "a time is beyond what a clock shows"
+    if len(times) and not 0 <= samples.outcome.min() <= samples.outcome.max() <= max(Outcome):
+        return "an outcome is unknown"
+    return ""
 
 
 def _samples(path: Path) -> Samples:
@@ -273,15 +434,19 @@ def _samples(path: Path) -> Samples:
     samples = path.with_suffix(".npz")
     try:
         return Samples.load(samples)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        why = "is missing" if isinstance(error, FileNotFoundError) else "is no archive of samples"
-        raise RunFolderError(
-            f"{samples} {why}: restore it, or remove it and {path.name}, and --resume measures it again."
-        ) from error
+    except (OSError, ValueError) as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise RunFolderError(f"{samples} {why}: restore it, or let --resume measure it again.") from error
 
 
-def _structure(data: dict[str, Any], kind: type[Any], path: Path) -> Any:
+def _structure(data: Any, kind: type[Any], path: Path) -> Any:
     try:
         return _converter.structure(data, kind)
-    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+    except cattrs.BaseValidationError as error:
+        places = cattrs.transform_error(error)
+        more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+        raise RunFolderError(
+            f"{path} is not what this bench writes: {'; '.join(places[:2])}{more}."
+        ) from error
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} is not what this bench writes: {error}.") from error

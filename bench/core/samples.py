@@ -7,10 +7,16 @@ one monotonic clock (`time.monotonic_ns`), which all processes of a host share.
 from __future__ import annotations
 
 import io
+import lzma
+import os
+import re
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +26,16 @@ from bench.core.files import write_bytes
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 COLUMNS = ("intended_ns", "sent_ns", "done_ns", "outcome")
+# Samples pack to about a third of their size, since times differ. An archive that would unpack to more than
+# so many times its size, and to more than so many bytes, was not written by us.
+_MOST_RATIO = 32
+_LEAST_BOUND_BYTES = 64 << 20
+# What Python's zip reader raises for archives that are damaged, encrypted, or packed in another way.
+_NO_ARCHIVE = (BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, struct.error, RuntimeError)
+_NPY_HEAD = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<i8', 'fortran_order': False, 'shape': \((?P<n>\d{1,18}),\), \} *\n",
+    re.DOTALL,
+)
 
 
 class Outcome(IntEnum):
@@ -83,8 +99,28 @@ class Samples:
 
     @classmethod
     def load(cls, path: Path) -> Samples:
-        with np.load(path) as archive:
-            return cls(*(archive[name] for name in COLUMNS))
+        """Read what `save` wrote. Raises OSError, and ValueError for a file that `save` did not write.
+
+        Memory is bounded by the file's size: nothing is unpacked that claims to be much larger.
+        """
+        with path.open("rb") as file:
+            try:
+                with ZipFile(file) as archive:
+                    return cls._of(archive, os.fstat(file.fileno()).st_size)
+            except _NO_ARCHIVE as error:
+                raise ValueError(f"it is no archive of samples ({error})") from error
+
+    @classmethod
+    def _of(cls, archive: ZipFile, size: int) -> Samples:
+        entries = [archive.getinfo(f"{name}.npy") for name in COLUMNS]
+        if any(entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for entry in entries):
+            raise ValueError("it is packed in a way that samples are not")
+        if sum(entry.file_size for entry in entries) > _LEAST_BOUND_BYTES + _MOST_RATIO * size:
+            raise ValueError("its columns would be far larger than samples of this file's size are")
+        columns = [_column(archive.read(entry)) for entry in entries]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError("its columns are of unequal length")
+        return cls(*columns)
 
     def save(self, path: Path) -> None:
         """Write an .npz atomically. Raises RunFolderError where it cannot be written."""
@@ -131,3 +167,13 @@ class Samples:
     def lateness_ns(self) -> Int64:
         """Sent minus intended: the generator's own delay."""
         return self.sent_ns - self.intended_ns
+
+
+def _column(content: bytes) -> Int64:
+    """A one-dimensional int64 array as numpy's format 1.0 has it. Raises ValueError for anything else."""
+    head = _NPY_HEAD.match(content)
+    if head is None or head.end() != 10 + int.from_bytes(content[8:10], "little"):
+        raise ValueError("a column is no array of whole numbers")
+    if len(content) != head.end() + 8 * int(head["n"]):
+        raise ValueError("a column is cut off")
+    return np.frombuffer(content, np.int64, offset=head.end()).copy()

@@ -6,16 +6,51 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from bench.core.errors import ToolError
+
+# Names of our folders in the system's place for temporary ones begin so, and the owner's number follows.
+PREFIX, WORKER_PREFIX = "bench-", "bench-worker-"
+# Segments of memory that load processes share with a server.
+SHARED_MEMORY, SEGMENTS = Path("/dev/shm"), "triton_bench_"
 
 
 def claim(prefix: str) -> Path:
-    """A fresh folder of this process, in the system's place for them, and none there of dead ones."""
+    """A fresh folder of this process, in the system's place for them, and none there of dead ones.
+
+    Raises ToolError where there is no room for it.
+    """
     remove_stale(prefix)
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
-    # Held until this process ends, however it does; never closed on purpose.
-    fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX)
-    return folder
+    return _claimed(prefix)[0]  # its lock is held until this process ends, however it does
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A fresh folder that is gone when the block ends. Raises ToolError where there is no room for it."""
+    path, lock = _claimed(PREFIX)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _claimed(prefix: str) -> tuple[Path, int]:
+    """The folder, and the handle that holds its lock."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+    except OSError as error:
+        where = error.filename or "The folder for temporary files"
+        raise ToolError(
+            f"{where} cannot be made ({error.strerror}): free some space there, or set TMPDIR to another "
+            "folder."
+        ) from error
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return path, lock
 
 
 def remove_stale(prefix: str) -> None:

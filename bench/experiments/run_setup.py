@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from bench.core.run_folder import (
     refuse_foreign,
     utc_now,
 )
+from bench.core.run_lock import locked
 from bench.core.spec import SweepSpec
 from bench.sensors import environment
-from bench.server.session import Session
+from bench.server.session import Say, Session
 
 # Everything that a run makes, whatever verb measured it. The record is last: what is left of a run that is
 # removed halfway is still a run.
@@ -70,6 +72,19 @@ def refuse_occupied(output: Output, *, can_resume: bool = True) -> None:
     if output.resume and not is_run:
         raise RunFolderError(f"--resume: {path} holds no run to go on with; --name or --out says which.")
     refuse_foreign(path)
+
+
+@contextmanager
+def claimed(output: Output, say: Say) -> Iterator[None]:
+    """Hold the folder's lock, and make a run that is resumed ready: damaged trials are measured again.
+
+    Raises RunFolderError as `refuse_occupied`, and where another process measures into the folder.
+    """
+    with locked(output.path):
+        refuse_occupied(output)  # once more: whoever held the lock until now may have made a run there
+        for one in RunFolder.open(output.path).mend() if output.resume else ():
+            say(f"Repeat {one.repeat} of {one.cell} is unreadable, and is measured again: {one.reason}")
+        yield
 
 
 def refuse_name(name: str) -> None:

@@ -7,7 +7,6 @@ folder = run(request, EmbeddedProvider())
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from bench.analysis.ceiling import write_ceiling
 from bench.core import open_files
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
+from bench.core.scratch import folder as temporary_folder
 from bench.core.spec import SweepSpec
 from bench.experiments.ceiling.measure import before_sweep
 from bench.experiments.engines import tool_for, worker_pool
 from bench.experiments.preconditions import check_before, check_open
 from bench.experiments.progress import Progress, Silent
-from bench.experiments.run_setup import Output, new_folder, refuse_occupied
+from bench.experiments.run_setup import Output, claimed, new_folder, refuse_occupied
 from bench.experiments.sweep import Sweep
 from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
@@ -66,8 +66,8 @@ def prepared(request: SweepRequest, provider: Provider, progress: Progress, say:
     open_files.raise_limit()
     spec, path = request.spec, request.output.path
     tool = tool_for([spec], request.perf_analyzer)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
-        scratch = Path(folder)
+    with temporary_folder() as scratch, ExitStack() as stack:
+        stack.enter_context(claimed(request.output, say))
         repository = provider.repository
         bare = before_sweep(spec, repository, say) if request.ceiling and repository else None
         session = stack.enter_context(provider.open(spec.model, say, path / "tritonserver.log"))

@@ -22,14 +22,13 @@ from typing import Any
 from bench.core.datatypes import DTYPES
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.samples import Outcome
-from bench.core.scratch import is_held
+from bench.core.scratch import SEGMENTS, SHARED_MEMORY, is_held
 from bench.core.target import Target
 from bench.protocols.answers import Expected, blank
 from bench.protocols.http1 import HttpConnection, control_request
 from bench.protocols.payload import Region, Shared, Tensor
 
-PREFIX = "triton_bench_"
-FOLDER = Path("/dev/shm")
+PREFIX, FOLDER = SEGMENTS, SHARED_MEMORY
 _CONTROL_TIMEOUT_S = 10.0
 _CONTROL_BYTES = 16 << 20
 # Slots begin at multiples of a page, so that no two users write to the same one.

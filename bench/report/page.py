@@ -61,7 +61,7 @@ def render(several: Sequence[RunResults]) -> str:
         "page.html",
         record=records[-1],
         facts=_facts(records[-1], newest),
-        alerts=_alerts(records[-1]),
+        alerts=[alert for run in runs for alert in _lost(run)] + _alerts(records[-1]),
         older=", ".join(record.name for record in records[:-1]),
         sections_above=sections.render(sections.ABOVE, newest_first),
         sections_below=sections.render(sections.BELOW, newest_first),
@@ -158,6 +158,15 @@ def _facts(record: RunRecord, rows: Sequence[CellRow]) -> list[str]:
         f"{plural(len(rows), 'cell')}, {plural(requests, 'request')}",
     ]
     return [fact for fact in facts if fact]
+
+
+def _lost(run: RunResults) -> list[str]:
+    """Trials that cannot be read, so that nobody takes the rest for all of them."""
+    if not run.unreadable:
+        return []
+    reasons = " ".join(one.reason for one in run.unreadable[:3])
+    more = f" And {len(run.unreadable) - 3} more." if len(run.unreadable) > 3 else ""
+    return [f"{plural(len(run.unreadable), 'trial')} unreadable, and left out. {reasons}{more}"]
 
 
 def _alerts(record: RunRecord) -> list[str]:

@@ -26,6 +26,7 @@ import psutil
 from bench.core.errors import ServerStartFailed
 from bench.core.target import Target
 from bench.server.control import Triton
+from bench.server.leftovers import remove_leftovers
 from bench.server.log_diagnosis import explain, is_port_taken, known_cause
 
 HOST = "127.0.0.1"
@@ -206,6 +207,7 @@ def start(
 def _launch(
     server: Tritonserver, repository: Path, log: Path, ports: tuple[int, int, int], models: Sequence[str]
 ) -> EmbeddedTriton:
+    remove_leftovers()
     http, grpc, metrics = ports
     prefix = f"bench_{os.getpid()}_{http}_"
     command = [
@@ -233,7 +235,7 @@ def _launch(
             stdout=subprocess.PIPE,
             stderr=sink,
             env={**os.environ, **dict(server.environment)},
-            start_new_session=True,
+            start_new_session=True,  # it ends everything in it by the number of the session
         )
     assert supervisor.stdout is not None
     pid = int(supervisor.stdout.readline() or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core import vit_variants
+from bench.core.child import dies_with_us
+from bench.core.files import write_bytes
 from bench.core.trial import Reference, Served
 from bench.protocols import images as pictures
 from bench.protocols import payload
@@ -46,10 +49,16 @@ def refer(served: Served, height: int, width: int, folder: Path) -> Served:
     folder.mkdir(parents=True, exist_ok=True)
     variant = "".join(f"-{value}" for value in vit_variants.chosen(served.config).values())
     path = folder / f"{model}-{height}x{width}{variant}.npz"
-    np.savez(path, **answers)  # type: ignore[arg-type]  # numpy's stub takes every keyword for a flag
+    write_bytes(path, _archive(answers))
     parameters = model_config.served(served.config).parameters
     relative, absolute, distance = _TOLERANCES.get(parameters.get("precision", ""), _FP32)
     return replace(served, reference=Reference(str(path), origin, relative, absolute, distance))
+
+
+def _archive(answers: Mapping[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **answers)  # type: ignore[arg-type]  # numpy's stub takes every keyword for a flag
+    return file.getvalue()
 
 
 def _answers(
@@ -97,7 +106,9 @@ def _run_reference(weights: str, images: NDArray[np.float32]) -> dict[str, NDArr
         np.save(source, images)
         try:
             command = [sys.executable, "-m", _PROCESS, weights, str(source), str(part)]
-            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)
+            subprocess.run(
+                command, check=True, capture_output=True, timeout=_TIMEOUT_S, preexec_fn=dies_with_us()
+            )
             part.replace(path)
         except (OSError, subprocess.SubprocessError):
             return None  # no torch here, or weights only the server has: the trial says "not compared"

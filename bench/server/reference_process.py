@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.paths import MODEL_REPOSITORY
+from bench.core.scratch import folder as temporary_folder
 
 _MODEL_FOLDER = MODEL_REPOSITORY / "python_vit" / "1"
 
@@ -57,9 +57,9 @@ def _model(weights: str) -> Any:
 
     if not weights.startswith("random:"):
         return _loaded(ViTModel, weights)
-    with tempfile.TemporaryDirectory() as folder:
-        write_snapshot(weights, Path(folder))
-        return _loaded(ViTModel, folder)
+    with temporary_folder() as folder:
+        write_snapshot(weights, folder)
+        return _loaded(ViTModel, str(folder))
 
 
 def _loaded(kind: Any, source: str) -> Any:

@@ -100,7 +100,7 @@ def values_of(kind: Kind[Any]) -> st.SearchStrategy[Any]:
 
 
 every_option = pytest.mark.parametrize("option", list(OPTIONS.values()), ids=list(OPTIONS))
-# Options and flags are hundreds, their kinds of values a few: each kind is drawn hundreds of times all the same.
+# There are hundreds of options and few kinds of values, so each kind is drawn hundreds of times all the same.
 few_examples = hypothesis_settings(max_examples=20)
 every_flag = pytest.mark.parametrize(("flag", "option"), list(BY_FLAG.items()), ids=list(BY_FLAG))
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import os
+import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bench.core.cell import Cell, Load, Protocol, ServerConfiguration
 from bench.core.errors import RunFolderError
 from bench.core.findings import Finding, Severity
-from bench.core.run_folder import RunFolder, RunRecord
+from bench.core.run_folder import RunFolder, RunRecord, Unreadable
 from bench.core.samples import COLUMNS, Outcome, Samples, Window
 from bench.core.trial import Counters, Generator, Plan, Trial
 
@@ -96,6 +103,9 @@ def test_a_folder_with_another_run_is_refused_with_the_flags_that_help(tmp_path:
         ("[]", "no JSON object"),
         ('{"schema_version": 99}', "has schema 99"),
         ('{"schema_version": 1, "name": 5}', "not what this bench writes"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"schema_version": 1' + "0" * 5000 + "}", "cannot be read"),
     ],
 )
 def test_what_is_not_a_run_is_refused_with_a_sentence(tmp_path: Path, text: str | None, says: str) -> None:
@@ -121,8 +131,84 @@ def test_samples_that_are_gone_or_broken_are_a_sentence(tmp_path: Path, content:
         samples.unlink()
     else:
         samples.write_bytes(content)
-    with pytest.raises(RunFolderError, match=r"0\.npz .*--resume measures it again"):
-        list(folder.trials())
+    assert list(folder.trials()) == []
+    (unreadable,) = folder.read_trials()
+    assert isinstance(unreadable, Unreadable)
+    assert re.search(r"0\.npz .*--resume measure it again", unreadable.reason)
+
+
+def packed(**columns: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # numpy's stub takes every keyword for a flag
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({name: np.zeros(3 + (name == "outcome"), np.int64) for name in COLUMNS}, "unequal length"),
+        ({name: np.zeros(3) for name in COLUMNS}, "no array of whole numbers"),
+        ({name: np.zeros((2, 2), np.int64) for name in COLUMNS}, "no array of whole numbers"),
+        ({name: np.array(["x", None]) for name in COLUMNS}, "no array of whole numbers"),
+        ({name: np.zeros(3, np.int64) for name in COLUMNS[1:]}, "no archive of samples"),
+        ({name: np.full(2, 99) for name in COLUMNS}, "an outcome is unknown"),
+        ({name: np.full(2, -(1 << 63)) for name in COLUMNS}, "beyond what a clock shows"),
+    ],
+)
+def test_samples_of_another_make_are_a_sentence(
+    tmp_path: Path, columns: dict[str, NDArray[Any]], says: str
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", record())
+    folder.write_trial(trial())
+    next(folder.path.rglob("*.npz")).write_bytes(packed(**columns))
+    (unreadable,) = folder.read_trials()
+    assert isinstance(unreadable, Unreadable)
+    assert says in unreadable.reason
+
+
+def test_an_archive_that_would_fill_the_memory_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "0.npz"
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name in COLUMNS:
+            with archive.open(f"{name}.npy", "w") as entry:
+                for _ in range(20):
+                    entry.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="far larger than samples of this file's size"):
+        Samples.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_torn_trial_is_set_aside_before_anything_is_measured_again(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", record(planned=(trial().cell,)))
+    for repeat in range(3):
+        folder.write_trial(trial(repeat=repeat))
+    torn = next(folder.path.rglob("1.npz"))
+    damaged = torn.read_bytes()[:100]
+    torn.write_bytes(damaged)
+    part = torn.with_name(".2.npz.4711")
+    part.write_bytes(b"half of it")
+    (lost,) = folder.mend()
+    assert (lost.cell, lost.repeat) == (trial().cell.key, "1")
+    assert [folder.has_trial(trial().cell.key, repeat) for repeat in range(3)] == [True, False, True]
+    assert not part.exists()
+    assert torn.with_name("1.npz.unreadable").read_bytes() == damaged
+    assert folder.mend() == []
+
+
+def test_a_full_disk_names_the_path_and_what_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", record())
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match=r"0\.npz cannot be written \(No space left.*--resume goes on"):
+        folder.write_trial(trial())
+    assert [path.name for path in folder.path.rglob("*") if path.is_file()] == ["run.json"]
 
 
 def test_names_of_any_language_are_written_and_read_whatever_the_locale(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from bench.core.errors import ServerStartFailed
 from bench.server import embedded
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton, Tritonserver, find_tritonserver, start
+from bench.server.leftovers import remove_leftovers
 from tests.support.nvidia_client import ask
 from tests.support.waiting import until
 
@@ -93,7 +96,7 @@ def own(tmp_path: Path) -> Iterator[EmbeddedTriton]:
 
 
 def family(server: EmbeddedTriton) -> list[psutil.Process]:
-    """Supervisor, tritonserver and stubs."""
+    """Supervisor, its guard, tritonserver and stubs."""
     supervisor = psutil.Process(server._supervisor.pid)
     return [supervisor, *supervisor.children(recursive=True)]
 
@@ -123,6 +126,26 @@ def model(repository: Path, name: str, code: str) -> Path:
     return repository
 
 
+@contextmanager
+def busy(folder: Path) -> Iterator[EmbeddedTriton]:
+    """A server whose one stub is in the middle of a request, and stays there."""
+    code = (REPOSITORY / "null_small" / "1" / "model.py").read_text()
+    started = folder / "started"
+    wait = f"        open({str(started)!r}, 'w')\n        import time; time.sleep(120)\n        return ["
+    repository = model(folder / "models", "busy", code.replace("        return [", wait))
+    with start(repository, log=folder / "log", models=["busy"]) as server:
+        x = np.zeros((1, 16), np.float32)
+
+        def request() -> None:
+            with suppress(Exception):  # it gets no answer
+                ask(server.target, "busy", x=x)
+
+        asking = threading.Thread(target=request, daemon=True)
+        asking.start()
+        until(started.exists, 20)
+        yield server
+
+
 @pytest.mark.e2e
 class TestRunning:
     def test_all_three_ports_are_on_loopback_only(self, triton: EmbeddedTriton) -> None:
@@ -139,7 +162,7 @@ class TestRunning:
 
     def test_stopping_leaves_nothing(self, own: EmbeddedTriton) -> None:
         processes = family(own)
-        assert len(processes) == 3
+        assert len(processes) == 4
         mine = {name for name in shared_memory(os.getpid()) if f"_{own.target.http_url[-5:]}_" in name}
         own.stop()
         assert not any(map(runs, processes))
@@ -154,6 +177,29 @@ class TestRunning:
         processes = family(own)
         processes[0].send_signal(kill)
         until_ended(processes)
+
+    def test_a_supervisor_killed_under_load_leaves_no_stub_and_no_shared_memory(self, tmp_path: Path) -> None:
+        with busy(tmp_path) as server:
+            processes = family(server)
+            port = server.target.http_url[-5:]
+            processes[0].kill()
+            until_ended(processes)
+            until(lambda: not any(f"_{port}_" in name for name in shared_memory(os.getpid())), 20)
+
+    def test_what_is_left_where_the_guard_was_killed_too_goes_at_the_next_start(self, tmp_path: Path) -> None:
+        with busy(tmp_path) as server:
+            processes = family(server)
+            port = server.target.http_url[-5:]
+            guard = next(p for p in processes[1:] if "supervisor.py" in " ".join(p.cmdline()))
+            remove_leftovers()
+            assert all(map(runs, processes)), "somebody looks after them"
+            guard.kill()
+            processes[0].kill()
+            processes[0].wait()
+            assert any(f"_{port}_" in name for name in shared_memory(os.getpid()))
+            remove_leftovers()
+            until_ended(processes)
+            assert not any(f"_{port}_" in name for name in shared_memory(os.getpid()))
 
     def test_a_killed_server_takes_its_stubs_along_and_the_cause_is_told(self, own: EmbeddedTriton) -> None:
         processes = family(own)
@@ -173,7 +219,7 @@ class TestRunning:
         assert parent.stdout is not None
         supervisor = psutil.Process(int(parent.stdout.readline()))
         processes = [supervisor, *supervisor.children(recursive=True)]
-        assert len(processes) == 3
+        assert len(processes) == 4
         assert shared_memory(parent.pid)
         parent.kill()
         parent.wait()

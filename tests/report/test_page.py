@@ -256,12 +256,26 @@ def test_a_table_of_another_make_is_made_anew_for_the_index(tmp_path: Path, cont
     assert line.best_img_per_s
 
 
-def test_a_run_with_broken_samples_is_left_out_of_the_index(tmp_path: Path) -> None:
+def test_a_run_with_broken_samples_is_in_the_index_as_failed(tmp_path: Path) -> None:
     for name in ("whole", "broken"):
         folder = synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=1, name=name))
     for samples in folder.path.rglob("*.npz"):
         samples.unlink()
-    assert [line.record.name for line in index.lines(tmp_path)] == ["whole"]
+    counts = {line.record.name: line.counts for line in index.lines(tmp_path)}
+    assert counts["whole"]["VALID"] == counts["broken"]["FAILED"] == 1
+
+
+def test_a_torn_trial_blocks_no_report_and_is_named_on_the_page(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=3))
+    torn = next((folder.path / "trials").glob("*/1.npz"))
+    torn.write_bytes(torn.read_bytes()[:-40])
+    report.report_of([folder.path], None, "html")
+    html = (folder.path / "report.html").read_text()
+    assert "1 trial unreadable, and left out." in html
+    results = RunResults.of(folder)
+    assert [trial.repeat for trial in results.cells[0].trials] == [0, 2]
+    assert "unreadable-trial" in results.rows[0].findings
+    assert str(torn) in next(one.seen for one in results.rows[0].remarks if one.code == "unreadable-trial")
 
 
 def test_an_unreadable_run_does_not_hide_the_others_from_their_index(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ reports/<name>/report.html, compare.html  all of them laid over each other; the 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +20,8 @@ from bench.cli.values import Values
 from bench.cli.variants import applied, inherited, variants_of
 from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, worst
 from bench.core.run_folder import RunFolder, refuse_unwritable
+from bench.core.run_lock import locked
+from bench.core.scratch import folder as temporary_folder
 from bench.core.spec import SweepSpec, describe
 from bench.core.variant import Variant
 from bench.experiments.ab_test.participants import (
@@ -32,7 +33,7 @@ from bench.experiments.ab_test.participants import (
 from bench.experiments.ab_test.variants import BASE, check_version, refuse_foreign
 from bench.experiments.engines import tool_for
 from bench.experiments.preconditions import check_before
-from bench.experiments.run_setup import Output, new_folder, output_of
+from bench.experiments.run_setup import Output, claimed, new_folder, output_of
 from bench.experiments.sweep import Sweep
 from bench.experiments.trial_runner import TrialRunner
 from bench.loadgen.engine import Engines, Setup
@@ -40,6 +41,7 @@ from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.report import page
 from bench.report.comparison import render
 from bench.report.publish import TALK, list_in_index, write_files
+from bench.server.session import Say
 
 
 def run(typed: Values) -> int:
@@ -63,8 +65,9 @@ def run(typed: Values) -> int:
     )
     path, provider = output.path, server_of(values)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
+        _claim(request, progress.say, stack)
         model, log = next(iter(specs.values())).model, path / "tritonserver.log"
         session = stack.enter_context(provider.open(model, progress.say, log))
         say = partial(TALK.print, soft_wrap=True, markup=False)
@@ -131,6 +134,16 @@ def _output(values: Values, specs: Mapping[Variant, SweepSpec]) -> Output:
             f"--resume: {path} holds no runs of these variants to go on with; --name or --out says which."
         )
     return output
+
+
+def _claim(request: ComparisonRequest, say: Say, stack: ExitStack) -> None:
+    """Lock the folder of all and those of the runs in it, and make runs that are resumed ready."""
+    output = request.output
+    stack.enter_context(locked(output.path))
+    for name in dict.fromkeys([BASE, *(variant.name for variant in request.specs)]):
+        path = output.path / name
+        if (path / "run.json").exists():
+            stack.enter_context(claimed(Output(path, output.force, output.resume), say))
 
 
 def _folder(request: ComparisonRequest, one: Participant, all_of_them: Sequence[Participant]) -> RunFolder:

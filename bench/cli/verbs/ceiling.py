@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import cattrs
@@ -19,6 +20,7 @@ from bench.core import vit_variants
 from bench.core.errors import EXIT_OK, RunFolderError
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunFolder
+from bench.core.run_lock import locked
 from bench.core.spec import SweepSpec
 from bench.core.units import significant
 from bench.experiments.ceiling import measure as ceiling
@@ -40,6 +42,14 @@ def run(values: Values) -> int:
     refuse_weights(values)
     _refuse(axes, values.mistakes)
     values.mistakes.check()
+    with locked(folder.path) if folder else nullcontext():
+        return _measured(values, folder, axes, batches)
+
+
+def _measured(
+    values: Values, folder: RunFolder | None, axes: Mapping[str, tuple[str, ...]], batches: tuple[int, ...]
+) -> int:
+    """Measure, show, and write into the run's folder, if there is one."""
     found = ceiling.measure(
         _weights(values, folder), axes, batches, seconds=values["seconds"], samples=values["samples"],
         threads=values["threads"], say=TALK.print,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bench.core.cell import Protocol, ServerConfiguration
 from bench.core.errors import EXIT_OK, TargetError, Unreachable
 from bench.core.parsing import image_size
 from bench.core.samples import Outcome
+from bench.core.scratch import folder as temporary_folder
 from bench.core.target import Target
 from bench.core.trial import Served
 from bench.protocols import images, payload
@@ -35,7 +35,7 @@ def run(values: Values) -> int:
     check_model(provider.repository, values)
     values.mistakes.check()
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
         session = stack.enter_context(provider.open(model, progress.say, scratch / "tritonserver.log"))
         served = session.serving.configure(ServerConfiguration(model=model))

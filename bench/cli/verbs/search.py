@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -24,11 +22,12 @@ from bench.core.errors import (
     EXIT_OK,
     worst,
 )
+from bench.core.scratch import folder as temporary_folder
 from bench.core.slo import Slo
 from bench.core.units import plural, significant
 from bench.experiments.engines import worker_pool
 from bench.experiments.preconditions import check_before, check_open
-from bench.experiments.run_setup import new_folder
+from bench.experiments.run_setup import claimed, new_folder
 from bench.experiments.search.algorithm import Capacity, table
 from bench.experiments.search.runner import LEAST_PROBE_S, SearchRunner
 from bench.experiments.trial_runner import TrialRunner
@@ -55,8 +54,9 @@ def run(values: Values) -> int:
     values.mistakes.check()
     output = output_for(values, f"{spec.model}-search")
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
+        stack.enter_context(claimed(output, progress.say))
         log = output.path / "tritonserver.log"
         session = stack.enter_context(provider.open(spec.model, progress.say, log))
         check_open(session, spec)

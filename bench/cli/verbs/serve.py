@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 
 from bench.cli.progress import ConsoleProgress
 from bench.cli.targets import check_model, server_of
 from bench.cli.values import Values
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import ServerStartFailed
+from bench.core.scratch import claim
 from bench.report.publish import TALK
+
+# The log of a server that ended stays until `bench serve` is called again.
+_LOG_PREFIX = "bench-serve-"
 
 
 def run(values: Values) -> int:
@@ -19,7 +21,7 @@ def run(values: Values) -> int:
     provider, model = server_of(values), values["model"]
     check_model(provider.repository, values)
     values.mistakes.check()
-    log = values["log"] or Path(tempfile.mkdtemp(prefix="bench-serve-")) / "tritonserver.log"
+    log = values["log"] or claim(_LOG_PREFIX) / "tritonserver.log"
     with ConsoleProgress() as progress, provider.open(model, progress.say, log) as session:
         asked = ServerConfiguration(model=model, instances=values["instance_count"])
         progress.configuring(asked)

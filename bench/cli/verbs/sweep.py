@@ -25,7 +25,7 @@ from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec, describe
 from bench.core.units import plural
 from bench.experiments.preconditions import check_before, check_ceiling
-from bench.experiments.run_setup import Output, output_of, refuse_occupied
+from bench.experiments.run_setup import Output, claimed, output_of, refuse_occupied
 from bench.experiments.sweep import Sweep
 from bench.experiments.sweep_request import SweepRequest, prepared
 from bench.report.publish import TALK, publish
@@ -45,8 +45,9 @@ def run(values: Values) -> int:
     inside = in_cluster_of(values, spec, provider)
     if inside is not None:
         say = partial(TALK.print, markup=False)
-        folder = remote_sweep.measured(inside, values.command, output.path, say)
-        return conclude(folder, as_json=values["as_json"])
+        with claimed(output, say):
+            folder = remote_sweep.measured(inside, values.command, output.path, say)
+            return conclude(folder, as_json=values["as_json"])
     request = request_of(values, spec, output)
     with ConsoleProgress() as progress, prepared(request, provider, progress, progress.say) as experiment:
         return measure(experiment, progress, as_json=values["as_json"])

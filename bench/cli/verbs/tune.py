@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,11 +27,12 @@ from bench.core.errors import (
 )
 from bench.core.files import write_json
 from bench.core.run_folder import TUNE_DEPLOY_FILES, TUNE_FILE
+from bench.core.scratch import folder as temporary_folder
 from bench.core.slo import Slo
 from bench.core.spec import SweepSpec
 from bench.core.units import duration, parse_duration_s
 from bench.experiments.preconditions import check_before, check_open
-from bench.experiments.run_setup import new_folder
+from bench.experiments.run_setup import claimed, new_folder
 from bench.experiments.trial_runner import TrialRunner
 from bench.experiments.tune import answer
 from bench.experiments.tune.algorithm import MOST_REPEATS, default_budget, tune
@@ -73,8 +73,9 @@ def run(values: Values) -> int:
         return _dry_run(spec, most)
     output = output_for(values, f"{spec.model}-tune")
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
+        stack.enter_context(claimed(output, progress.say))
         log = output.path / "tritonserver.log"
         session = stack.enter_context(provider.open(spec.model, progress.say, log))
         if repository is None:

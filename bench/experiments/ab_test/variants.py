@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.core import run_lock
 from bench.core.command_line import spec_of
 from bench.core.mistakes import Mistakes
 from bench.core.run_folder import RunRecord
@@ -77,4 +78,5 @@ def refuse_foreign(path: Path, names: Collection[str]) -> list[str]:
     if not path.is_dir():
         return [path.name] if path.exists() else []
     ours = (".log", ".html")
-    return sorted(e.name for e in path.iterdir() if e.name not in names and e.suffix not in ours)
+    known = {*names, run_lock.NAME}
+    return sorted(e.name for e in path.iterdir() if e.name not in known and e.suffix not in ours)

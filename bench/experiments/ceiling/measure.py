@@ -18,6 +18,7 @@ from typing import Any
 from bench.analysis.ceiling import Bare, Ceiling
 from bench.analysis.roofline import Measured, Shape
 from bench.core import vit_variants
+from bench.core.child import dies_with_us
 from bench.core.errors import ToolError
 from bench.core.paths import MODEL_REPOSITORY
 from bench.core.spec import SweepSpec
@@ -44,6 +45,7 @@ class Process:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.experiments.ceiling.network_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            preexec_fn=dies_with_us(),
         )  # fmt: skip
         asked = {
             "model": str(model), "weights": weights, "precision": precision, "compile": compile_mode,

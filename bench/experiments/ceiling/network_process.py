@@ -1,14 +1,17 @@
 """The served network without a server, in a process of its own: the load's must not hold torch.
 
 Reads one JSON object a line and answers with one. The first says what to build, each further one asks for
-samples: `{"batch": 8, "seconds": 1.0, "samples": 5}` -> `{"images_per_s": [...]}`. An error ends it.
+samples: `{"batch": 8, "seconds": 1.0, "samples": 5}` -> `{"images_per_s": [...]}`. It ends at the end of its
+input, also in the middle of a measurement.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +126,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
     network = None
-    for line in sys.stdin:
+    lines = _asked()
+    while True:
+        line = lines.get()
         asked = json.loads(line)
         try:
             if network is None:
@@ -135,6 +140,19 @@ def main() -> None:
             found = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         answers.write(json.dumps(found) + "\n")
         answers.flush()
+
+
+def _asked() -> queue.SimpleQueue[str]:
+    """The lines of the input. A thread reads them, so that their end also ends a measurement under way."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)  # whoever asked is gone
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 def _answer(network: Network, asked: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -26,6 +26,7 @@ from bench.core.cell import Load
 from bench.core.errors import ToolError
 from bench.core.findings import Finding, Severity
 from bench.core.samples import Samples, Window
+from bench.core.scratch import folder as temporary_folder
 from bench.core.target import Target
 from bench.core.trial import Generator, Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
@@ -59,8 +60,9 @@ class LocustEngine:
         self, log: Path | None = None, worker_pool: Callable[[Path], WorkerPool] = LocalWorkers
     ) -> None:
         open_files.raise_limit()  # the workers inherit it
-        self._scratch = tempfile.TemporaryDirectory(prefix="bench-locust-")
-        self._pool = worker_pool(log or Path(self._scratch.name) / "locust.log")
+        self._files = ExitStack()
+        self._scratch = self._files.enter_context(temporary_folder())
+        self._pool = worker_pool(log or self._scratch / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
 
     def __enter__(self) -> LocustEngine:
@@ -72,7 +74,7 @@ class LocustEngine:
     def close(self) -> None:
         """End the workers that were started here."""
         self._pool.close()
-        self._scratch.cleanup()
+        self._files.close()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -101,7 +103,7 @@ class LocustEngine:
         self, plan: Plan, target: Target, served: Served, on_live: Callable[[Live], None], count: int
     ) -> Trial:
         workers = self._pool.ready(count)
-        orders = orders_of(plan, target, served, len(workers), Path(self._scratch.name))
+        orders = orders_of(plan, target, served, len(workers), self._scratch)
         # Only the service that takes this load's protocol has requests to count.
         control = control_of(service_for(target, plan.cell.load.protocol))
         try:

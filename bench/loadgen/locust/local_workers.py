@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from bench.core.child import dies_with_us
 from bench.core.samples import Samples
 from bench.loadgen.locust.clock_sync import ClockMap
 from bench.loadgen.locust.work_order import WorkOrder
@@ -39,6 +40,7 @@ class LocalWorker:
                 stdout=subprocess.PIPE,
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
+                preexec_fn=dies_with_us(),
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         self.live: dict[str, Any] = {}

@@ -33,7 +33,7 @@ from locust.env import Environment
 
 from bench.core.errors import EXIT_FAILED, EXIT_OK
 from bench.core.samples import COLUMNS, Samples
-from bench.core.scratch import claim
+from bench.core.scratch import WORKER_PREFIX, claim
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_process import TrialExecutor
 
@@ -49,7 +49,7 @@ class MasterLink:
 
     def __init__(self, host: str, port: int) -> None:
         self.commands: Queue[dict[str, Any]] = Queue()
-        self._folder = claim("bench-worker-")
+        self._folder = claim(WORKER_PREFIX)
         self._pieces: dict[str, list[bytes]] = {}
         self.was_told_to_quit = False
         self.runner = Environment().create_worker_runner(host, port)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.core.child import dies_with_us
 from bench.core.errors import ToolError
 from bench.core.samples import Samples
 from bench.core.version import __version__
@@ -214,6 +215,7 @@ class RemoteWorkers:
                 stdout=subprocess.PIPE if pipe else sink,
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
+                preexec_fn=dies_with_us(),
             )
 
     def _port(self, host: str, port: int) -> int:

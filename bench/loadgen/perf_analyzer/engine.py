@@ -322,7 +322,7 @@ class _Attempt:
         """The CSV's row: its client/server split, in microseconds. {} when it wrote none (unstable)."""
         if not self._files.report.exists():
             return {}
-        rows = export.read_csv(self._files.report.read_text())
+        rows = export.read_csv(self._files.report.read_text(errors="replace"))
         return rows[-1] if rows else {}
 
 

@@ -8,6 +8,8 @@ put them there as bytes that no JSON reader takes.
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,13 +62,20 @@ class Figures:
 def read_export(chunks: Iterable[bytes]) -> tuple[Level, ...]:
     """All levels, in memory that does not depend on the file's size.
 
-    Raises ToolError for a file that is empty or cut off (perf_analyzer exits 0 all the same).
+    Raises ToolError for a file that is empty, cut off (perf_analyzer exits 0 all the same) or damaged.
     """
+    try:
+        return _levels(_tokens(chunks))
+    except (ArithmeticError, IndexError, ValueError) as error:
+        raise ToolError(f"perf_analyzer's profile export is damaged ({error}): measure again.") from error
+
+
+def _levels(tokens: Iterable[re.Match[bytes]]) -> tuple[Level, ...]:
     levels: list[Level] = []
     heading: tuple[str, float] | None = None
     sent: list[int] = []
     done: list[int] = []
-    for token in _tokens(chunks):
+    for token in tokens:
         kind, text = token.lastgroup, token[token.lastgroup or 0]
         if kind == "value":
             heading, sent, done = (token["mode"].decode(), float(text)), [], []
@@ -105,6 +114,8 @@ def _level(heading: tuple[str, float], sent: list[int], done: list[int], bounds:
         raise ToolError("perf_analyzer's profile export is damaged: a request in it has no end.")
     mode, value = heading
     boundaries = tuple(int(at) for at in bounds.split(b",") if at)
+    if len(boundaries) == 1 or any(late <= early for early, late in itertools.pairwise(boundaries)):
+        raise ToolError("perf_analyzer's profile export is damaged: its windows are out of order.")
     return Level(mode, value, np.array(sent, np.int64), np.array(done, np.int64), boundaries)
 
 
@@ -114,6 +125,8 @@ def figures(level: Level, batch: int) -> Figures | None:
     Source: MergePerfStatusReports and SummarizeLatency in its inference_profiler.cc.
     """
     bounds = level.boundaries_ns[-1 - _STABLE_WINDOWS :]
+    if not bounds:
+        return None
     latency = _latency_ns(level, bounds[0], bounds[-1])
     if not len(latency):
         return None
@@ -149,14 +162,22 @@ def _latency_ns(level: Level, start_ns: int, end_ns: int) -> NDArray[np.int64]:
 def read_csv(text: str) -> tuple[dict[str, str], ...]:
     """Rows by column name, ordered by level (perf_analyzer orders them by throughput).
 
-    Which columns there are depends on version, options and model. Raises ToolError for ragged rows.
+    Which columns there are depends on version, options and model. Raises ToolError for ragged rows, and for
+    what is no table.
     """
+    try:
+        return tuple(sorted(_rows(text), key=_level_of))
+    except (csv.Error, ValueError) as error:
+        raise ToolError(f"perf_analyzer's CSV is damaged ({error}): measure again.") from error
+
+
+def _rows(text: str) -> list[dict[str, str]]:
     rows = []
     for row in csv.DictReader(text.splitlines()):
         if None in row or None in row.values():
             raise ToolError(f"perf_analyzer's CSV has a row that does not fit its header: {dict(row)}.")
         rows.append({name.strip(): value.strip() for name, value in row.items()})
-    return tuple(sorted(rows, key=_level_of))
+    return rows
 
 
 def _level_of(row: Mapping[str, str]) -> float:
@@ -171,5 +192,13 @@ def disagreement(row: Mapping[str, str], recomputed: Figures) -> str:
     return "; ".join(
         f"{name}: {row[name]} in the CSV, {value} from the export"
         for name, value in stated.items()
-        if name in row and float(row[name]) != float(value)
+        if name in row and _number(row[name]) != float(value)
     )
+
+
+def _number(text: str) -> float:
+    """NaN, which equals nothing, for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from bench.core.child import dies_with_us
 from bench.core.errors import ToolError
 from bench.server.embedded import cache_folder
 
@@ -223,8 +224,9 @@ def _download(package: str, version: str, into: Path) -> Path:
     command += ["--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]
     try:
         ended = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S
-        )
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S,
+            preexec_fn=dies_with_us(),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ToolError(f"pip did not get {package} within {_PIP_TIMEOUT_S:g} s: try again.") from None
     wheels = sorted(into.glob("*.whl")) if into.is_dir() else []

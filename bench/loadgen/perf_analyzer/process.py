@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.core.child import dies_with_us
 from bench.core.errors import ToolError
 from bench.core.trial import Plan
 
@@ -55,6 +56,7 @@ class PerfAnalyzerProcess:
                 stderr=err,
                 cwd=folder,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
+                preexec_fn=dies_with_us(),
             )
         self._limit_files()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.errors import BenchError, TargetError, ToolError, Unreachable
@@ -127,6 +127,35 @@ def test_an_export_that_is_no_use_is_an_error_with_a_next_step(content: bytes, b
     with pytest.raises(ToolError, match="make room in the temporary folder"):
         export.read_export([content])
     assert because
+
+
+@settings(max_examples=100, derandomize=True)
+@given(data=st.data())
+def test_a_damaged_export_gives_figures_or_a_sentence(data: st.DataObject) -> None:
+    content = run(data.draw(st.sampled_from(["2.43.0-rate-grpc", "2.51.0-concurrency-http"]))).content
+    found = [match.span() for match in export._TOKEN.finditer(content)]
+    first, last = data.draw(st.sampled_from([*found[:20], *found[-3:]]))
+    place = data.draw(st.integers(first, last))
+    instead = data.draw(st.binary(max_size=4) | st.just(b"9" * 30) | st.just(b"-1,") | st.just(b"nan"))
+    try:
+        for level in export.read_export([content[:place] + instead + content[place + 1 :]]):
+            export.figures(level, 1)
+            export.unsteadiness(level, int(level.sent_ns.min()), int(level.done_ns.max()))
+    except ToolError as error:
+        assert_one_sentence(str(error))
+
+
+def assert_one_sentence(said: str) -> None:
+    assert 0 < len(said) < 500
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("text", ["Concurrency,x\nabc,1\n", "Concurrency,x\n\x001,2\n", "a" * 200_000])
+def test_a_damaged_csv_is_a_sentence_or_nothing(text: str) -> None:
+    try:
+        assert all(isinstance(row, dict) for row in export.read_csv(text))
+    except ToolError as error:
+        assert_one_sentence(str(error))
 
 
 def test_samples_land_on_the_other_clock() -> None:

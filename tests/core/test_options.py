@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bench.cluster.platforms import PLATFORMS as BUILT
@@ -97,10 +98,13 @@ def values_of(kind: Kind[Any]) -> st.SearchStrategy[Any]:
 
 
 every_option = pytest.mark.parametrize("option", list(OPTIONS.values()), ids=list(OPTIONS))
+# There are hundreds of options and flags and a few kinds of values, so each kind is drawn hundreds of times.
+few_examples = hypothesis_settings(max_examples=20)
 every_flag = pytest.mark.parametrize(("flag", "option"), list(BY_FLAG.items()), ids=list(BY_FLAG))
 
 
 @every_option
+@few_examples
 @given(data=st.data())
 def test_a_value_is_read_back_as_it_is_written(option: Option, data: st.DataObject) -> None:
     value = data.draw(values_of(option.kind))
@@ -110,6 +114,7 @@ def test_a_value_is_read_back_as_it_is_written(option: Option, data: st.DataObje
 
 
 @every_flag
+@few_examples
 @given(data=st.data())
 def test_every_spelling_of_a_flag_is_understood(flag: str, option: Option, data: st.DataObject) -> None:
     text = option.format(data.draw(values_of(option.kind)))

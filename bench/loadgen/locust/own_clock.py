@@ -16,8 +16,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import gevent
-
 from bench.core.samples import Window
 
 EVERY_S = 0.05
@@ -83,6 +81,8 @@ class OwnClock:
 
     def watch(self) -> None:
         """Look again and again; for a greenlet of its own, which somebody else ends."""
+        import gevent  # only processes that make load need it
+
         while True:
             self.look()
             gevent.sleep(EVERY_S)

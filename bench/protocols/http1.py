@@ -195,7 +195,7 @@ def error_message(status: int, body: bytes) -> str:
     try:
         told = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        told = body[:_ONE_ERROR_BYTES].decode("utf-8", "replace").strip()
+        told = " ".join(body[:_ONE_ERROR_BYTES].decode("utf-8", "replace").split())
     return f"{told} (HTTP {status})" if told else f"HTTP {status}"
 
 

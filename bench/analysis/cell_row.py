@@ -12,6 +12,32 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IfBest:
+    """Throughput in img/s to state of a cell if it is picked for being the best of all that serve no more.
+
+    The bounds are at 95 %. `rivals`: how many cells it could have been picked from by luck, itself among
+    them.
+    """
+
+    value: float
+    low: float
+    high: float
+    rivals: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """Throughput in img/s of a cell's fresh trials alone, which were made after it was picked."""
+
+    value: float
+    low: float | None
+    high: float | None
+    repeats: int
+    verdict: str  # VALID or INVALID
+    findings: str  # codes; notes left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellRow:
     """Field names are the CSV's columns, but for `VIEWS_ONLY`. None: there is no such number.
 
@@ -110,6 +136,8 @@ class CellRow:
     repeat_failures: tuple[tuple[int, int], ...] = ()  # of each repeat: failed requests, and all of them
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
+    if_best: IfBest | None = None  # None: no interval to correct
+    confirmed: Confirmed | None = None  # None: no fresh trials
 
     @property
     def is_open_loop(self) -> bool:
@@ -160,5 +188,7 @@ VIEWS_ONLY = (
     "repeat_failures",
     "reason",
     "wall_reason",
+    "if_best",
+    "confirmed",
 )
 COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)

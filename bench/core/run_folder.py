@@ -2,6 +2,7 @@
 
     run.json                           what was asked, of what, by what machine (`RunRecord`)
     trials/<cell>/<repeat>.json, .npz  one trial each; the .npz holds its samples
+    confirmation/                      the same of fresh trials of the best cell, made after it was picked
     cells.csv, report.html             made from the above, at any time, by anyone
 
 Each file is written to a neighbour and moved into place, so a killed sweep loses the trial in
@@ -32,6 +33,8 @@ from bench.core.samples import Samples
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
+# Fresh trials of the best cell are kept here, so that they are not pooled with those it was picked by.
+CONFIRMATION = "confirmation"
 # The answers of `bench search`, and the answer of `bench tune`.
 SEARCH_FILE, TUNE_FILE = "search.json", "tune.json"
 # Files that `bench tune` writes beside its answer, and the key under which the answer has their text.
@@ -87,6 +90,12 @@ class RunFolder:
     """A folder on disk; `record` is read back each time, so that two views never differ."""
 
     path: Path
+    part: str = "trials"  # which trials; the record is the same for both parts
+
+    @property
+    def confirmation(self) -> RunFolder:
+        """The same run with its fresh trials of the best cell instead of those that it was picked by."""
+        return replace(self, part=CONFIRMATION)
 
     @classmethod
     def create(cls, path: Path, record: RunRecord) -> RunFolder:
@@ -169,13 +178,13 @@ class RunFolder:
 
     def trials(self) -> Iterator[Trial]:
         """Every trial, by cell and repeat; one at a time, since their samples may be large."""
-        for path in sorted((self.path / "trials").glob("*/*.json")):
+        for path in sorted((self.path / self.part).glob("*/*.json")):
             trial = _structure(_read_json(path), Trial, path)
             yield replace(trial, samples=_samples(path))
 
     def trial_counts(self) -> list[int]:
         """How many trials each measured cell has, told without reading them."""
-        counts = Counter(path.parent for path in (self.path / "trials").glob("*/*.json"))
+        counts = Counter(path.parent for path in (self.path / self.part).glob("*/*.json"))
         return list(counts.values())
 
     def read_json(self, name: str) -> Any | None:
@@ -198,7 +207,7 @@ class RunFolder:
         return path
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
-        return self.path / "trials" / _safe(cell_key) / f"{repeat}"
+        return self.path / self.part / _safe(cell_key) / f"{repeat}"
 
 
 def utc_now() -> str:

@@ -15,6 +15,7 @@ from bench.core.cell import Cell
 from bench.core.errors import RunFolderError, WrongUse
 from bench.core.paths import REPORTS
 from bench.core.run_folder import (
+    CONFIRMATION,
     SEARCH_FILE,
     TUNE_DEPLOY_FILES,
     TUNE_FILE,
@@ -31,7 +32,7 @@ from bench.server.session import Session
 # Everything that a run makes, whatever verb measured it. The record is last: what is left of a run that is
 # removed halfway is still a run.
 _MADE = (
-    *("trials", "cells.csv", "report.html"),
+    *("trials", CONFIRMATION, "cells.csv", "report.html"),
     *(CEILING_FILE, SEARCH_FILE, TUNE_FILE, *TUNE_DEPLOY_FILES),
     "run.json",
 )

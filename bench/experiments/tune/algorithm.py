@@ -149,7 +149,7 @@ def _walk(log: Log) -> None:
 
 def _line(log: Log, axis: int) -> bool:
     """Try every other value of one axis, starting from the best so far. Whether there is a new best."""
-    before = log.best()
+    before = _leader(log)
     here = before.configuration if before else log.points[-1].configuration
     # The nearest first: their loads are the likeliest to be the same.
     values = log.space.axes[axis][1]
@@ -161,23 +161,30 @@ def _line(log: Log, axis: int) -> bool:
 
 def _across(log: Log) -> bool:
     """Try several changes at once, the most promising first. Whether there is a new best."""
-    before = log.best()
+    before = _leader(log)
     if before is None:
         return False
     for _, configuration in _together(log, before):
         _try(log, configuration)
-        if log.best() != before and _race(log, before):
+        if _leader(log) != before and _race(log, before):
             return True
     return False
 
 
+def _leader(log: Log) -> Point | None:
+    """The best so far; where nothing meets the SLO yet, what misses it by least."""
+    return log.best() or log.nearest()
+
+
 def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
     """Configurations two or three changes away that were not tried, with their promise, the highest first."""
-    top, here = log.mean(best), best.configuration
+    here = best.configuration
+    top = log.mean(best) if log.best() else log.merit(here)
     promising = []
     for other in log.space.configurations():
         changed = [axis for axis, value in enumerate(other) if value != here[axis]]
-        known = log.is_decided(other, best) if log.space.is_open_loop else log.is_tried(other)
+        is_rate = log.space.is_open_loop and log.best() is not None
+        known = log.is_decided(other, best) if is_rate else log.is_tried(other)
         if len(changed) not in SEVERAL or known:
             continue
         alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
@@ -194,18 +201,24 @@ def _promise(log: Log, alone: Configuration, axis: int, top: float) -> float:
     for bf16. It keeps its promise, until further configurations with that value fail, too.
     """
     if not log.is_broken(alone):
-        return log.potential(alone) / top
+        return log.merit(alone) / top
     value = alone[axis]
     same = [other for other in log.tried() if other[axis] == value]
-    served = [log.potential(other) / top for other in same if not log.is_broken(other)]
+    served = [log.merit(other) / top for other in same if not log.is_broken(other)]
     return max(served) if served else BROKEN_AGAIN ** (len(same) - 1)
 
 
 def _race(log: Log, before: Point | None) -> bool:
-    """Whether another configuration than before is best; where it is unclear, both are measured once more."""
+    """Whether another configuration than before is best; where it is unclear, both are measured once more.
+
+    Where nothing meets the SLO yet, one that misses it by less is better.
+    """
     leader = log.best()
-    if leader is None or before is None or leader.configuration == before.configuration:
-        return before is None and leader is not None
+    if leader is None or before is None or log.holds(before) not in FITS:
+        leader = leader or log.nearest()
+        return leader is not None and (before is None or leader.configuration != before.configuration)
+    if leader.configuration == before.configuration:
+        return False
     low, high = log.ratio(before, leader)
     if low <= 1 <= high:
         for point in (leader, before):

@@ -233,8 +233,23 @@ class Log:
     def best(self) -> Point | None:
         return max((p for p in self.readings if self.holds(p) in FITS), key=self.mean, default=None)
 
+    def nearest(self) -> Point | None:
+        """The point that misses the SLO by least, where none meets it; None where no percentile is known."""
+        known = [point for point in self.readings if math.isfinite(self.over(point))]
+        return min(known, key=self.over, default=None)
+
     def lowest_tried(self) -> int:
         return min((point.level for point in self.readings), default=0)
+
+    def merit(self, configuration: Configuration) -> float:
+        """What configurations are compared by: the most that one may serve within the SLO.
+
+        As long as nothing meets the SLO, the reciprocal of how far it is missed.
+        """
+        if self.best() is not None:
+            return self.potential(configuration)
+        of = [point for point in self.readings if point.configuration == configuration]
+        return 1 / min((self.over(point) for point in of), default=math.inf)
 
     def potential(self, configuration: Configuration) -> float:
         """Images per second that a configuration served within the SLO, or at most could have.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.cell_row import CellRow, IfBest
 from bench.analysis.distributions import student_t_quantile
-from bench.analysis.many_cells import moderated
+from bench.analysis.many_cells import moderated, rounded_degrees
 from bench.analysis.stats import CONFIDENCE, LEAST_REPEATS
 
 Floats = NDArray[np.float64]
@@ -65,7 +65,7 @@ class _Cells:
         behind = log - self.logs
         rivals = int(((behind >= 0) & (behind <= REACH * np.hypot(self.errors, error))).sum())
         quantile = (1 + CONFIDENCE) / 2
-        degrees = min(_NORMAL, round(float(self.degrees[index]), 2))
+        degrees = rounded_degrees(float(self.degrees[index]))
         known = max(_LEAST_DEGREES, degrees)
         wider = student_t_quantile(quantile, degrees)
         deeper = student_t_quantile(1 - (1 - quantile) / rivals, known) / student_t_quantile(quantile, known)

@@ -155,20 +155,13 @@ def _confirmed(row: CellRow, fresh: Floats) -> CellRow:
 
 def studied() -> Iterator[Study]:
     for repeats in (3, 5):
-        for sd in (0.05, 0.1):
-            yield Study("equal", "normal", 60, repeats, sd)
-            yield Study("equal", "normal", 60, repeats, sd, confirm=True)
-    for truth in TRUTHS:
-        yield from (Study(truth, "normal", 60, 3, sd) for sd in (0.05, 0.1) if truth != "equal")
-    for cells in (3, 5, 12):
-        yield from (Study("equal", "normal", cells, 3, sd) for sd in (0.05, 0.1))
-        yield Study("a spread of 10 %", "normal", cells, 3, 0.05)
-        yield Study("one 1.5 x", "normal", cells, 3, 0.05)
-    for noise in NOISES:
-        if noise != "normal":
-            yield from (Study(truth, noise, 60, 3, 0.05) for truth in TRUTHS)
-            yield Study("equal", noise, 60, 5, 0.1)
-            yield Study("equal", noise, 5, 3, 0.05)
+        yield from (Study("equal", "normal", 60, repeats, sd) for sd in (0.05, 0.1))
+    yield from (Study("equal", "normal", 60, 3, sd, confirm=True) for sd in (0.05, 0.1))
+    yield from (Study(truth, "normal", 60, 3, 0.05) for truth in TRUTHS if truth != "equal")
+    for cells in (3, 5):
+        yield from (Study(truth, "normal", cells, 3, 0.1) for truth in ("equal", "one 1.5 x"))
+    yield from (Study("equal", noise, 60, 3, 0.05) for noise in NOISES if noise != "normal")
+    yield from (Study("equal", noise, 5, 3, 0.05) for noise in ("stalls", "uneven"))
 
 
 def rows(studies: int, say: Callable[[str], None]) -> list[Row]:

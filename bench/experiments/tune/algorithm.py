@@ -5,7 +5,7 @@ one axis at a time, starting from the middle (coordinate search). For each confi
 load that matters: where the SLO is missed, more load misses it too, and less load serves less. Because axes
 interact, it then tries several changes at once. Configurations too close to tell apart are measured again. At
 the end the best two are repeated alternately, until confidence intervals separate them or show that they are
-equal.
+equal. What is stated of the winner is of repeats that it was not chosen by, since the luckiest is chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from bench.analysis.slo import Holds
 from bench.analysis.stats import Interval, arithmetic, paired_ratio
 from bench.experiments.tune.history import (
+    CONFIRM,
     FITS,
     Configuration,
     Log,
@@ -77,6 +78,7 @@ def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None =
         while space.is_open_loop and _is_unsettled(log):
             _last(log, winner)
             _confirm(log)
+        _refresh(log)
     return _result(log)
 
 
@@ -289,7 +291,7 @@ def _unproved(log: Log) -> Point | None:
 
 def _confirm(log: Log) -> None:
     """Repeat the winner and the runner-up alternately."""
-    log.stage = "confirm"
+    log.stage = CONFIRM
     while True:
         finalists = finalists_of(log)
         if not finalists:
@@ -300,6 +302,16 @@ def _confirm(log: Log) -> None:
         for point in finalists:
             if log.count(point) == fewest or REPEATS <= log.count(point) < MOST_REPEATS:
                 _again(log, point)
+
+
+def _refresh(log: Log) -> None:
+    """Repeat the winner until it has its repeats since it was chosen; an open loop serves what is asked."""
+    log.stage = CONFIRM
+    while not log.space.is_open_loop:
+        chosen = winner(log)
+        if chosen is None or len(log.fresh(chosen)) >= REPEATS:
+            return
+        _again(log, chosen)
 
 
 def is_parted(log: Log, finalists: list[Point]) -> bool:
@@ -356,6 +368,7 @@ def _result(log: Log) -> Tuned:
         best=best,
         runner_up=runner_up,
         throughput=_interval(log, best),
+        is_fresh=best is not None and len(log.fresh(best)) >= REPEATS,
         runner_up_throughput=_interval(log, runner_up),
         apart=_apart(log, best, runner_up),
         proved=best is not None and log.holds(best) is Holds.YES,
@@ -369,13 +382,20 @@ def _result(log: Log) -> Tuned:
 
 
 def _interval(log: Log, point: Point | None) -> Interval | None:
-    return None if point is None else arithmetic(log.throughputs(point))
+    if point is None:
+        return None
+    fresh = log.fresh(point)
+    return arithmetic(fresh if len(fresh) >= REPEATS else log.throughputs(point))
 
 
 def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:
-    """Throughput of the best / the runner-up, over the last repeats of both, which were interleaved."""
+    """Throughput of the best / the runner-up, over the repeats of both that were interleaved."""
     if best is None or runner_up is None:
         return None
+    one, other = log.fresh(best), log.fresh(runner_up)
+    pairs = min(len(one), len(other))
+    if pairs >= REPEATS:
+        return paired_ratio(other[:pairs], one[:pairs])
     pairs = min(log.count(best), log.count(runner_up))
     return paired_ratio(log.throughputs(runner_up)[-pairs:], log.throughputs(best)[-pairs:])
 

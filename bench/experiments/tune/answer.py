@@ -42,6 +42,8 @@ def sentences(space: Space, result: Tuned, slo: str) -> list[str]:
         else "It probably meets the SLO, but has too few samples to prove it."
     )
     lines = [f"For {slo} use {best}: {images} img/s. {certainty}"]
+    if not result.is_fresh and not space.is_open_loop:
+        lines.append("Its throughput includes the repeats it was chosen by, so it is rather too high.")
     if result.runner_up is not None:
         runner_up = describe_point(space, result.runner_up)
         images = _images(result.runner_up_throughput)
@@ -96,6 +98,7 @@ def table(space: Space, result: Tuned, slo: str, **more: Any) -> dict[str, Any]:
         "measurements": result.cost,
         "grid_cells": result.cells,
         "out_of_budget": result.out_of_budget,
+        "is_fresh": result.is_fresh,
         "edges": list(result.at_limit),
         "axes": [{"name": name, "values": list(values)} for name, values in space.axes],
         "levels": list(space.levels),

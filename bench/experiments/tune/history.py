@@ -22,6 +22,8 @@ Configuration = tuple[Value, ...]  # one value an axis, in the order of the axes
 Measure = Callable[["Point", int], "Reading"]  # one trial of a point, so many times as long as others
 # A point that may be recommended: its samples prove that it meets the SLO, or make it likely.
 FITS = (Holds.YES, Holds.LIKELY)
+# The stage whose measurements nothing was chosen by.
+CONFIRM = "confirm"
 # Names of axes that every space has.
 INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH = "instances", "max batch", "queue delay", "batch"
 # Repeats of a point are assumed to differ by 2 % (standard deviation of ln(throughput)) before there are any.
@@ -110,7 +112,7 @@ class Tuned:
 
     best: Point | None
     runner_up: Point | None  # the best point of any other configuration
-    throughput: Interval | None  # img/s of the best, over its repeats
+    throughput: Interval | None  # img/s of the best, over the repeats that it was not chosen by
     runner_up_throughput: Interval | None
     apart: Interval | None  # best over runner-up, repeat by repeat
     proved: bool  # whether the samples of the best prove that it meets the SLO
@@ -119,6 +121,7 @@ class Tuned:
     untried: tuple[Configuration, ...]
     cost: int  # in measurements: `steps`, of which long ones count as several
     at_limit: tuple[str, ...]  # axes of which the best has the largest value
+    is_fresh: bool  # whether `throughput` is of such repeats; else there were too few, and it is of all
     out_of_budget: bool  # whether the budget was used up before the search was finished
 
 
@@ -173,6 +176,10 @@ class Log:
         self.readings[point].append(reading)
         self.steps.append(Step(self.stage, point, reading, times))
         return reading
+
+    def fresh(self, point: Point) -> list[float]:
+        """Throughputs of the point since it was chosen: those that it was not chosen by."""
+        return [s.reading.img_per_s for s in self.steps if s.point == point and s.stage == CONFIRM]
 
     def was_long(self, point: Point) -> bool:
         return any(step.point == point and step.cost > 1 for step in self.steps)

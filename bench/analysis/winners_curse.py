@@ -29,7 +29,8 @@ from bench.analysis.stats import CONFIDENCE, LEAST_REPEATS
 
 Floats = NDArray[np.float64]
 
-# A cell that is further behind the best than so many standard errors of the difference was not in its reach.
+# A cell that is further behind the best than so many standard errors of the difference was not in its reach;
+# more where the errors are known poorly, as Student's t is wider than the normal law.
 REACH = 3.0
 # Steps of the expectation-maximisation for the prior; more of them change the value by less than 0.1 %.
 _STEPS = 300
@@ -62,18 +63,24 @@ class _Cells:
     def if_best(self, index: int, expected: float) -> IfBest:
         """What to say of a cell if it is picked. `expected`: its posterior mean."""
         log, error = self.logs[index], self.errors[index]
-        behind = log - self.logs
-        rivals = int(((behind >= 0) & (behind <= REACH * np.hypot(self.errors, error))).sum())
         quantile = (1 + CONFIDENCE) / 2
         degrees = rounded_degrees(float(self.degrees[index]))
-        known = max(_LEAST_DEGREES, degrees)
         wider = student_t_quantile(quantile, degrees)
-        deeper = student_t_quantile(1 - (1 - quantile) / rivals, known) / student_t_quantile(quantile, known)
-        low = log - wider * deeper * error
+        behind, normal = log - self.logs, student_t_quantile(quantile, _NORMAL)
+        reach = REACH * wider / normal * np.hypot(self.errors, error)
+        rivals = int(((behind >= 0) & (behind <= reach)).sum())
+        low = log - wider * _deeper(rivals, degrees) * error
         value = min(max(expected, low), log)
         return IfBest(
             value=math.exp(value), low=math.exp(low), high=math.exp(log + wider * error), rivals=rivals
         )
+
+
+def _deeper(rivals: int, degrees: float) -> float:
+    """By which factor a bound lies further out that holds for so many cells together."""
+    known = max(_LEAST_DEGREES, float(int(degrees) if degrees < 20 else 20 * int(min(degrees, 1e4) / 20)))
+    quantile = (1 + CONFIDENCE) / 2
+    return student_t_quantile(1 - (1 - quantile) / rivals, known) / student_t_quantile(quantile, known)
 
 
 def with_if_best(rows: Sequence[CellRow]) -> list[CellRow]:

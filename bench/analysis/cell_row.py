@@ -35,6 +35,7 @@ class Confirmed:
     repeats: int
     verdict: str  # VALID or INVALID
     findings: str  # codes; notes left out
+    slo_met: bool | None = None  # as of a cell: None without an SLO, and where the samples do not decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

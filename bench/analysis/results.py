@@ -119,6 +119,7 @@ def confirmations(folder: RunFolder) -> dict[str, Confirmed]:
             repeats=row.repeats,
             verdict=row.verdict,
             findings=row.findings,
+            slo_met=row.slo_met,
         )
     return found
 

@@ -155,6 +155,8 @@ def _basis(best: CellRow, said: Stated, choice: Recommendation) -> list[str]:
             f"Confirmed: measured in {plural(fresh.repeats, 'fresh trial')} after it was picked; "
             f"it was picked with {throughput(best)} img/s."
         )
+    if fresh is not None and fresh.slo_met is False:
+        lines.append("Its fresh trials miss the SLO that was asked: choose less load, or measure longer.")
     if said.basis is Basis.CORRECTED:
         lines.append(
             f"Corrected for having been the best of {choice.candidates}; measured: {throughput(best)} img/s."

@@ -99,8 +99,9 @@ def test_no_answer_is_a_sentence_too() -> None:
     space = space_of(SweepSpec(model="m", batches=(1,), concurrencies=(1, 2)))
     nothing: Any = dict.fromkeys(("best", "runner_up", "throughput", "runner_up_throughput", "apart"))
     found = Tuned(
-        **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), at_limit=(), out_of_budget=True
-    )
+        **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), at_limit=(), is_fresh=False,
+        out_of_budget=True,
+    )  # fmt: skip
     assert sentences(space, found, "p99=1ms")[0] == "No measured configuration meets p99=1ms."
 
 

@@ -196,3 +196,14 @@ def test_the_best_with_fresh_trials_is_said_to_be_confirmed_by_them_alone(tmp_pa
         "Confirmed: measured in 3 fresh trials after it was picked; "
         f"it was picked with {throughput(best)} img/s."
     )
+
+
+def test_a_best_cell_whose_fresh_trials_miss_the_slo_says_so(tmp_path: Path) -> None:
+    study = Study(cells=grid((1, 8), (1,), ("http",), (4,)), slo="p50=200ms")
+    folder = synthetic.write(tmp_path / "r", study)
+    best = recommend(RunResults.of(folder).rows, Limit(50.0, 200.0)).best
+    of = next(one for one in folder.record.planned if best and one.key == best.cell)
+    for repeat in range(6, 9):
+        folder.confirmation.write_trial(synthetic.trial(of, repeat, World(slowdown=9.0)))
+    told = terminal.summary(RunResults.of(folder).rows, folder.record)
+    assert any(line.startswith("Its fresh trials miss the SLO") for line in told)

@@ -80,6 +80,11 @@ function basis({ best, candidates }, said) {
     const text = `Confirmed: measured in ${trials} after it was picked; it was picked with ${own}.`;
     items.push(["good", [text]]);
   }
+  if (confirmed?.slo_met === false) {
+    const text =
+      "Its fresh trials miss the SLO that was asked: choose less load, or measure longer.";
+    items.push(["warn", [text]]);
+  }
   if (said.basis === "corrected") {
     items.push(["", [`Corrected for having been the best of ${candidates}; measured: ${own}.`]]);
   }

@@ -46,7 +46,7 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
             qualities.append(_quality(simulated, result, most))
             below += is_below_a_proved_point(result)
             costs.append(result.cost / simulated.space.cells)
-            if result.best is not None and result.is_fresh:
+            if result.best is not None and result.confirmed is not None:
                 covers.append(_covers(result, simulated.truth(result.best)[0]))
         tunings += SEEDS
         good += float(np.median(qualities)) >= QUALITY
@@ -81,7 +81,7 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
 
 
 def _covers(result: Tuned, true: float) -> bool:
-    of = result.throughput
+    of = result.confirmed
     return of is not None and (of.low or 0.0) <= true <= (of.high or np.inf)
 
 

@@ -368,7 +368,7 @@ def _result(log: Log) -> Tuned:
         best=best,
         runner_up=runner_up,
         throughput=_interval(log, best),
-        is_fresh=best is not None and len(log.fresh(best)) >= REPEATS,
+        confirmed=_confirmed(log, best),
         runner_up_throughput=_interval(log, runner_up),
         apart=_apart(log, best, runner_up),
         proved=best is not None and log.holds(best) is Holds.YES,
@@ -382,10 +382,12 @@ def _result(log: Log) -> Tuned:
 
 
 def _interval(log: Log, point: Point | None) -> Interval | None:
-    if point is None:
-        return None
-    fresh = log.fresh(point)
-    return arithmetic(fresh if len(fresh) >= REPEATS else log.throughputs(point))
+    return None if point is None else arithmetic(log.throughputs(point))
+
+
+def _confirmed(log: Log, point: Point | None) -> Interval | None:
+    fresh = log.fresh(point) if point is not None else []
+    return arithmetic(fresh) if len(fresh) >= REPEATS else None
 
 
 def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:

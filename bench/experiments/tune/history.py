@@ -112,7 +112,8 @@ class Tuned:
 
     best: Point | None
     runner_up: Point | None  # the best point of any other configuration
-    throughput: Interval | None  # img/s of the best, over the repeats that it was not chosen by
+    throughput: Interval | None  # img/s of the best, over all its repeats: what it was chosen by
+    confirmed: Interval | None  # the same over the repeats since it was chosen; None where they are too few
     runner_up_throughput: Interval | None
     apart: Interval | None  # best over runner-up, repeat by repeat
     proved: bool  # whether the samples of the best prove that it meets the SLO
@@ -121,7 +122,6 @@ class Tuned:
     untried: tuple[Configuration, ...]
     cost: int  # in measurements: `steps`, of which long ones count as several
     at_limit: tuple[str, ...]  # axes of which the best has the largest value
-    is_fresh: bool  # whether `throughput` is of such repeats; else there were too few, and it is of all
     out_of_budget: bool  # whether the budget was used up before the search was finished
 
 

@@ -272,7 +272,7 @@ def _text(option: Option, value: Any) -> Any:
 
 def _words(option: Option, text: Any) -> list[str]:
     if isinstance(text, bool):
-        return [option.long] if text else []
+        return [option.long] if text else [option.off] if option.off else []
     if isinstance(text, tuple):
         return [word for one in text for word in (option.long, one)]
     return [option.long, text]

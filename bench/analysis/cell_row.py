@@ -12,6 +12,33 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IfBest:
+    """Throughput in img/s to state of a cell if it is picked for being the best of all that serve no more.
+
+    The bounds are at 95 %. `rivals`: how many cells it could have been picked from by luck, itself among
+    them.
+    """
+
+    value: float
+    low: float
+    high: float
+    rivals: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """Throughput in img/s of a cell's fresh trials alone, which were made after it was picked."""
+
+    value: float
+    low: float | None
+    high: float | None
+    repeats: int
+    verdict: str  # VALID or INVALID
+    findings: str  # codes; notes left out
+    slo_met: bool | None = None  # as of a cell: None without an SLO, and where the samples do not decide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellRow:
     """Field names are the CSV's columns, but for `VIEWS_ONLY`. None: there is no such number.
 
@@ -111,6 +138,8 @@ class CellRow:
     failures: Mapping[str, int] = field(default_factory=dict)  # of `errors`: how many of each kind
     reason: str = ""  # why it was not measured
     wall_reason: str = ""  # `wall` in a sentence
+    if_best: IfBest | None = None  # None: no interval to correct
+    confirmed: Confirmed | None = None  # None: no fresh trials
 
     @property
     def is_open_loop(self) -> bool:
@@ -172,5 +201,7 @@ VIEWS_ONLY = (
     "failures",
     "reason",
     "wall_reason",
+    "if_best",
+    "confirmed",
 )
 COLUMNS = tuple(entry.name for entry in fields(CellRow) if entry.name not in VIEWS_ONLY)

@@ -51,9 +51,14 @@ def full_name(row: CellRow, among: Sequence[CellRow] = ()) -> str:
 
 def throughput(row: CellRow) -> str:
     """Images a second, with the interval where there is one: 25 (24.1-26)."""
-    value = significant(row.throughput_img_per_s or 0)
     low, high = row.throughput_img_per_s_low, row.throughput_img_per_s_high
-    return value if low is None or high is None else f"{value} ({significant(low)}-{significant(high)})"
+    return with_range(row.throughput_img_per_s or 0, low, high)
+
+
+def with_range(value: float, low: float | None, high: float | None) -> str:
+    """A figure with its interval where there is one: 25 (24.1-26)."""
+    bounds = "" if low is None or high is None else f" ({significant(low)}-{significant(high)})"
+    return f"{significant(value)}{bounds}"
 
 
 def latency(row: CellRow, percent: float) -> str:

@@ -306,11 +306,11 @@ def _tails(worse: Floats, variance: Floats, degrees: Floats) -> Floats:
 
 def _interval(center: float, variance: float, degrees: float, n: int, probability: float) -> Interval:
     """`probability`: that each of the two bounds holds."""
-    half = student_t_quantile(probability, _rounded(degrees)) * math.sqrt(variance)
+    half = student_t_quantile(probability, rounded_degrees(degrees)) * math.sqrt(variance)
     return Interval(math.exp(center), math.exp(center - half), math.exp(center + half), n)
 
 
-def _rounded(degrees: float) -> float:
+def rounded_degrees(degrees: float) -> float:
     """So coarse that quantiles can be kept: the quantile changes by less than 0.3 %."""
     if degrees >= 100:
         return 100.0 * int(min(degrees, 10_000) / 100)

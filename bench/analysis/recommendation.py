@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bench.analysis.cell_row import PERCENTS, CellRow
 from bench.analysis.slo import Holds
@@ -39,6 +40,24 @@ class Limit:
         return " and ".join(f"p{percent:g} <= {duration(ms * 1e6)}" for percent, ms in terms)
 
 
+class Basis(StrEnum):
+    """What the throughput that is stated of the best cell rests on."""
+
+    CONFIRMED = "confirmed"  # fresh trials alone, made after the cell was picked
+    CORRECTED = "corrected"  # the trials it was picked by, corrected for that
+    MEASURED = "measured"  # its own trials: no other cell is in reach, or there is no interval
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """The throughput in img/s that is stated of a cell because it is the best; bounds at 95 %, or None."""
+
+    value: float
+    low: float | None
+    high: float | None
+    basis: Basis
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """What to run, and beside what it was chosen: only candidates of the first engine."""
@@ -49,6 +68,7 @@ class Recommendation:
     quickest: CellRow | None  # the lowest median latency of all
     proved: bool  # the samples prove that `best` holds the limit; else it is only likely
     counts: Mapping[Holds, int]  # how many valid cells hold the limit, and how surely
+    candidates: int  # how many cells `best` is the best of
 
 
 def recommend(rows: Sequence[CellRow], limit: Limit | None) -> Recommendation:
@@ -70,6 +90,7 @@ def recommend(rows: Sequence[CellRow], limit: Limit | None) -> Recommendation:
         ),
         proved=bool(by[Holds.YES]),
         counts={kind: len(of_kind) for kind, of_kind in by.items()},
+        candidates=len(fits),
     )
 
 
@@ -100,11 +121,23 @@ def _within(row: CellRow, percent: float, bound_ms: float) -> Holds:
     return Holds.YES if proved is not None and proved <= bound_ms else Holds.LIKELY
 
 
-def overlap(a: CellRow, b: CellRow) -> bool | None:
-    """Whether the intervals of two throughputs overlap; None without intervals."""
-    if a.throughput_img_per_s_low is None or b.throughput_img_per_s_high is None:
+def stated(best: CellRow) -> Stated:
+    """What to say of the throughput of a cell that was picked for it."""
+    fresh, corrected = best.confirmed, best.if_best
+    if fresh is not None and fresh.verdict == "VALID" and fresh.low is not None:
+        return Stated(fresh.value, fresh.low, fresh.high, Basis.CONFIRMED)
+    if corrected is not None and corrected.rivals > 1:
+        return Stated(corrected.value, corrected.low, corrected.high, Basis.CORRECTED)
+    own = (best.throughput_img_per_s_low, best.throughput_img_per_s_high)
+    return Stated(_throughput(best), *own, Basis.MEASURED)
+
+
+def overlap(best: CellRow, other: CellRow) -> bool | None:
+    """Whether what is stated of the best overlaps with another's interval; None without intervals."""
+    low = stated(best).low
+    if low is None or other.throughput_img_per_s_high is None:
         return None
-    return a.throughput_img_per_s_low <= b.throughput_img_per_s_high
+    return low <= other.throughput_img_per_s_high
 
 
 def _throughput(row: CellRow) -> float:

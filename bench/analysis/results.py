@@ -12,10 +12,11 @@ from bench.analysis.aggregate import MeasuredTrial, absent, aggregate, slo_of
 from bench.analysis.bottleneck import with_bottlenecks
 from bench.analysis.ceiling import read_ceiling
 from bench.analysis.cell_details import CellDetail, SeriesBudget, detail
-from bench.analysis.cell_row import PERCENTS, CellRow
+from bench.analysis.cell_row import PERCENTS, CellRow, Confirmed
 from bench.analysis.checks.cell import codes, merged, with_cell_findings
 from bench.analysis.engine_agreement import with_agreement
 from bench.analysis.stats import percentile
+from bench.analysis.winners_curse import with_if_best
 from bench.core.findings import Finding, Severity, Verdict, verdict
 from bench.core.run_folder import RunFolder, RunRecord, Unreadable
 from bench.core.trial import Trial
@@ -92,8 +93,10 @@ class RunResults:
             measured[row.cell] = CellResult(row, summaries, detail(of_cell, budget))
         rows = complete([result.row for result in measured.values()], _with_lost(record, unreadable))
         rows = [_with_unreadable(row, unreadable) for row in rows]
+        fresh = confirmations(folder)
         cells = []
-        for row in with_bottlenecks(rows, read_ceiling(folder)):
+        for row in with_if_best(with_bottlenecks(rows, read_ceiling(folder))):
+            row = replace(row, confirmed=fresh.get(row.cell))
             known = measured.get(row.cell)
             cells.append(CellResult(row, known.trials, known.detail) if known else CellResult(row))
         return cls(folder, record, tuple(cells), tuple(unreadable))
@@ -107,6 +110,24 @@ class RunResults:
     def details(self) -> Mapping[str, CellDetail]:
         """What a cell's own page shows, by the cell's key; only of measured cells."""
         return {cell.row.cell: cell.detail for cell in self.cells if cell.detail is not None}
+
+
+def confirmations(folder: RunFolder) -> dict[str, Confirmed]:
+    """What the fresh trials of a run say, by the cell's key."""
+    record, slo = folder.record, slo_of(folder.record)
+    found = {}
+    for trials in by_cell(folder.confirmation.trials()):
+        row = aggregate([MeasuredTrial.of(trial, slo) for trial in trials], record)
+        found[row.cell] = Confirmed(
+            value=row.throughput_img_per_s or 0.0,
+            low=row.throughput_img_per_s_low,
+            high=row.throughput_img_per_s_high,
+            repeats=row.repeats,
+            verdict=row.verdict,
+            findings=row.findings,
+            slo_met=row.slo_met,
+        )
+    return found
 
 
 def complete(measured: Sequence[CellRow], record: RunRecord) -> list[CellRow]:

@@ -2,6 +2,7 @@
 
     run.json                           what was asked, of what, by what machine (`RunRecord`)
     trials/<cell>/<repeat>.json, .npz  one trial each; the .npz holds its samples
+    confirmation/                      the same of fresh trials of the best cell, made after it was picked
     cells.csv, report.html             made from the above, at any time, by anyone
 
 Each file is written to a neighbour and moved into place, so a killed sweep loses the trial in
@@ -35,6 +36,9 @@ from bench.core.slo import parse_slo
 from bench.core.trial import Trial
 
 SCHEMA_VERSION = 1
+# Fresh trials of the best cell are kept here, so that they are not pooled with those it was picked by.
+CONFIRMATION = "confirmation"
+_PARTS = ("trials", CONFIRMATION)
 # The answers of `bench search`, and the answer of `bench tune`.
 SEARCH_FILE, TUNE_FILE = "search.json", "tune.json"
 # Files that `bench tune` writes beside its answer, and the key under which the answer has their text.
@@ -151,6 +155,12 @@ class RunFolder:
     """A folder on disk; `record` is read back each time, so that two views never differ."""
 
     path: Path
+    part: str = "trials"  # which trials; the record is the same for both parts
+
+    @property
+    def confirmation(self) -> RunFolder:
+        """The same run with its fresh trials of the best cell instead of those that it was picked by."""
+        return replace(self, part=CONFIRMATION)
 
     @classmethod
     def create(cls, path: Path, record: RunRecord) -> RunFolder:
@@ -259,7 +269,7 @@ class RunFolder:
     def read_trials(self, cell_key: str = "") -> Iterator[Trial | Unreadable]:
         """Every trial, or those of one cell, by cell and repeat; one at a time, as samples may be large."""
         folder = _safe(cell_key) if cell_key else "*"
-        for path in sorted((self.path / "trials").glob(f"{folder}/*.json")):
+        for path in sorted((self.path / self.part).glob(f"{folder}/*.json")):
             try:
                 yield _trial(path)
             except RunFolderError as error:
@@ -271,10 +281,11 @@ class RunFolder:
         Their files are kept under other names, so that the trials are measured again. What a killed process
         left half written is removed. Only whoever holds the folder's lock may call it.
         """
-        for folder in (self.path, *(self.path / "trials").glob("*/")):
+        folders = [folder for part in _PARTS for folder in sorted((self.path / part).glob("*/"))]
+        for folder in (self.path, *folders):
             remove_parts(folder)
         unreadable = []
-        for path in sorted((self.path / "trials").glob("*/*.json")):
+        for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
             try:
                 _trial(path)
             except RunFolderError as error:
@@ -291,7 +302,7 @@ class RunFolder:
 
     def trial_counts(self) -> list[int]:
         """How many trials each measured cell has, told without reading them."""
-        counts = Counter(path.parent for path in (self.path / "trials").glob("*/*.json"))
+        counts = Counter(path.parent for path in (self.path / self.part).glob("*/*.json"))
         return list(counts.values())
 
     def read_json(self, name: str) -> Any | None:
@@ -309,7 +320,7 @@ class RunFolder:
         return path
 
     def _stem(self, cell_key: str, repeat: int) -> Path:
-        return self.path / "trials" / _safe(cell_key) / f"{repeat}"
+        return self.path / self.part / _safe(cell_key) / f"{repeat}"
 
 
 def utc_now() -> str:

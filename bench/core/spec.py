@@ -23,6 +23,8 @@ SETTLE_S = 0.3
 AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
 # A reference cell is worth its time where there are other cells whose order it watches.
 _REFERENCE_FROM = 4
+# Fresh trials of the best cell are made unasked where they are at most this share of all trials.
+CONFIRM_SHARE = 0.1
 
 
 class Scenario(StrEnum):
@@ -134,6 +136,15 @@ class SweepSpec:
         return tuple(
             trial for server in self.configurations() for trials in self.rounds(server) for trial in trials
         )
+
+    def confirms(self, asked: bool | None) -> bool:
+        """Whether the best cell gets fresh trials after all others. `asked`: None where nobody said."""
+        can = self.repeats >= DEFAULT_REPEATS and len(self.cells()) > 1
+        return can and (self.repeats <= CONFIRM_SHARE * len(self.trials()) if asked is None else asked)
+
+    def fresh(self, cell: Cell) -> tuple[PlannedTrial, ...]:
+        """As many trials of a cell again as it had repeats, with arrivals that no repeat of it had."""
+        return tuple(PlannedTrial(cell, 2 * self.repeats + number) for number in range(self.repeats))
 
     def seed_of(self, trial: PlannedTrial) -> int:
         """Of a trial's arrivals: the same for the same load in the same round, so engines and

@@ -17,6 +17,7 @@ from bench.core.command_line import spec_of, without_secrets
 from bench.core.errors import RunFolderError, WrongUse
 from bench.core.paths import REPORTS
 from bench.core.run_folder import (
+    CONFIRMATION,
     SEARCH_FILE,
     TUNE_DEPLOY_FILES,
     TUNE_FILE,
@@ -33,7 +34,7 @@ from bench.server.session import Say, Session
 # Everything that a run makes, whatever verb measured it. The record is last: what is left of a run that is
 # removed halfway is still a run.
 _MADE = (
-    *("trials", "cells.csv", "report.html"),
+    *("trials", CONFIRMATION, "cells.csv", "report.html"),
     *(CEILING_FILE, SEARCH_FILE, TUNE_FILE, *TUNE_DEPLOY_FILES),
     "run.json",
 )

@@ -38,6 +38,7 @@ class SweepRequest:
     output: Output
     slo: str = ""  # as `bench.core.slo.parse_slo` reads it
     ceiling: bool = False  # measure the bare model first
+    confirm: bool | None = None  # fresh trials of the best cell; None: where `SweepSpec.confirms` says so
     perf_analyzer: Path | None = None  # None: the one found here, where an engine needs it
     locust_master: tuple[str, int] | None = None  # where workers on other machines find us
     command: tuple[str, ...] = ()  # kept in the record, without secrets
@@ -84,4 +85,5 @@ def prepared(request: SweepRequest, provider: Provider, progress: Progress, say:
             tool=tool,
         )
         engine = stack.enter_context(Engines(spec.engines, setup))
-        yield Sweep(TrialRunner.on(session, spec, run_folder, engine, progress, scratch))
+        runner = TrialRunner.on(session, spec, run_folder, engine, progress, scratch)
+        yield Sweep(runner, confirm=spec.confirms(request.confirm))

@@ -120,10 +120,13 @@ class TrialRunner:
                 continue  # it runs again, and the crash is counted
         raise NotMeasured(self._given_up[server.key])
 
-    def measure(self, planned: PlannedTrial, duration_s: float | None = None) -> Trial:
+    def measure(
+        self, planned: PlannedTrial, duration_s: float | None = None, into: RunFolder | None = None
+    ) -> Trial:
         """Measure one trial and write it into the run folder. `duration_s`: instead of the spec's.
 
         One whose load generator stood still is measured again, and the run folder says so.
+        `into`: instead of the folder, such as its part for fresh trials.
         Raises NotMeasured as `served`, and when the engine fails or the server dies during the trial.
         """
         try:
@@ -136,7 +139,7 @@ class TrialRunner:
             if self._is_over(error):
                 raise
             raise NotMeasured(str(error)) from error
-        self.folder.write_trial(trial)
+        (into or self.folder).write_trial(trial)
         return trial
 
     def _may_discard(self, trial: Trial) -> bool:

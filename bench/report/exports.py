@@ -10,11 +10,15 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 
+from bench.analysis.cell_row import CellRow
+from bench.analysis.recommendation import Limit, recommend, stated
 from bench.analysis.results import RunResults
+from bench.core.run_folder import RunRecord
+from bench.core.slo import parse_slo
 from bench.report import page, terminal
 
 
@@ -47,11 +51,19 @@ def table(runs: Sequence[RunResults]) -> str:
 def as_json(runs: Sequence[RunResults]) -> str:
     """A list with an object per cell, with the run's name where there are several."""
     rows = [
-        {**({"run": run.record.name} if len(runs) > 1 else {}), **asdict(row)}
+        {**({"run": run.record.name} if len(runs) > 1 else {}), **cell}
         for run in runs
-        for row in run.rows
+        for cell in cells_as_json(run.rows, run.record)
     ]
     return json.dumps(rows, indent=1, default=str) + "\n"
+
+
+def cells_as_json(rows: Sequence[CellRow], record: RunRecord) -> list[dict[str, Any]]:
+    """An object per cell: its row, and `recommended`, which says what is stated of the best one."""
+    choice = recommend(rows, Limit.of(parse_slo(record.slo)) if record.slo else None)
+    best = choice.best
+    said = {**asdict(stated(best)), "best_of": choice.candidates} if best else None
+    return [{**asdict(row), "recommended": said if row is best else None} for row in rows]
 
 
 EXPORTERS: dict[str, Exporter] = {"html": page.render, "md": markdown, "table": table, "json": as_json}

@@ -9,8 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.analysis.cell_row import PERCENTS, CellRow
-from bench.analysis.labels import full_name, lacks_proof, latency, load_text, throughput
-from bench.analysis.recommendation import WIDE, Limit, Recommendation, overlap, recommend
+from bench.analysis.labels import full_name, lacks_proof, latency, load_text, throughput, with_range
+from bench.analysis.recommendation import (
+    WIDE,
+    Basis,
+    Limit,
+    Recommendation,
+    Stated,
+    overlap,
+    recommend,
+    stated,
+)
 from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
 from bench.core.findings import Severity
@@ -118,9 +127,10 @@ def _answer(choice: Recommendation, limit: Limit | None, rows: Sequence[CellRow]
     lead = f"For {bound} run" if limit else "For the most throughput run"
     why = "" if choice.proved or limit is None else lacks_proof(best, limit.percent)
     proved = "" if choice.proved else f" (likely, not proved{f'; {why}' if why else ''})"
-    lines = [f"{lead} {full_name(best, choice.valid)}: {throughput(best)} img/s{proved}."]
-    low, high = best.throughput_img_per_s_low, best.throughput_img_per_s_high
-    if low and high and high / low > WIDE:
+    said = stated(best)
+    images = with_range(said.value, said.low, said.high)
+    lines = [f"{lead} {full_name(best, choice.valid)}: {images} img/s{proved}.", *_basis(best, said, choice)]
+    if said.low and said.high and said.high / said.low > WIDE:
         lines.append("Its interval is wide: measure longer, with more repeats, or on a quieter machine.")
     if choice.next_best is not None:
         apart = {None: "", True: "; intervals overlap: choose either", False: "; clearly less"}
@@ -133,6 +143,26 @@ def _answer(choice: Recommendation, limit: Limit | None, rows: Sequence[CellRow]
     if limit is not None:
         counts = [f"{n} {verbs[n != 1]}" for kind, verbs in _HELD.items() if (n := choice.counts[kind])]
         lines.append(f"Of {len(choice.valid)} valid cells: {', '.join(counts)}.")
+    return lines
+
+
+def _basis(best: CellRow, said: Stated, choice: Recommendation) -> list[str]:
+    """What the stated throughput rests on, and what the trials said that the cell was picked by."""
+    fresh, lines = best.confirmed, []
+    if fresh is not None and said.basis is not Basis.CONFIRMED:
+        why = f": {fresh.verdict}, {fresh.findings}" if fresh.verdict != "VALID" else ": too few"
+        lines.append(f"Not confirmed by its {plural(fresh.repeats, 'fresh trial')}{why}.")
+    if said.basis is Basis.CONFIRMED and fresh is not None:
+        lines.append(
+            f"Confirmed: measured in {plural(fresh.repeats, 'fresh trial')} after it was picked; "
+            f"it was picked with {throughput(best)} img/s."
+        )
+    if fresh is not None and fresh.slo_met is False:
+        lines.append("Its fresh trials miss the SLO that was asked: choose less load, or measure longer.")
+    if said.basis is Basis.CORRECTED:
+        lines.append(
+            f"Corrected for having been the best of {choice.candidates}; measured: {throughput(best)} img/s."
+        )
     return lines
 
 

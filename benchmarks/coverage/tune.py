@@ -3,7 +3,8 @@
 Random configuration spaces: a dynamically batching server with random execution times, contention between
 instances, a cache that is too small for large batches or padded batches, configurations that do not load,
 closed and open loops. The best of each grid is known by simulating every cell. None of these spaces was used
-to make the algorithm.
+to make the algorithm: 20 others were looked at before, on which 17 answers were good enough. Two of the three
+misses had given up because nothing near the middle of the space met the SLO; the search goes on there now.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from tests.support.tuning_spaces import OFF, Simulated, grid_best
 
 SPACES, SEEDS = 20, 5
 QUALITY, SHARE = 0.97, 0.25
+# Spaces are drawn from here on. After a change of the algorithm that was made by looking at some of them,
+# others are taken.
+BASE = 800_000
+# Of the intervals of the throughput that is stated, so many contain the truth.
+COVERED = 0.90
 
 
 def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
     """SPACES spaces with SEEDS tunings each for 400 studies, in proportion for other numbers."""
     count = max(1, round(SPACES * studies / 400))
     good, tunings, below, costs = 0, 0, 0, []
+    covers: list[bool] = []
     for index in range(count):
         simulated = random_space(index)
         most, _ = simulated.truth(simulated.best)
@@ -39,6 +46,8 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
             qualities.append(_quality(simulated, result, most))
             below += is_below_a_proved_point(result)
             costs.append(result.cost / simulated.space.cells)
+            if result.best is not None and result.confirmed is not None:
+                covers.append(_covers(result, simulated.truth(result.best)[0]))
         tunings += SEEDS
         good += float(np.median(qualities)) >= QUALITY
         say(f"  {simulated.name}: {', '.join(f'{quality:.3f}' for quality in qualities)} of the grid's best")
@@ -60,7 +69,20 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
             below == 0,
             tunings,
         ),
+        Row(
+            "The interval of the throughput that is stated contains the true one (closed loops)",
+            "the same",
+            f">= {COVERED:.0%}",
+            f"{np.mean(covers):.1%}",
+            bool(np.mean(covers) >= COVERED),
+            len(covers),
+        ),
     ]
+
+
+def _covers(result: Tuned, true: float) -> bool:
+    of = result.confirmed
+    return of is not None and (of.low or 0.0) <= true <= (of.high or np.inf)
 
 
 def is_below_a_proved_point(result: Tuned) -> bool:
@@ -86,7 +108,7 @@ def _quality(simulated: Simulated, result: Tuned, most: float) -> float:
 
 def random_space(seed: int) -> Simulated:
     """A server and a space, in which some cell meets the SLO; the best of the grid is simulated."""
-    rng = np.random.default_rng(10_000 + seed)
+    rng = np.random.default_rng(BASE + seed)
     while True:
         simulated = _draw(rng, f"space {seed + 1}")
         try:

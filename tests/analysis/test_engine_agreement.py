@@ -44,3 +44,13 @@ def test_a_cell_of_one_engine_has_no_agreement(tmp_path: Path) -> None:
     (row,) = RunResults.of(synthetic.write(tmp_path / "run", Study(cells=BOTH[:1]))).rows
     assert row.agreement is None
     assert row.agreement_throughput_ratio is None
+
+
+def test_repeats_are_paired_by_their_round_where_one_failed(tmp_path: Path) -> None:
+    """Each round is half as fast as the one before; the engines lack different rounds."""
+    folder = synthetic.write(tmp_path / "run", Study(cells=BOTH, repeats=1))
+    for of, lacks in zip(BOTH, (1, 3), strict=True):
+        for repeat in {0, 1, 2, 3, 4} - {lacks}:
+            folder.write_trial(synthetic.trial(of, repeat, World(slowdown=2.0**repeat)))
+    row, _ = RunResults.of(folder).rows
+    assert row.agreement_throughput_ratio == pytest.approx(1, abs=0.1)

@@ -91,7 +91,13 @@ def test_every_request_is_in_one_of_the_two_counts() -> None:
     for open_loop in (True, False):
         one = of(ROWS, open_loop=open_loop)
         asked = measured_requests(one)
-        assert len(asked) == len(asked.good()) + summarize(one).errors
+        assert len(asked) == len(asked.good()) + summarize(one).errors == summarize(one).asked
+
+
+def test_a_request_that_never_ended_counts_once_in_the_share_of_errors() -> None:
+    rows = [(11, 11, 12, OK), (12, 12, 13, OK), (13, 13, 14, OK), (14, 14, 99, Outcome.UNFINISHED)]
+    summary = summarize(of(rows, open_loop=True))
+    assert summary.errors / summary.asked == 1 / 4
 
 
 def test_in_flight_is_the_time_average_over_the_window() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from bench.cli.commands import SWEEP
 from bench.cli.spec import sweep_spec
 from bench.cli.values import Values
+from bench.cli.verbs.sweep import checked, request_of
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory
 from bench.core.errors import WrongUse
 from bench.core.mistakes import Mistakes
 from bench.core.options import Option
 from bench.core.spec import SweepSpec
 from bench.experiments.preconditions import check_against, check_open_files, check_parameters
+from bench.experiments.run_setup import Output
 from tests.support.command import values_of
 
 
@@ -153,6 +156,26 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_flags() -> None:
     with pytest.raises(WrongUse) as caught:
         flags.check()
     assert caught.value.mistakes == tuple(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--batch", "1,8", "--confirm", "--repeats", "2"), "needs --repeats 3"),
+        (("--batch", "1", "--confirm"), "there is one cell"),
+        (("--batch", "1,8", "--confirm", "--quick"), "goes without --quick"),
+    ],
+)
+def test_fresh_trials_that_cannot_be_made_are_a_mistake(words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(WrongUse, match=says):
+        checked(values_of("sweep", *words))
+
+
+def test_fresh_trials_can_be_asked_for_and_left_out() -> None:
+    for words, asked_for in (((), None), (("--confirm",), True), (("--no-confirm",), False)):
+        values = values_of("sweep", *words)
+        spec, output = sweep_spec(values), Output(Path("out"))
+        assert request_of(values, spec, output).confirm is asked_for
 
 
 def test_quick_goes_without_repeats() -> None:

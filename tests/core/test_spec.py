@@ -154,3 +154,16 @@ def test_a_cell_is_described_in_one_line(
     )
     assert describe(cell) == f"batch {said}"
     assert "precision" not in columns(cell) or columns(cell)["precision"] == "bf16"
+
+
+def test_fresh_trials_are_made_unasked_where_they_take_a_tenth_of_the_time_at_most() -> None:
+    spec = SweepSpec(model="m", batches=tuple(range(1, 13)), concurrencies=(1,), repeats=3)
+    few = replace(spec, batches=(1, 8))
+    assert spec.confirms(None)
+    assert not spec.confirms(False)
+    assert not few.confirms(None)
+    assert few.confirms(True)
+    assert not replace(spec, repeats=2).confirms(True)
+    assert not replace(spec, batches=(1,)).confirms(True)
+    taken = {(trial.cell, trial.repeat) for trial in spec.trials()}
+    assert not taken & {(trial.cell, trial.repeat) for trial in spec.fresh(spec.cells()[0])}

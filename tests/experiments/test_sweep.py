@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.analysis.recommendation import recommend
 from bench.analysis.results import RunResults
 from bench.core.cell import Cell, Protocol, ServerConfiguration
 from bench.core.errors import ServerStartFailed, TargetError, ToolError, Unreachable
@@ -19,6 +20,7 @@ from bench.core.trial import Plan, Served
 from bench.experiments.sweep import Sweep
 from bench.report.terminal import restarts
 from tests.support.fake_lab import REFERENCE, FakeServing, Lab
+from tests.support.simulation import SECOND
 
 SPEC = SweepSpec(
     model="m",
@@ -344,3 +346,57 @@ def test_a_repeat_that_failed_otherwise_is_a_warning_beside_the_others(lab: Lab)
     row = next(row for row in RunResults.of(lab.folder).rows if row.cell == victim.key)
     assert row.repeats == 2
     assert "repeat-failed" in row.findings
+
+
+def answers(plan: Plan) -> Samples:
+    """Each user's requests one after the other: more of them a second with a larger batch and more users."""
+    users, took = plan.cell.load.concurrency or 1, 10_000_000 - 1000 * plan.repeat
+    rows = [(at, at, at + took, int(Outcome.OK)) for at in range(0, SECOND, took)]
+    return Samples.of(sorted(rows * users))
+
+
+def confirmed(lab: Lab) -> list[tuple[str, int]]:
+    lab.engine.samples, lab.engine.window = answers, lambda _: Window(SECOND // 10, SECOND)
+    Sweep(lab.runner, confirm=True).run()
+    return [(trial.cell.key, trial.plan.repeat) for trial in lab.folder.confirmation.trials()]
+
+
+def test_the_best_cell_gets_fresh_trials_that_are_kept_apart(lab: Lab) -> None:
+    fresh = confirmed(lab)
+    results = RunResults.of(lab.folder)
+    best = recommend(results.rows, None).best
+    assert best is not None
+    assert fresh == [(best.cell, repeat) for repeat in (6, 7, 8)]
+    assert lab.order[-3:] == fresh
+    assert len(list(lab.folder.trials())) == len(SPEC.trials())
+    assert best.confirmed is not None
+    assert best.confirmed.repeats == 3
+    assert sum(row.confirmed is not None for row in results.rows) == 1
+    total = len(SPEC.trials()) + 3
+    assert [done for _, done, _, _ in lab.progress.all("measuring")] == list(range(total))
+    assert lab.folder.record.finished_at
+
+
+def test_fresh_trials_go_on_where_they_were_interrupted(lab: Lab) -> None:
+    def interrupt(_: Plan) -> Exception | None:
+        if len(lab.engine.measured) == len(SPEC.trials()) + 2:
+            raise KeyboardInterrupt
+        return None
+
+    lab.engine.fails = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(lab)
+    assert not lab.folder.record.finished_at
+    rest = again(lab)
+    assert len(confirmed(rest)) == 3
+    assert len(rest.order) == 2
+
+
+def test_a_best_cell_that_cannot_be_confirmed_keeps_its_own_figures(lab: Lab) -> None:
+    lab.engine.fails = lambda plan: ToolError("no load") if plan.repeat >= 2 * SPEC.repeats else None
+    assert confirmed(lab) == []
+    assert lab.folder.record.failed == {}
+    assert lab.folder.record.finished_at
+    ((cells, reason),) = lab.progress.all("failed")
+    assert len(cells) == 1
+    assert reason == "not confirmed: no load"

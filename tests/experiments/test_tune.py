@@ -222,3 +222,18 @@ def test_a_value_that_does_not_load_alone_is_tried_beside_others() -> None:
     result = tune(space, measure, bound_s=1.0, budget=24)
     assert result.best is not None
     assert result.best.configuration == ("bf16", 8)
+
+
+def test_where_the_middle_misses_the_slo_it_walks_to_what_misses_it_by_less() -> None:
+    """Only few instances with large batches hold it, and no single change of the middle does."""
+    axes = (("instances", (1, 2, 4, 8)), ("max batch", (1, 4, 16, 64)), ("queue delay", (-1, 0, 1000)))
+    space = Space(axes, (1.0, 4.0, 16.0, 64.0))
+
+    def measure(point: Point, _: int) -> Reading:
+        instances, batch, _delay = (int(str(value)) for value in point.configuration)
+        over = 0.7 * instances * (64 / batch) ** 0.5 * (1 + 0.05 * point.level)
+        return Reading(50.0 * (point.level + 1), Holds.YES if over <= 1 else Holds.NO, over=over)
+
+    result = tune(space, measure, bound_s=1.0)
+    assert result.best is not None
+    assert result.best.configuration[:2] == (1, 64)

@@ -1,4 +1,4 @@
-"""The rule of the warm-up: the time has passed and, in a closed loop, every user had an answer."""
+"""The rule of the warm-up: time has passed and, in a closed loop, as many requests ended as it has users."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ from selenium.webdriver.common.keys import Keys
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import PERCENTS
-from bench.analysis.recommendation import Limit, recommend
+from bench.analysis.recommendation import Limit, recommend, stated
 from bench.analysis.results import RunResults
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
+from bench.core.units import significant
 from bench.report import page, templates
 from bench.report.bundle import join
 from benchmarks.browser import BROWSER, DRIVER, MISSING, chromium, look
@@ -185,6 +186,26 @@ def test_every_term_of_an_slo_has_to_hold(browser: Browser, tmp_path: Path) -> N
     assert browser.run("return document.documentElement.dataset.best") == best.cell
     assert browser.text("#card .headline").startswith("For p99 ≤ 10 s and p50 ≤ 20 ms run ")
     assert "1 cell of 2 holds the limit, 1 misses it" in browser.text("#card")
+
+
+def test_the_best_of_equals_is_corrected_until_fresh_trials_confirm_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    folder = synthetic.write(tmp_path / "run", Study(cells=grid((8,), (1,), ("http", "grpc"), (4,))))
+    for repeat in (None, 6, 7, 8):
+        best = recommend(RunResults.of(folder).rows, None).best
+        assert best is not None
+        of = next(one for one in folder.record.planned if one.key == best.cell)
+        if repeat is not None:
+            folder.confirmation.write_trial(synthetic.trial(of, repeat, World(slowdown=1.25)))
+        if repeat in (None, 8):
+            browser.open(page.write(RunResults.of(folder)))
+            best = recommend(RunResults.of(folder).rows, None).best
+            assert best is not None
+            assert f"{significant(stated(best).value)} img/s" in browser.text("#card .headline")
+            told = "Corrected for having been the best of 2" if repeat is None else "Confirmed: measured in 3"
+            assert told in browser.text("#card")
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize(("slo", "columns"), [("p50=20ms", 1), ("", 0)])

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from bench.analysis.cell_row import CellRow
-from bench.analysis.labels import full_name, label
-from bench.analysis.recommendation import Limit, holds, recommend
+from bench.analysis.labels import full_name, label, throughput, with_range
+from bench.analysis.recommendation import Limit, holds, recommend, stated
 from bench.analysis.results import RunResults
 from bench.analysis.slo import Holds
 from bench.cli.verbs.sweep import exit_code
@@ -20,6 +20,7 @@ from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
 from bench.report import terminal
+from bench.report.exports import cells_as_json
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell, grid
 
@@ -178,3 +179,57 @@ def test_an_invalid_cell_is_never_recommended(everything: RunFolder) -> None:
     decision = recommend(rows, None)
     assert all(row.verdict == "VALID" for row in decision.valid)
     assert decision.best is max(decision.valid, key=lambda row: row.throughput_img_per_s or 0)
+
+
+def equals(path: Path) -> RunFolder:
+    """Three servers that nothing sets apart but the luck of their repeats."""
+    base = cell()
+    servers = [dataclasses.replace(base.server, max_queue_delay_us=us) for us in (-1, 0, 1000)]
+    of = tuple(dataclasses.replace(base, server=server) for server in servers)
+    return synthetic.write(path / "r", Study(cells=of))
+
+
+def test_the_best_of_equals_is_said_to_be_corrected_and_json_has_the_same(tmp_path: Path) -> None:
+    folder = equals(tmp_path)
+    rows = RunResults.of(folder).rows
+    answer, basis, *_ = terminal.summary(rows, folder.record)[1:]
+    best = recommend(rows, None).best
+    assert best is not None
+    said = stated(best)
+    assert f": {with_range(said.value, said.low, said.high)} img/s." in answer
+    assert basis == f"Corrected for having been the best of 3; measured: {throughput(best)} img/s."
+    recommended = {row["cell"]: row["recommended"] for row in cells_as_json(rows, folder.record)}
+    assert {cell for cell, told in recommended.items() if told} == {best.cell}
+    assert recommended[best.cell]["value"] == said.value
+    assert recommended[best.cell]["basis"] == "corrected"
+    assert recommended[best.cell]["best_of"] == 3
+
+
+def test_the_best_with_fresh_trials_is_said_to_be_confirmed_by_them_alone(tmp_path: Path) -> None:
+    folder = equals(tmp_path)
+    before = RunResults.of(folder).rows
+    best = recommend(before, None).best
+    of = next(one for one in folder.record.planned if best and one.key == best.cell)
+    for repeat in range(6, 9):
+        folder.confirmation.write_trial(synthetic.trial(of, repeat, World(slowdown=1.25)))
+    rows = RunResults.of(folder).rows
+    after = next(row for row in rows if row.cell == of.key)
+    assert best is not None
+    assert after.throughputs == best.throughputs  # its own figures are of the trials it was picked by
+    assert stated(after).value == pytest.approx(0.8 * (best.throughput_img_per_s or 0), rel=0.05)
+    basis = terminal.summary(rows, folder.record)[2]
+    assert basis == (
+        "Confirmed: measured in 3 fresh trials after it was picked; "
+        f"it was picked with {throughput(best)} img/s."
+    )
+
+
+def test_a_best_cell_whose_fresh_trials_miss_the_slo_says_so(tmp_path: Path) -> None:
+    study = Study(cells=grid((1, 8), (1,), ("http",), (4,)), slo="p50=200ms")
+    folder = synthetic.write(tmp_path / "r", study)
+    best = recommend(RunResults.of(folder).rows, Limit(50.0, 200.0)).best
+    of = next(one for one in folder.record.planned if best and one.key == best.cell)
+    for repeat in range(6, 9):
+        folder.confirmation.write_trial(synthetic.trial(of, repeat, World(slowdown=9.0)))
+    told = terminal.summary(RunResults.of(folder).rows, folder.record)
+    assert any(line.startswith("Its fresh trials miss the SLO") for line in told)

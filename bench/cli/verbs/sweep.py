@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 
 from bench.analysis.cell_row import CellRow
@@ -28,6 +27,7 @@ from bench.experiments.preconditions import check_before, check_ceiling
 from bench.experiments.run_setup import Output, claimed, output_of, refuse_occupied
 from bench.experiments.sweep import Sweep
 from bench.experiments.sweep_request import SweepRequest, prepared
+from bench.report.exports import cells_as_json
 from bench.report.publish import TALK, publish
 from bench.server.provider import Provider
 
@@ -40,7 +40,7 @@ def run(values: Values) -> int:
         return ab_test.run(values)
     spec, provider = checked(values)
     if values["dry_run"]:
-        return _dry_run(spec, provider)
+        return _dry_run(spec, provider, confirm=spec.confirms(values.texts.get("confirm")))
     output = output_for(values, spec.model)
     inside = in_cluster_of(values, spec, provider)
     if inside is not None:
@@ -61,6 +61,9 @@ def checked(values: Values) -> tuple[SweepSpec, Provider]:
     check_before(provider, spec, values.mistakes)
     if values["ceiling"]:
         check_ceiling(provider, spec, values.mistakes)
+    if values["confirm"] and not spec.confirms(True):
+        few = len(spec.cells()) < 2
+        values.wrong("confirm", "there is one cell, so nothing is picked" if few else "needs --repeats 3")
     values.mistakes.check()
     return spec, provider
 
@@ -72,6 +75,7 @@ def request_of(values: Values, spec: SweepSpec, output: Output) -> SweepRequest:
         output=output,
         slo=values.text("slo"),
         ceiling=values["ceiling"],
+        confirm=values.texts.get("confirm"),
         perf_analyzer=values["perf_analyzer"],
         locust_master=values["locust_master"],
         command=values.command,
@@ -100,7 +104,7 @@ def conclude(folder: RunFolder, *, as_json: bool) -> int:
     """Everything a run ends with, and the exit code its cells deserve."""
     rows = publish(folder, as_json=as_json).rows
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
+        print(json.dumps(cells_as_json(rows, folder.record), indent=1, default=str))
     return exit_code(rows, folder.record.slo)
 
 
@@ -127,14 +131,19 @@ def output_for(values: Values, base: str) -> Output:
     return output
 
 
-def _dry_run(spec: SweepSpec, provider: Provider) -> int:
+def _dry_run(spec: SweepSpec, provider: Provider, *, confirm: bool) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
     loads, trials = len(spec.configurations()), len(spec.trials())
-    minutes = spec.estimate_s(_LOAD_S) / 60
+    fresh_s = spec.repeats * spec.trial_s() + _LOAD_S if confirm else 0.0
+    minutes = (spec.estimate_s(_LOAD_S) + fresh_s) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}; {spec.errors_rule()}")
+    if confirm:
+        print(
+            f"Includes {plural(spec.repeats, 'fresh trial')} of the best cell; --no-confirm leaves them out."
+        )
     if provider.cost:
         print(provider.cost)
     return EXIT_OK

@@ -5,7 +5,7 @@ one axis at a time, starting from the middle (coordinate search). For each confi
 load that matters: where the SLO is missed, more load misses it too, and less load serves less. Because axes
 interact, it then tries several changes at once. Configurations too close to tell apart are measured again. At
 the end the best two are repeated alternately, until confidence intervals separate them or show that they are
-equal.
+equal. What is stated of the winner is of repeats that it was not chosen by, since the luckiest is chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from bench.analysis.slo import Holds
 from bench.analysis.stats import Interval, arithmetic, paired_ratio
 from bench.experiments.tune.history import (
+    CONFIRM,
     FITS,
     Configuration,
     Log,
@@ -77,6 +78,7 @@ def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None =
         while space.is_open_loop and _is_unsettled(log):
             _last(log, winner)
             _confirm(log)
+        _refresh(log)
     return _result(log)
 
 
@@ -149,7 +151,7 @@ def _walk(log: Log) -> None:
 
 def _line(log: Log, axis: int) -> bool:
     """Try every other value of one axis, starting from the best so far. Whether there is a new best."""
-    before = log.best()
+    before = _leader(log)
     here = before.configuration if before else log.points[-1].configuration
     # The nearest first: their loads are the likeliest to be the same.
     values = log.space.axes[axis][1]
@@ -161,23 +163,30 @@ def _line(log: Log, axis: int) -> bool:
 
 def _across(log: Log) -> bool:
     """Try several changes at once, the most promising first. Whether there is a new best."""
-    before = log.best()
+    before = _leader(log)
     if before is None:
         return False
     for _, configuration in _together(log, before):
         _try(log, configuration)
-        if log.best() != before and _race(log, before):
+        if _leader(log) != before and _race(log, before):
             return True
     return False
 
 
+def _leader(log: Log) -> Point | None:
+    """The best so far; where nothing meets the SLO yet, what misses it by least."""
+    return log.best() or log.nearest()
+
+
 def _together(log: Log, best: Point) -> list[tuple[float, Configuration]]:
     """Configurations two or three changes away that were not tried, with their promise, the highest first."""
-    top, here = log.mean(best), best.configuration
+    here = best.configuration
+    top = log.mean(best) if log.best() else log.merit(here)
     promising = []
     for other in log.space.configurations():
         changed = [axis for axis, value in enumerate(other) if value != here[axis]]
-        known = log.is_decided(other, best) if log.space.is_open_loop else log.is_tried(other)
+        is_rate = log.space.is_open_loop and log.best() is not None
+        known = log.is_decided(other, best) if is_rate else log.is_tried(other)
         if len(changed) not in SEVERAL or known:
             continue
         alone = [(*here[:axis], other[axis], *here[axis + 1 :]) for axis in changed]
@@ -194,18 +203,24 @@ def _promise(log: Log, alone: Configuration, axis: int, top: float) -> float:
     for bf16. It keeps its promise, until further configurations with that value fail, too.
     """
     if not log.is_broken(alone):
-        return log.potential(alone) / top
+        return log.merit(alone) / top
     value = alone[axis]
     same = [other for other in log.tried() if other[axis] == value]
-    served = [log.potential(other) / top for other in same if not log.is_broken(other)]
+    served = [log.merit(other) / top for other in same if not log.is_broken(other)]
     return max(served) if served else BROKEN_AGAIN ** (len(same) - 1)
 
 
 def _race(log: Log, before: Point | None) -> bool:
-    """Whether another configuration than before is best; where it is unclear, both are measured once more."""
+    """Whether another configuration than before is best; where it is unclear, both are measured once more.
+
+    Where nothing meets the SLO yet, one that misses it by less is better.
+    """
     leader = log.best()
-    if leader is None or before is None or leader.configuration == before.configuration:
-        return before is None and leader is not None
+    if leader is None or before is None or log.holds(before) not in FITS:
+        leader = leader or log.nearest()
+        return leader is not None and (before is None or leader.configuration != before.configuration)
+    if leader.configuration == before.configuration:
+        return False
     low, high = log.ratio(before, leader)
     if low <= 1 <= high:
         for point in (leader, before):
@@ -276,7 +291,7 @@ def _unproved(log: Log) -> Point | None:
 
 def _confirm(log: Log) -> None:
     """Repeat the winner and the runner-up alternately."""
-    log.stage = "confirm"
+    log.stage = CONFIRM
     while True:
         finalists = finalists_of(log)
         if not finalists:
@@ -287,6 +302,16 @@ def _confirm(log: Log) -> None:
         for point in finalists:
             if log.count(point) == fewest or REPEATS <= log.count(point) < MOST_REPEATS:
                 _again(log, point)
+
+
+def _refresh(log: Log) -> None:
+    """Repeat the winner until it has its repeats since it was chosen; an open loop serves what is asked."""
+    log.stage = CONFIRM
+    while not log.space.is_open_loop:
+        chosen = winner(log)
+        if chosen is None or len(log.fresh(chosen)) >= REPEATS:
+            return
+        _again(log, chosen)
 
 
 def is_parted(log: Log, finalists: list[Point]) -> bool:
@@ -343,6 +368,7 @@ def _result(log: Log) -> Tuned:
         best=best,
         runner_up=runner_up,
         throughput=_interval(log, best),
+        confirmed=_confirmed(log, best),
         runner_up_throughput=_interval(log, runner_up),
         apart=_apart(log, best, runner_up),
         proved=best is not None and log.holds(best) is Holds.YES,
@@ -359,10 +385,19 @@ def _interval(log: Log, point: Point | None) -> Interval | None:
     return None if point is None else arithmetic(log.throughputs(point))
 
 
+def _confirmed(log: Log, point: Point | None) -> Interval | None:
+    fresh = log.fresh(point) if point is not None else []
+    return arithmetic(fresh) if len(fresh) >= REPEATS else None
+
+
 def _apart(log: Log, best: Point | None, runner_up: Point | None) -> Interval | None:
-    """Throughput of the best / the runner-up, over the last repeats of both, which were interleaved."""
+    """Throughput of the best / the runner-up, over the repeats of both that were interleaved."""
     if best is None or runner_up is None:
         return None
+    one, other = log.fresh(best), log.fresh(runner_up)
+    pairs = min(len(one), len(other))
+    if pairs >= REPEATS:
+        return paired_ratio(other[:pairs], one[:pairs])
     pairs = min(log.count(best), log.count(runner_up))
     return paired_ratio(log.throughputs(runner_up)[-pairs:], log.throughputs(best)[-pairs:])
 

@@ -35,13 +35,17 @@ def sentences(space: Space, result: Tuned, slo: str) -> list[str]:
     """The answer, how sure it is, how much was measured, and what was not tried."""
     if result.best is None:
         return [f"No measured configuration meets {slo}.", *_effort(space, result)]
-    best, images = describe_point(space, result.best), _images(result.throughput)
+    best, images = describe_point(space, result.best), _images(result.confirmed or result.throughput)
     certainty = (
         "Its samples prove that it meets the SLO."
         if result.proved
         else "It probably meets the SLO, but has too few samples to prove it."
     )
     lines = [f"For {slo} use {best}: {images} img/s. {certainty}"]
+    if result.confirmed is not None:
+        lines.append(f"Measured in {plural(result.confirmed.n, 'repeat')} after it was chosen.")
+    elif not space.is_open_loop:
+        lines.append("Its throughput includes the repeats it was chosen by, so it is rather too high.")
     if result.runner_up is not None:
         runner_up = describe_point(space, result.runner_up)
         images = _images(result.runner_up_throughput)
@@ -96,6 +100,7 @@ def table(space: Space, result: Tuned, slo: str, **more: Any) -> dict[str, Any]:
         "measurements": result.cost,
         "grid_cells": result.cells,
         "out_of_budget": result.out_of_budget,
+        "confirmed": _bounds(result.confirmed),
         "edges": list(result.at_limit),
         "axes": [{"name": name, "values": list(values)} for name, values in space.axes],
         "levels": list(space.levels),

@@ -22,6 +22,8 @@ Configuration = tuple[Value, ...]  # one value an axis, in the order of the axes
 Measure = Callable[["Point", int], "Reading"]  # one trial of a point, so many times as long as others
 # A point that may be recommended: its samples prove that it meets the SLO, or make it likely.
 FITS = (Holds.YES, Holds.LIKELY)
+# The stage whose measurements nothing was chosen by.
+CONFIRM = "confirm"
 # Names of axes that every space has.
 INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH = "instances", "max batch", "queue delay", "batch"
 # Repeats of a point are assumed to differ by 2 % (standard deviation of ln(throughput)) before there are any.
@@ -110,7 +112,8 @@ class Tuned:
 
     best: Point | None
     runner_up: Point | None  # the best point of any other configuration
-    throughput: Interval | None  # img/s of the best, over its repeats
+    throughput: Interval | None  # img/s of the best, over all its repeats: what it was chosen by
+    confirmed: Interval | None  # the same over the repeats since it was chosen; None where they are too few
     runner_up_throughput: Interval | None
     apart: Interval | None  # best over runner-up, repeat by repeat
     proved: bool  # whether the samples of the best prove that it meets the SLO
@@ -174,6 +177,10 @@ class Log:
         self.steps.append(Step(self.stage, point, reading, times))
         return reading
 
+    def fresh(self, point: Point) -> list[float]:
+        """Throughputs of the point since it was chosen: those that it was not chosen by."""
+        return [s.reading.img_per_s for s in self.steps if s.point == point and s.stage == CONFIRM]
+
     def was_long(self, point: Point) -> bool:
         return any(step.point == point and step.cost > 1 for step in self.steps)
 
@@ -233,8 +240,23 @@ class Log:
     def best(self) -> Point | None:
         return max((p for p in self.readings if self.holds(p) in FITS), key=self.mean, default=None)
 
+    def nearest(self) -> Point | None:
+        """The point that misses the SLO by least, where none meets it; None where no percentile is known."""
+        known = [point for point in self.readings if math.isfinite(self.over(point))]
+        return min(known, key=self.over, default=None)
+
     def lowest_tried(self) -> int:
         return min((point.level for point in self.readings), default=0)
+
+    def merit(self, configuration: Configuration) -> float:
+        """What configurations are compared by: the most that one may serve within the SLO.
+
+        As long as nothing meets the SLO, the reciprocal of how far it is missed.
+        """
+        if self.best() is not None:
+            return self.potential(configuration)
+        of = [point for point in self.readings if point.configuration == configuration]
+        return 1 / min((self.over(point) for point in of), default=math.inf)
 
     def potential(self, configuration: Configuration) -> float:
         """Images per second that a configuration served within the SLO, or at most could have.

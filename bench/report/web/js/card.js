@@ -1,6 +1,6 @@
 /* The answer: which configuration to run, how sure that is, and what is next best. */
 import { byId, h } from "./dom.js";
-import { count, ms, plural, sig } from "./format.js";
+import { count, ms, plural, range, sig } from "./format.js";
 import {
   configurationText,
   lacksProof,
@@ -10,7 +10,7 @@ import {
   samplesNeeded,
   throughputInterval,
 } from "./labels.js";
-import { failsTooOften, faster, limitText, recommend } from "./recommendation.js";
+import { failsTooOften, faster, limitText, recommend, stated } from "./recommendation.js";
 import { DATA, limit, NEWEST, ROWS } from "./state.js";
 
 const bullets = (items) =>
@@ -43,6 +43,8 @@ function failureNotes() {
 
 function recommended(answer) {
   const { best, isProved } = answer;
+  const said = stated(best);
+  const bounds = range(said.low, said.high);
   const purpose = limit.bound === null ? "For the most throughput run " : `For ${limitText()} run `;
   const headline = h(
     "p",
@@ -50,10 +52,10 @@ function recommended(answer) {
     purpose,
     h("b", {}, configurationText(best)),
     ` ${overLoad(best)}: `,
-    h("span", { class: "value" }, `${sig(best.throughput_img_per_s)} img/s`),
-    h("span", { class: "range" }, throughputInterval(best)),
+    h("span", { class: "value" }, `${sig(said.value)} img/s`),
+    h("span", { class: "range" }, bounds && ` (${bounds})`),
   );
-  const items = [...mlperf(), ...failureNotes()];
+  const items = [...mlperf(), ...failureNotes(), ...basis(answer, said)];
   if (!isProved) {
     items.push([
       "warn",
@@ -63,7 +65,7 @@ function recommended(answer) {
       ],
     ]);
   }
-  const spread = best.throughput_img_per_s_high / best.throughput_img_per_s_low;
+  const spread = said.high / said.low;
   if (spread > DATA.wide) {
     const advice = "measure longer, with more repeats, or on a quieter machine.";
     items.push(["warn", [`Its interval spans a factor of ${sig(spread, 2)}: ${advice}`]]);
@@ -72,9 +74,36 @@ function recommended(answer) {
   return [headline, ...(limit.bound === null ? [extremes(answer)] : []), bullets(items)];
 }
 
+/* What the stated throughput rests on, and what the trials said that the cell was picked by. */
+function basis({ best, candidates }, said) {
+  const { confirmed } = best;
+  const own = `${sig(best.throughput_img_per_s)} img/s${throughputInterval(best)}`;
+  const items = [];
+  if (confirmed && said.basis !== "confirmed") {
+    const why =
+      confirmed.verdict === "VALID" ? "too few" : `${confirmed.verdict}, ${confirmed.findings}`;
+    const trials = plural(confirmed.repeats, "fresh trial");
+    items.push(["warn", [`Not confirmed by its ${trials}: ${why}.`]]);
+  }
+  if (said.basis === "confirmed") {
+    const trials = plural(confirmed.repeats, "fresh trial");
+    const text = `Confirmed: measured in ${trials} after it was picked; it was picked with ${own}.`;
+    items.push(["good", [text]]);
+  }
+  if (confirmed?.slo_met === false) {
+    const text =
+      "Its fresh trials miss the SLO that was asked: choose less load, or measure longer.";
+    items.push(["warn", [text]]);
+  }
+  if (said.basis === "corrected") {
+    items.push(["", [`Corrected for having been the best of ${candidates}; measured: ${own}.`]]);
+  }
+  return items;
+}
+
 function comparedWithSmallest({ best, first }) {
   if (!first || (first.batch === best.batch && first.instances === best.instances)) return [];
-  const times = best.throughput_img_per_s / first.throughput_img_per_s;
+  const times = stated(best).value / first.throughput_img_per_s;
   const than = [
     link(first, configurationText(first)),
     ` (${sig(first.throughput_img_per_s)} img/s).`,
@@ -83,7 +112,7 @@ function comparedWithSmallest({ best, first }) {
 }
 
 function comparedWithNext({ best, next }) {
-  const low = best.throughput_img_per_s_low;
+  const { low } = stated(best);
   if (!next) {
     return low === null
       ? [["warn", ["Fewer than 3 repeats: no interval, the figures are indicative."]]]
@@ -171,7 +200,7 @@ function extremes({ valid, best }) {
       h("div", { class: "number" }, number, h("small", {}, ` ${unit}`)),
       h("div", { class: "of" }, link(row)),
     );
-  const boxes = [box("Most throughput", sig(best.throughput_img_per_s), "img/s", best)];
+  const boxes = [box("Most throughput", sig(stated(best).value), "img/s", best)];
   const low = lowest(valid, 50);
   if (low) boxes.push(box("Lowest median latency", sig(latency(low, 50)), "ms", low));
   const knee = kneeOf(valid, best);

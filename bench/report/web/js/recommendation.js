@@ -68,7 +68,24 @@ export function recommend() {
   const fits = (by.yes.length ? by.yes : by.likely).sort(faster);
   const best = fits[0] ?? null;
   const next = fits.find((row) => configuration(row) !== configuration(best)) ?? null;
-  return { valid, by, best, next, first: smallestOf(valid), isProved: by.yes.length > 0 };
+  const isProved = by.yes.length > 0;
+  return { valid, by, best, next, first: smallestOf(valid), isProved, candidates: fits.length };
+}
+
+/* What to say of the throughput of a cell that was picked for it: its fresh trials alone, or its own trials
+   corrected for having been picked by them. */
+export function stated(best) {
+  const { confirmed, if_best: corrected } = best;
+  if (confirmed?.verdict === "VALID" && confirmed.low !== null) {
+    return { ...confirmed, basis: "confirmed" };
+  }
+  if (corrected?.rivals > 1) return { ...corrected, basis: "corrected" };
+  return {
+    value: best.throughput_img_per_s,
+    low: best.throughput_img_per_s_low,
+    high: best.throughput_img_per_s_high,
+    basis: "measured",
+  };
 }
 
 /* The Pareto front: cells that no other cell beats in both throughput and latency. */

@@ -100,13 +100,13 @@ def test_a_stall_is_in_the_open_loops_p99_and_not_in_the_closed_loops(
     assert percentile_ms(looped, 99) < 500
 
 
-@pytest.mark.parametrize("delay_ms", [700, 900, 1300])
+@pytest.mark.parametrize("delay_ms", [350, 450, 650])
 def test_throughput_of_a_slow_model_is_the_truth_and_its_interval_contains_it(
     engine: LocustEngine, triton: EmbeddedTriton, delay_ms: int
 ) -> None:
-    """A window of 3 s counts whole requests 7 to 13 % too low, in every repeat alike."""
+    """A window of 1.5 s counts whole requests 7 to 13 % too low, in every repeat alike."""
     trials = [
-        measure(engine, triton, delay(1, delay_ms=delay_ms), closed(1), duration_s=3.0, seed=seed)
+        measure(engine, triton, delay(1, delay_ms=delay_ms), closed(1), duration_s=1.5, seed=seed)
         for seed in range(3)
     ]
     rates = [throughput_req_per_s(trial) for trial in trials]

@@ -179,8 +179,9 @@ class _Peers:
 
 def _arms(cells: Sequence[Measured], *, paired: bool) -> list[Floats]:
     """A table of cells by repeats for each group of trials; paired, one table of their differences."""
+    numbers = _numbers(cells)
     base, new = (
-        np.array([[getattr(cell, side).get(number, np.nan) for number in _numbers(cells)] for cell in cells])
+        np.array([[getattr(cell, side).get(number, np.nan) for number in numbers] for cell in cells])
         for side in ("base", "new")
     )
     return [new - base] if paired else [base, new]

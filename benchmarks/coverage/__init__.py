@@ -81,7 +81,7 @@ def rows_of(section: str) -> list[Row]:
 
 
 def summary(sections: Iterable[str]) -> str:
-    """The first table of the page: each claim with its worst row; one that does not hold is worse than all."""
+    """The first table of the page: each claim with its worst row. One that does not hold is the worst."""
     cells = []
     for part in sections:
         claims: dict[str, list[Row]] = {}

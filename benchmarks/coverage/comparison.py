@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.checks.cell import FALSE_ALARMS, p_of_drift
-from bench.analysis.failures import rise_of
+from bench.analysis.failures import rise_of, share
 from bench.analysis.many_cells import (
     COMMON_LEVEL,
     LUCK_OF_A_START,
@@ -126,6 +126,9 @@ class Plan:
         logs = noise(random, (2, self.cells, self.repeats))
         logs = logs + random.normal(0, self.luck, (2, self.cells if self.each else 1, 1))
         logs[1, 0] += math.log(self.slowdown)
+        limit = min(gate.limit if gate.higher_is_worse else 1 / gate.limit for gate in DEFAULT_GATES)
+        if (logs[1] - logs[0]).mean(axis=1).max() <= math.log(limit):
+            return False  # No interval can lie beyond a gate that its middle is within.
         # Slower by so much is the same in throughput, with the other sign: what one tells the other tells.
         found = evidence(
             [Measured(dict(enumerate(base)), dict(enumerate(new))) for base, new in zip(*logs, strict=True)],
@@ -134,7 +137,6 @@ class Plan:
             luck=LUCK_OF_A_START,
         )
         gates = len(DEFAULT_GATES)
-        limit = min(gate.limit if gate.higher_is_worse else 1 / gate.limit for gate in DEFAULT_GATES)
         no_errors = [1.0] * self.cells
         singles = [1.0 if one.p_single is None else one.p_single for one in found]
         sure = holm([*singles * gates, *no_errors], SINGLE_LEVEL)[: self.cells]
@@ -281,10 +283,13 @@ def failure_exits(base: Failing, new: Failing, repeats: int, studies: int, chang
     """How often the gate on errors names one of 60 cells; `changed` of them fail as `new`, the others not."""
     random, exits = np.random.default_rng([3, repeats]), 0
     for _ in range(studies):
-        found = [
-            rise_of([base(random) for _ in range(repeats)], [kind(random) for _ in range(repeats)])
+        counts = [
+            ([base(random) for _ in range(repeats)], [kind(random) for _ in range(repeats)])
             for kind in [new] * changed + [base] * (CELLS - changed)
         ]
+        if max((share(after) or 0) - (share(before) or 0) for before, after in counts) <= ERRORS_GATE.limit:
+            continue  # No interval can lie beyond a gate that its middle is within.
+        found = [rise_of(*both) for both in counts]
         others = [1.0] * (len(DEFAULT_GATES) * CELLS)
         sure = holm([*(one.p_single or 0.0 for one in found), *others], SINGLE_LEVEL)
         exits += any(

@@ -121,7 +121,7 @@ def test_few_failing_requests_leave_the_other_gates_alone(make: Make) -> None:
 
 
 def test_failures_that_are_as_rare_in_both_doubt_no_cell_of_sixty(make: Make) -> None:
-    """One in a thousand of 3000: cells looked at one by one, one of 60 seems to fail more in 30 % of cases."""
+    """One in a thousand of 3000: looked at one by one, one cell of 60 seems to fail more in 30 % of runs."""
     random, run, doubted = np.random.default_rng(1), RunResults.of(make("a")), 0
     for _ in range(20):
         tables = [

@@ -13,12 +13,14 @@ servers marked (seen). The other servers were simulated once, when the rule stoo
 through the same functions, but its windows have a fixed length, and a request that its load does not see end
 is lost.
 
-What misses, in plain words. A slow request or a pause that is so rare that most repeats do not hold one is in
-no interval: the server that stands still once in 30 s, and the one in which one request in thirty takes ten
-times as long. No rule on the samples can tell that something did not happen yet; measure for longer. Where
-requests vary by their own mean or more and a window holds about ten of each user, throughput is some percent
-too high, because a window with few answers goes on; its interval is some ten times as wide. A fixed order of
-unequal requests that is longer than two requests can beat with the window; its interval says so.
+What misses, in plain words. With one user alone, services of 0.7 and 2 s and cv 50 %, throughput is 1.0 % too
+high (± 0.5 %, in 1600 studies more), within an interval of ± 35 %; rows are means over all numbers of users.
+A slow request or a pause that is so rare that most repeats do not hold one is in no interval: the server that
+stands still once in 30 s, and the one in which one request in thirty takes ten times as long. No rule on the
+samples can tell what did not happen yet; measure for longer. Where requests vary by their own mean or more
+and a window holds about ten of each user, throughput is some percent too high, because a window with few
+answers goes on; its interval is some ten times as wide. A fixed order of unequal requests that is longer than
+two requests can beat with the window; its interval says so.
 """
 
 from __future__ import annotations

@@ -13,6 +13,10 @@ servers marked (seen). The other servers were simulated once, when the rule stoo
 through the same functions, but its windows have a fixed length, and a request that its load does not see end
 is lost.
 
+With a real server, the calibration model `delay` at 700, 900 and 1300 ms and windows of 3 s, the throughput
+of three repeats was within 1 % of the truth and the interval contained it. tests/e2e/test_ground_truth.py
+does this with half the times.
+
 What misses, in plain words. With one user alone, services of 0.7 and 2 s and cv 50 %, throughput is 1.0 % too
 high (± 0.5 %, in 1600 studies more), within an interval of ± 35 %; rows are means over all numbers of users.
 A slow request or a pause that is so rare that most repeats do not hold one is in no interval: the server that

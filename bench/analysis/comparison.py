@@ -28,6 +28,7 @@ from bench.analysis.many_cells import (
 )
 from bench.analysis.results import RunResults
 from bench.analysis.stats import (
+    CONFIDENCE,
     LEAST_REPEATS,
     Change,
     Interval,
@@ -292,14 +293,14 @@ def _judged(
     comparisons in which nothing changed have even one.
     """
     columns = [_measure(gate, matched, pairing, luck) for gate in gates]
-    sure = _surely_worse(columns)
+    sure, rising = _surely_worse(columns), _rising(matched)
     results = []
     for place, (base, new) in enumerate(matched):
         of_cell = [
             _doubted(column[place][0], luck) if place not in of_gate else column[place][0]
             for column, of_gate in zip(columns, sure, strict=True)
         ]
-        results.append(_beside_failures(of_cell, base, new))
+        results.append(_beside_failures(of_cell, base, new, is_rising=place in rising))
     return results
 
 
@@ -374,14 +375,29 @@ def _doubted(result: Result, luck: float) -> Result:
     return replace(result, change=Change.INCONCLUSIVE, why=why)
 
 
-def _beside_failures(results: Sequence[Result], base: CellRow, new: CellRow) -> tuple[Result, ...]:
+def _rising(matched: Sequence[tuple[CellRow, CellRow]]) -> set[int]:
+    """The cells in which more requests fail for sure, or in which too few repeats can tell.
+
+    Where requests rarely fail, more of them fail in some of many cells by chance: hence Holm's procedure.
+    """
+    found = {
+        place: rise_of(base.repeat_failures, new.repeat_failures).p_single
+        for place, (base, new) in enumerate(matched)
+        if share(base.repeat_failures) is not None and share(new.repeat_failures) is not None
+    }
+    sure = holm([0.0 if p is None else p for p in found.values()], (1 - CONFIDENCE) / 2)
+    return {place for place, is_sure in zip(found, sure, strict=True) if is_sure}
+
+
+def _beside_failures(
+    results: Sequence[Result], base: CellRow, new: CellRow, *, is_rising: bool
+) -> tuple[Result, ...]:
     """Where more requests fail, figures of those that got through decide nothing."""
     before, after = share(base.repeat_failures), share(new.repeat_failures)
     if before is None or after is None or after <= before:
         return tuple(results)
-    low = rise_of(base.repeat_failures, new.repeat_failures).interval.low
     is_settled = all(r.change is Change.NO_CHANGE for r in results if r.gate.is_difference)
-    if is_settled and low is not None and low <= 0:
+    if is_settled and not is_rising:
         return tuple(results)
     why = (
         f"More requests fail in new ({after:.2%} against {before:.2%}), and the figure is of the others: "

@@ -39,24 +39,20 @@ def beta_regularised(a: float, b: float, x: float) -> float:
 
 
 def _fraction(a: float, b: float, x: float) -> float:
-    tiny = 1e-300
-    c, d = 1.0, 1 / _away(1 - (a + b) * x / (a + 1), tiny)
+    tiny = 1e-300  # what a divisor of zero is replaced by
+    c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
     value = d
     for m in range(1, 100_000):
         for numerator in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d = 1 / _away(1 + numerator * d, tiny)
-            c = _away(1 + numerator / c, tiny)
+            d = 1 / ((1 + numerator * d) or tiny)
+            c = (1 + numerator / c) or tiny
             value *= c * d
         if abs(c * d - 1) < 1e-15:
             break
     return value
-
-
-def _away(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny
 
 
 def binomial_cdf(successes: int, n: int, p: float) -> float:
@@ -99,7 +95,7 @@ def digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(far) - 1 / (2 * far) - series - sum(1 / (x + k) for k in range(_SHIFT)))
 
 
-def trigamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def trigamma(x: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Derivative of digamma for x > 0, elementwise. Sources: DLMF 5.15.8 and 5.15.5."""
     far = x + _SHIFT
     series = 1 / far + 1 / (2 * far**2) + 1 / (6 * far**3) - 1 / (30 * far**5) + 1 / (42 * far**7)
@@ -109,8 +105,8 @@ def trigamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def trigamma_inverse(value: float) -> float:
     """The x > 0 whose trigamma is `value` > 0. Bisection on the logarithm: trigamma falls."""
     low, high = -30.0, 30.0
-    for _ in range(80):
+    for _ in range(50):
         middle = (low + high) / 2
-        is_above = float(trigamma(np.array([math.exp(middle)]))[0]) > value
+        is_above = float(trigamma(math.exp(middle))) > value
         low, high = (middle, high) if is_above else (low, middle)
     return math.exp((low + high) / 2)

@@ -39,6 +39,8 @@ LUCK_OF_A_START = 0.03
 LEAST_PEERS = 6
 # Errors of a whole comparison: single cells that stand out, and what all cells have in common.
 SINGLE_LEVEL, COMMON_LEVEL = 0.015, 0.035
+# The largest float is e to the power of 709.78.
+_MOST_LOGARITHM = 709.0
 # A median of absolute deviations of k normal values knows their spread like a variance of so many times k.
 _MAD_EFFICIENCY = 0.37
 
@@ -179,8 +181,9 @@ class _Peers:
 
 def _arms(cells: Sequence[Measured], *, paired: bool) -> list[Floats]:
     """A table of cells by repeats for each group of trials; paired, one table of their differences."""
+    numbers = _numbers(cells)
     base, new = (
-        np.array([[getattr(cell, side).get(number, np.nan) for number in _numbers(cells)] for cell in cells])
+        np.array([[getattr(cell, side).get(number, np.nan) for number in numbers] for cell in cells])
         for side in ("base", "new")
     )
     return [new - base] if paired else [base, new]
@@ -307,7 +310,9 @@ def _tails(worse: Floats, variance: Floats, degrees: Floats) -> Floats:
 def _interval(center: float, variance: float, degrees: float, n: int, probability: float) -> Interval:
     """`probability`: that each of the two bounds holds."""
     half = student_t_quantile(probability, rounded_degrees(degrees)) * math.sqrt(variance)
-    return Interval(math.exp(center), math.exp(center - half), math.exp(center + half), n)
+    # A repeat that is off by powers of ten makes a bound beyond all floats.
+    high = math.exp(center + half) if center + half < _MOST_LOGARITHM else math.inf
+    return Interval(math.exp(center), math.exp(center - half), high, n)
 
 
 def rounded_degrees(degrees: float) -> float:

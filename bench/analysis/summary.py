@@ -79,7 +79,7 @@ def summarize(trial: Trial, slo: Slo | None = None) -> TrialSummary:
         asked=len(asked),
         throughput_req_per_s=per_s,
         throughput_img_per_s=per_s * batch,
-        edges_img_per_s=_edges_req_per_s(trial, per_s) * batch,
+        edges_img_per_s=edges_req_per_s(trial, per_s) * batch,
         latencies_ns=np.sort(timed.response_ns),
         in_order_ns=in_order_ns(timed),
         waited_ns=int(unanswered.min()) if len(unanswered) else None,
@@ -119,7 +119,7 @@ def answers_per_user(trial: Trial) -> float | None:
     return None if users is None else float(credits_of(trial).sum()) / users
 
 
-def _edges_req_per_s(trial: Trial, per_s: float) -> float:
+def edges_req_per_s(trial: Trial, per_s: float) -> float:
     """The standard error that the window's ends cause, which repeats that agree do not show.
 
     The credit that has come in by a time runs now ahead of its mean rate and now behind it. A window that

@@ -3,8 +3,9 @@
 The window may open when two things are true:
 
 1. The warm-up time (`--warmup`) has passed since the load began.
-2. In a closed loop, as many requests have ended as there are users. So a first round of requests, in which
-   a server may compile, allocate or load, is over before anything counts.
+2. In a closed loop, twice as many requests have ended as there are users. So a first round of requests, in
+   which a server may compile, allocate or load, is over before anything counts, and the mean response time
+   is known.
 
 An open loop has no users to wait for: there the time alone opens the window.
 
@@ -12,14 +13,13 @@ It does not open at once then: an answer that has just come is the moment at whi
 begin, and windows that all open there are alike, and wrong alike. A closed loop's window opens after a
 further delay, drawn from the seed of the trial, of up to `PHASES` mean response times.
 
-How long the window will be is planned when it opens: `--duration` and, in a closed loop, at least so long
+How long the window will be is planned when it may open: `--duration` and, in a closed loop, at least so long
 that it holds about `ANSWERS` answers of each user, by the mean response time so far. It grows by this to at
-most `MOST_TIMES` times its duration and `MOST_S` seconds. To close it at the moment of an answer, or as soon
-as enough have come, would favour windows that were fast by chance. Only a window that holds fewer than
-`LEAST_ANSWERS` of each user when its time is over goes on for as long again.
-
-Requests go on through the warm-up, the window and after it without a break. All of them are recorded; only
-the window counts.
+most `MOST_TIMES` times its duration and `MOST_S` seconds. The plan is made before the delay, so that it does
+not know the requests that are in flight when the window opens: a plan that is longer after a slow request
+gives throughputs that are too high on average. To close the window at the moment of an answer, or as soon as
+enough have come, would favour windows that were fast by chance. Only a window that holds too few answers of
+each user when its time is over goes on for as long again (`has_enough`).
 
 A server may never answer, so the second condition has an end: Locust's window opens without it after
 `LONGEST_WAIT_S`. perf_analyzer's load ends at a time that is fixed at its start, so its window closes by
@@ -37,10 +37,12 @@ from bench.core.cell import Load
 
 # A window whose users had no answer opens this long after the time it should have.
 LONGEST_WAIT_S = 60.0
+# A window opens when so many requests of each user have ended.
+FIRST_ANSWERS = 2
 # The window opens up to so many mean response times later: two, for a long and a short request in turns.
 PHASES = 2.0
-# A window is planned to hold so many answers of each user: twice what it needs, as few are known by then.
-ANSWERS = 6.0
+# A window is planned to hold so many answers of each user: twice what it needs, so that few windows go on.
+ANSWERS = 8.0
 # It grows to at most so many times the duration that was asked for, and to so many seconds.
 MOST_TIMES, MOST_S = 6.0, 60.0
 
@@ -62,7 +64,7 @@ class Milestone:
 
 def opening(load: Load, warmup_s: float) -> Milestone:
     """The end of the warm-up: from here on the window may open."""
-    return Milestone(warmup_s, _users(load))
+    return Milestone(warmup_s, FIRST_ANSWERS * _users(load))
 
 
 def phase_s(load: Load, seed: int, elapsed_s: float, ended: int) -> float:
@@ -71,16 +73,24 @@ def phase_s(load: Load, seed: int, elapsed_s: float, ended: int) -> float:
 
 
 def planned_s(load: Load, duration_s: float, elapsed_s: float, ended: int) -> float:
-    """How long a window is planned to be. It opens at `elapsed_s`, when so many requests have ended."""
+    """How long a window is planned to be that may open at `elapsed_s`, when so many requests have ended."""
     wanted_s = ANSWERS * _mean_response_s(load, elapsed_s, ended)
     return min(max(duration_s, wanted_s), _longest_s(duration_s))
 
 
 def longer_s(load: Load, duration_s: float, window_s: float, answers: int) -> float:
     """How long the window is to be when `window_s` are over and it holds so many answers: this, or longer."""
-    if answers >= LEAST_ANSWERS * _users(load):
+    if has_enough(load, answers):
         return window_s
     return max(window_s, min(2 * window_s, _longest_s(duration_s)))
+
+
+def has_enough(load: Load, answers: int) -> bool:
+    """Whether so many answers in a window are enough for an interval of throughput, wherever it lies.
+
+    The first answer of each user may be of a request that began long before the window.
+    """
+    return answers >= (LEAST_ANSWERS + 1) * _users(load)
 
 
 def _longest_s(duration_s: float) -> float:
@@ -88,9 +98,9 @@ def _longest_s(duration_s: float) -> float:
 
 
 def _mean_response_s(load: Load, elapsed_s: float, ended: int) -> float:
-    """Of a closed loop, by Little's law, with what is in flight counted as half done; 0 in an open loop."""
+    """Of a closed loop, when an answer has just come (Little's law); 0 in an open loop."""
     users = _users(load)
-    return users * elapsed_s / (ended + users / 2) if users else 0.0
+    return users * elapsed_s / max(ended, users / 2) if users else 0.0
 
 
 def _users(load: Load) -> int:

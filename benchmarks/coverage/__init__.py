@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import platform
+import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from importlib import import_module
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.coverage.row import Row
 
@@ -22,7 +27,8 @@ ABOUT = (
     "This page is for everyone who wants to know how far the intervals, verdicts and proofs of `bench` can "
     "be trusted. Each row simulates many studies of a server with known true figures, hands the samples to "
     "the same functions that judge a real run, and counts how often the claim held. The simulations run in "
-    "virtual time and are seeded.\n\n"
+    "virtual time. Their seeds are in the code of `benchmarks/coverage/`, so the same versions give the same "
+    "figures.\n\n"
     "To measure again: `make coverage`, or `python -m benchmarks.coverage AREA` for one area."
 )
 
@@ -40,21 +46,65 @@ def section(area: str, studies: int, say: Say) -> tuple[str, list[Row]]:
     module = import_module(f"{__name__}.{area}")
     rows: list[Row] = module.rows(studies, say)
     title, _, about = (inspect.getdoc(module) or area).partition("\n")
-    return f"## {title.rstrip('.')}\n<!-- {area} -->\n{about}\n\n{table(rows)}\n", rows
+    measured = (
+        f"Measured on {date.today():%Y-%m-%d} with Python {platform.python_version()} and "
+        f"numpy {np.__version__}."
+    )
+    return f"## {title.rstrip('.')}\n<!-- {area} -->\n{about}\n\n{measured}\n\n{table(rows)}\n", rows
 
 
 def table(rows: Iterable[Row]) -> str:
     """The rows in Markdown."""
-    lines: list[Sequence[str]] = [COLUMNS, ["---"] * len(COLUMNS)]
-    lines += [
-        (row.claim, row.over, row.goal, row.measured, "yes" if row.holds else "no", str(row.studies))
-        for row in rows
-    ]
+    return _lines(
+        COLUMNS,
+        [
+            (row.claim, row.over, row.goal, row.measured, "yes" if row.holds else "no", str(row.studies))
+            for row in rows
+        ],
+    )
+
+
+def _lines(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def rows_of(section: str) -> list[Row]:
+    """The rows of the table in a section of the page."""
+    lines = (re.split(r"(?<!\\) \| ", line.strip("| ")) for line in section.splitlines() if line[:2] == "| ")
+    cells = [[text.replace("\\|", "|") for text in line] for line in lines if len(line) == len(COLUMNS)]
+    return [
+        Row(claim, over, goal, measured, holds == "yes", int(studies))
+        for claim, over, goal, measured, holds, studies in cells
+        if studies.isdecimal()
+    ]
+
+
+def summary(sections: Iterable[str]) -> str:
+    """The first table of the page: each claim with its worst row. One that does not hold is the worst."""
+    cells = []
+    for part in sections:
+        claims: dict[str, list[Row]] = {}
+        for row in rows_of(part):
+            claims.setdefault(row.claim, []).append(row)
+        for claim, rows in claims.items():
+            worst, misses = min(rows, key=_goodness), sum(not row.holds for row in rows)
+            held = f"no: missed in {misses} of {len(rows)} rows" if misses else f"yes, in {len(rows)} rows"
+            cells.append((claim, worst.goal, f"{worst.measured} - {worst.over}", held))
+    return "## Summary\n<!-- summary -->\n\n" + _lines(("claim", "goal", "worst row", "held"), cells)
+
+
+def _goodness(row: Row) -> tuple[bool, float]:
+    """What the worst row of a claim has the least of: by whether it holds, and its first figure."""
+    number = re.search(r"\d+(?:\.\d+)?", row.measured)
+    value = float(number[0]) if number else 0.0
+    return row.holds, value if row.goal.startswith(">=") else -value
 
 
 def renewed(page: str, sections: dict[str, str]) -> str:
     """The page with these sections instead of those of the same areas; the others stay."""
     parts = page.split("\n## ")[1:]
     known = {part.partition("<!-- ")[2].partition(" -->")[0]: f"## {part.strip()}\n" for part in parts}
-    return "\n\n".join([ABOUT, *(text.strip() for _, text in sorted({**known, **sections}.items()))]) + "\n"
+    known.pop("summary", None)
+    ordered = [text.strip() for _, text in sorted({**known, **sections}.items())]
+    return "\n\n".join([ABOUT, summary(ordered), *ordered]) + "\n"

@@ -57,6 +57,17 @@ def test_a_drift_that_is_linear_in_time_cancels_for_any_number_of_rounds(rounds:
     assert found.interval.value == pytest.approx(1.0)
 
 
+def test_a_repeat_that_is_off_by_powers_of_ten_leaves_its_cell_without_an_upper_bound() -> None:
+    random = np.random.default_rng(1)
+    logs = random.normal(0, 0.02, (2, 6, 3))
+    logs[1, 0] += (0.0, 0.0, 400.0)
+    cells = [Measured(dict(enumerate(base)), dict(enumerate(new))) for base, new in zip(*logs, strict=True)]
+    found = evidence(cells, higher_is_worse=True, paired=True, luck=0.0)
+    assert found[0].interval.high == math.inf
+    assert (found[0].p_single or 0) > 0.01
+    assert found[1].interval.high == pytest.approx(1.0, abs=0.2)
+
+
 def test_estimates_of_equal_variances_move_to_their_middle_and_unlike_ones_stay() -> None:
     random = np.random.default_rng(1)
     equal = random.chisquare(4, 200) / 4

@@ -92,14 +92,14 @@ def test_clusters_that_no_bound_can_be_proved_from_say_how_many_requests_would_d
 def test_a_queue_of_one_server_is_covered_and_nothing_false_is_proved(name: str) -> None:
     """A short form of the rows of benchmarks/coverage/percentiles.py."""
     server, random = coverage.SERVERS[name], np.random.default_rng(4)
-    truth_ns = coverage.true_p99_ns(server, parts=150)
-    studies = [coverage.study(server, truth_ns, random, 3, 5) for _ in range(80)]
+    truths_ns = coverage.true_ns(server, parts=150)
+    studies = [coverage.study(server, truths_ns, random, 3, 5)[99.0] for _ in range(80)]
     assert sum(one.covers for one in studies) >= 0.9 * len(studies)
     assert sum(one.proves_below for one in studies) <= 1
 
 
 def test_independent_requests_still_prove() -> None:
     server, random = coverage.SERVERS["independent requests"], np.random.default_rng(4)
-    truth_ns = coverage.true_p99_ns(server, parts=100)
-    studies = [coverage.study(server, truth_ns, random, 5, 5) for _ in range(40)]
+    truths_ns = coverage.true_ns(server, parts=100)
+    studies = [coverage.study(server, truths_ns, random, 5, 5)[99.0] for _ in range(40)]
     assert sum(one.proves_above for one in studies) >= 0.9 * len(studies)

@@ -35,7 +35,7 @@ from bench.loadgen.locust.own_clock import Stall, stalled_s
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import Worker, WorkerPool
-from bench.loadgen.warmup import Milestone, opening, phase_s
+from bench.loadgen.warmup import Milestone, opening, phase_s, planned_s
 from bench.protocols.routes import routes, service_for
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
@@ -134,12 +134,13 @@ class LocustEngine:
             worker.say(start_at=start_ns)
         timeline = TrialTimeline(start_ns, workers, on_live)
         timeline.wait(opening(plan.cell.load, plan.warmup_s))
-        waits_s = phase_s(plan.cell.load, plan.seed, timeline.seconds, timeline.requests)
-        timeline.wait(Milestone(timeline.seconds + waits_s))
+        ready_s, ended = timeline.seconds, timeline.requests
+        planned = planned_s(plan.cell.load, plan.duration_s, ready_s, ended)
+        timeline.wait(Milestone(ready_s + phase_s(plan.cell.load, plan.seed, ready_s, ended)))
         opened = control.statistics(plan.cell.server.model)
         spent_opened = _spent(workers)
         opened_s = (opened.at_ns - start_ns) / 1e9
-        timeline.wait_for_answers(plan.cell.load, plan.duration_s, opened_s)
+        timeline.wait_for_answers(plan.cell.load, plan.duration_s, planned, opened_s)
         if plan.longest_s is not None:
             timeline.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
         closed = control.statistics(plan.cell.server.model)

@@ -12,7 +12,7 @@ from bench.analysis.stats import samples_needed
 from bench.core.cell import Load
 from bench.core.trial import Live
 from bench.loadgen.locust.worker_pool import Worker
-from bench.loadgen.warmup import Milestone, longer_s, planned_s
+from bench.loadgen.warmup import Milestone, longer_s
 
 
 class TrialTimeline:
@@ -46,13 +46,12 @@ class TrialTimeline:
             left_s = milestone.at_s - seconds
             time.sleep(min(0.25, left_s) if left_s > 0 else 0.05)
 
-    def wait_for_answers(self, load: Load, duration_s: float, opened_s: float) -> None:
+    def wait_for_answers(self, load: Load, duration_s: float, window_s: float, opened_s: float) -> None:
         """Until the window that opened at `opened_s`, just now, is as long as is planned, or longer.
 
-        `duration_s`: as asked for.
+        `duration_s`: as asked for; `window_s`: as planned.
         """
         before = self.requests
-        window_s = planned_s(load, duration_s, self.seconds, before)
         self.wait(Milestone(opened_s + window_s))
         while any(worker.at_work for worker in self._workers):
             longer = longer_s(load, duration_s, window_s, self.requests - before)

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.analysis.checks.window import LEAST_ANSWERS
 from bench.core.errors import ToolError, Unreachable
 from bench.core.samples import Window
 from bench.core.target import Target
@@ -34,7 +33,7 @@ from bench.loadgen.perf_analyzer.command import (
 from bench.loadgen.perf_analyzer.findings import EXIT_EMPTY_WINDOW, EXIT_UNSTABLE, Facts, explain, findings
 from bench.loadgen.perf_analyzer.install import PerfAnalyzer
 from bench.loadgen.perf_analyzer.process import PerfAnalyzerProcess, memory_limit_bytes
-from bench.loadgen.warmup import opening, phase_s
+from bench.loadgen.warmup import has_enough, opening, phase_s
 from bench.protocols.routes import service_for
 from bench.server.control import Snapshot
 from bench.server.fleet import control_of
@@ -138,7 +137,6 @@ class _Attempt:
         self._timing = Timing.of(plan, stretch)
         self._stretch = stretch
         self._may_grow = stretch < _STRETCHES[-1]
-        self._least_answers = LEAST_ANSWERS * (plan.cell.load.concurrency or 0)
         self._on_live = on_live
         request_bytes = write_inputs(plan, served, files)
         self._words = command(tool.binary, plan, target, served, files, self._timing.span_s, request_bytes)
@@ -207,7 +205,8 @@ class _Attempt:
         while not process.wait(min(close_ns, time.monotonic_ns() + _LIVE_EVERY_NS)):
             now = self._statistics()
             if now.at_ns >= close_ns:
-                if self._may_grow and (now - opened).success_count < self._least_answers:
+                answers = (now - opened).success_count
+                if self._may_grow and not has_enough(self._plan.cell.load, answers):
                     raise _TooShort
                 return now
             self._show(process, before, latest, now)

@@ -125,7 +125,7 @@ def _tail(facts: Facts) -> Iterator[Finding]:
             "window-stretched",
             Severity.NOTE,
             f"Warm-up and window are {facts.stretch} times as long as asked.",
-            "The time asked for held no answer, or fewer than three of each user.",
+            "The time asked for held no answer, or fewer than four of each user.",
             f"Give --duration {facts.plan.duration_s * facts.stretch:g}s to ask for this at once.",
         )
 

@@ -12,7 +12,7 @@ from bench.core.cell import Load, Protocol
 from bench.loadgen.locust import trial_timeline
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.worker_pool import Worker
-from bench.loadgen.warmup import Milestone
+from bench.loadgen.warmup import Milestone, planned_s
 
 RATE_PER_S = 100.0
 
@@ -59,7 +59,7 @@ def test_nobody_waits_for_workers_that_have_given_up(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("users", "at_least_s", "at_most_s"), [(1, 2.0, 2.5), (100, 4.8, 6.1), (900, 12.0, 12.5)]
+    ("users", "at_least_s", "at_most_s"), [(1, 2.0, 2.5), (100, 8.0, 8.5), (900, 12.0, 12.5)]
 )
 def test_a_window_grows_until_each_user_has_some_answers(
     monkeypatch: pytest.MonkeyPatch, users: int, at_least_s: float, at_most_s: float
@@ -70,5 +70,6 @@ def test_a_window_grows_until_each_user_has_some_answers(
     timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
     load = Load(protocol=Protocol.HTTP, batch=1, concurrency=users)
     timeline.wait(Milestone(2.0))
-    timeline.wait_for_answers(load, 2.0, 2.0)
+    planned = planned_s(load, 2.0, timeline.seconds, timeline.requests)
+    timeline.wait_for_answers(load, 2.0, planned, 2.0)
     assert at_least_s <= timeline.seconds - 2.0 <= at_most_s

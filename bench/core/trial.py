@@ -56,6 +56,7 @@ class Plan:
     timeout_s: float = 60.0
     check_fraction: float = 0.01
     workers: int = 0  # load-generating processes; 0: the engine decides
+    limit_s: float | None = None  # the longest that the trial may take; None: by the engine's own rule
 
 
 @dataclass(frozen=True, slots=True)

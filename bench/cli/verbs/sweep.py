@@ -20,6 +20,7 @@ from bench.core.errors import (
     EXIT_MISSED,
     EXIT_OK,
     BenchError,
+    DeadlineReached,
 )
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec, describe
@@ -40,7 +41,7 @@ def run(values: Values) -> int:
         return ab_test.run(values)
     spec, provider = checked(values)
     if values["dry_run"]:
-        return _dry_run(spec, provider)
+        return _dry_run(values, spec, provider)
     output = output_for(values, spec.model)
     inside = in_cluster_of(values, spec, provider)
     if inside is not None:
@@ -71,6 +72,7 @@ def request_of(values: Values, spec: SweepSpec, output: Output) -> SweepRequest:
         output=output,
         slo=values.text("slo"),
         ceiling=values["ceiling"],
+        deadline_s=values["deadline"],
         perf_analyzer=values["perf_analyzer"],
         locust_master=values["locust_master"],
         command=values.command,
@@ -87,6 +89,11 @@ def measure(experiment: Sweep, progress: ConsoleProgress, *, as_json: bool) -> i
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
         conclude(folder, as_json=as_json)
         return EXIT_INTERRUPTED
+    except DeadlineReached as error:
+        progress.__exit__()
+        TALK.print(f"{error} This is a report of what was measured.")
+        conclude(folder, as_json=as_json)
+        return error.exit_code
     except BenchError:
         progress.__exit__()
         TALK.print(f"What was measured is in {folder.path}: `bench report` shows it, --resume goes on.")
@@ -126,7 +133,7 @@ def output_for(values: Values, base: str) -> Output:
     return output
 
 
-def _dry_run(spec: SweepSpec, provider: Provider) -> int:
+def _dry_run(values: Values, spec: SweepSpec, provider: Provider) -> int:
     cells = spec.cells()
     for cell in cells:
         print(describe(cell))
@@ -134,6 +141,8 @@ def _dry_run(spec: SweepSpec, provider: Provider) -> int:
     minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}; {spec.errors_rule()}")
+    if values["deadline"] < spec.estimate_s(_LOAD_S):
+        print("The --deadline comes before that: what is not measured by then is left to --resume.")
     if provider.cost:
         print(provider.cost)
     return EXIT_OK

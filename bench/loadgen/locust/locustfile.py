@@ -21,7 +21,7 @@ from bench.core.mistakes import Mistakes
 from bench.core.parsing import image_size
 from bench.core.target import target_of
 from bench.loadgen.locust.connections import ConnectionFactory
-from bench.loadgen.locust.request_loop import Session
+from bench.loadgen.locust.request_loop import Session, Tally
 from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, TritonUser, user_class
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import Triton
@@ -137,6 +137,6 @@ def _traffic(options: Any, host: str, wanted: list[Protocol]) -> Traffic:
 
 
 def _open_session() -> Session:
-    session = Session()
+    session = Session(recorder=Tally())  # Locust keeps the statistics, and nobody reads the requests
     session.gate.set()
     return session

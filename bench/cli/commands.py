@@ -81,7 +81,7 @@ SEARCH = Verb(
 
     Exit codes: 0 the rate is confirmed, 1 no rate holds the SLO, 3 undecided.""",
     options=_measuring(
-        f"{_ONE_AT_A_TIME} concurrency rate duration resume dry_run longest_trial budget",
+        f"{_ONE_AT_A_TIME} deadline concurrency rate duration resume dry_run longest_trial budget",
         [Scope.JUDGING], batch=_ONE_IMAGE, protocol=_HTTP, slo=but("slo", **_MUST_HOLD),
     ),
     examples=(
@@ -97,7 +97,7 @@ TUNE = Verb(
     It goes along one axis at a time instead of over the whole grid, and repeats the winner and the runner-up
     interleaved until they differ significantly. Exit codes: 0 proved, 3 likely, 1 nothing holds the SLO.""",
     options=_measuring(
-        f"{_ONE_AT_A_TIME} longest_probe", [Scope.JUDGING, Scope.WORKERS, Scope.IN_CLUSTER],
+        f"{_ONE_AT_A_TIME} deadline longest_probe", [Scope.JUDGING, Scope.WORKERS, Scope.IN_CLUSTER],
         batch=_ONE_IMAGE,
         protocol=but("protocol", default="http", without="", help=f"{' or '.join(Protocol)}."),
         slo=but("slo", **_MUST_HOLD),

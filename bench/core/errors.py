@@ -10,6 +10,7 @@
     │   ├── ClusterError          an API server that does not answer, or refuses
     │   └── DeployFailed          what was applied never got ready
     ├── ToolError             4   Locust, perf_analyzer, or what they need
+    ├── DeadlineReached       3   the time for all of it is over, and something is not measured
     └── RunFolderError        2   a run folder that cannot be written or read
 
 A failed request is data (an outcome in `samples`), and a missed gate (exit code 1) or a result that does not
@@ -83,6 +84,12 @@ class DeployFailed(TargetError):
 
 class ToolError(BenchError):
     """Locust, perf_analyzer, or something they need."""
+
+
+class DeadlineReached(BenchError):
+    """The time that everything may take is over, and something is not measured yet."""
+
+    exit_code = EXIT_INCONCLUSIVE
 
 
 class RunFolderError(BenchError):

@@ -56,7 +56,7 @@ KINDS: Mapping[Outcome, str] = {
     Outcome.CONNECTION: "broken connection",
     Outcome.TIMEOUT: "timeout",
     Outcome.WRONG_ANSWER: "wrong answer",
-    Outcome.UNFINISHED: "unanswered at the end",
+    Outcome.UNFINISHED: "unfinished at the end",
     Outcome.CLIENT: "own limit",
 }
 

@@ -77,6 +77,7 @@ class SweepSpec:
     max_answer_bytes: int | None = None  # None: what the model's outputs need
     processes: int = 0  # 0: as many as the load needs
     workers: int = 0  # of Locust's master, instead of processes; 0: none
+    trial_timeout_s: float | None = None  # None: by the engine's own rule
     max_error_fraction: float = DEFAULT_MAX_ERRORS  # a cell with more failed requests is not recommended
 
     def configurations(self) -> tuple[ServerConfiguration, ...]:

@@ -57,6 +57,7 @@ class Plan:
     max_answer_bytes: int | None = None  # None: what the model's outputs need
     check_fraction: float = 0.01
     workers: int = 0  # load-generating processes; 0: the engine decides
+    limit_s: float | None = None  # the longest that the trial may take; None: by the engine's own rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Sweep:
         self._left_out.update(self.runner.folder.record.left_out)
 
     def run(self) -> None:
-        """Raises Unreachable when the target is gone, ServerStartFailed when ours does not start again."""
+        """Raises Unreachable when the target is gone, ServerStartFailed when ours does not start again, and
+        DeadlineReached when the time is over."""
         for server in self.runner.spec.configurations():
             for trials in self.runner.spec.rounds(server):
                 self.measure(trials)

@@ -7,6 +7,8 @@ folder = run(request, EmbeddedProvider())
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ class SweepRequest:
     slo: str = ""  # as `bench.core.slo.parse_slo` reads it
     ceiling: bool = False  # measure the bare model first
     confirm: bool | None = None  # fresh trials of the best cell; None: where `SweepSpec.confirms` says so
+    deadline_s: float = math.inf  # from its start on: the longest that it may take
     perf_analyzer: Path | None = None  # None: the one found here, where an engine needs it
     locust_master: tuple[str, int] | None = None  # where workers on other machines find us
     command: tuple[str, ...] = ()  # kept in the record, without secrets
@@ -64,6 +67,7 @@ def run(
 @contextmanager
 def prepared(request: SweepRequest, provider: Provider, progress: Progress, say: Say) -> Iterator[Sweep]:
     """The sweep with its target open and its folder made; `run()` measures. All of it ends with the block."""
+    began_s = time.monotonic()
     open_files.raise_limit()
     spec, path = request.spec, request.output.path
     tool = tool_for([spec], request.perf_analyzer)
@@ -86,4 +90,5 @@ def prepared(request: SweepRequest, provider: Provider, progress: Progress, say:
         )
         engine = stack.enter_context(Engines(spec.engines, setup))
         runner = TrialRunner.on(session, spec, run_folder, engine, progress, scratch)
+        runner.ends_at_s = began_s + request.deadline_s
         yield Sweep(runner, confirm=spec.confirms(request.confirm))

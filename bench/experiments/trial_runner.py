@@ -10,6 +10,8 @@ up. Errors that end the whole experiment pass through: a target elsewhere that d
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -21,6 +23,7 @@ from bench.analysis.checks.evidence import PERCENTILE
 from bench.analysis.checks.load import is_stalled, stalled
 from bench.core.cell import Cell, ServerConfiguration
 from bench.core.errors import (
+    DeadlineReached,
     ModelLoadFailed,
     ServerDied,
     ServerStartFailed,
@@ -74,6 +77,7 @@ class TrialRunner:
     sensors: Callable[[], list[host.Sensor]]
     refer: Callable[[Served], Served]  # adds the reference answers, where there are any
     progress: Progress
+    ends_at_s: float = math.inf  # of the monotonic clock: no trial begins that would end later
     loaded: dict[str, tuple[TrialRunner, ServerConfiguration, Served]] = field(
         default_factory=dict, repr=False
     )
@@ -127,8 +131,13 @@ class TrialRunner:
 
         One whose load generator stood still is measured again, and the run folder says so.
         `into`: instead of the folder, such as its part for fresh trials.
-        Raises NotMeasured as `served`, and when the engine fails or the server dies during the trial.
+        Raises NotMeasured as `served`, and when the engine fails or the server dies during the trial, and
+        DeadlineReached where the trial would not end before `ends_at_s`.
         """
+        if time.monotonic() + self.spec.trial_s() > self.ends_at_s:
+            raise DeadlineReached(
+                "The --deadline was reached before everything was measured: --resume goes on from here."
+            )
         try:
             trial = self._measured(planned, self.served(planned.cell.server), duration_s)
             while is_stalled(trial) and self._may_discard(trial):
@@ -171,6 +180,7 @@ class TrialRunner:
             max_answer_bytes=spec.max_answer_bytes,
             check_fraction=spec.check_fraction,
             workers=spec.workers or spec.processes,
+            limit_s=spec.trial_timeout_s,
         )
 
     def fail(self, cells: tuple[Cell, ...], reason: str) -> None:

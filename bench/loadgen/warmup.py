@@ -75,14 +75,14 @@ def phase_s(load: Load, seed: int, elapsed_s: float, ended: int) -> float:
 def planned_s(load: Load, duration_s: float, elapsed_s: float, ended: int) -> float:
     """How long a window is planned to be that may open at `elapsed_s`, when so many requests have ended."""
     wanted_s = ANSWERS * _mean_response_s(load, elapsed_s, ended)
-    return min(max(duration_s, wanted_s), _longest_s(duration_s))
+    return min(max(duration_s, wanted_s), longest_window_s(duration_s))
 
 
 def longer_s(load: Load, duration_s: float, window_s: float, answers: int) -> float:
     """How long the window is to be when `window_s` are over and it holds so many answers: this, or longer."""
     if has_enough(load, answers):
         return window_s
-    return max(window_s, min(2 * window_s, _longest_s(duration_s)))
+    return max(window_s, min(2 * window_s, longest_window_s(duration_s)))
 
 
 def has_enough(load: Load, answers: int) -> bool:
@@ -93,7 +93,8 @@ def has_enough(load: Load, answers: int) -> bool:
     return answers >= (LEAST_ANSWERS + 1) * _users(load)
 
 
-def _longest_s(duration_s: float) -> float:
+def longest_window_s(duration_s: float) -> float:
+    """The longest window that may come of this duration."""
     return max(duration_s, min(MOST_TIMES * duration_s, MOST_S))
 
 

@@ -111,7 +111,7 @@ def restarts(record: RunRecord) -> str:
 
 def _answer(choice: Recommendation, limit: Limit | None, rows: Sequence[CellRow]) -> list[str]:
     best = choice.best
-    if not choice.valid and any(row.fails_too_often for row in rows):
+    if not choice.valid and any(row.verdict == "VALID" and row.fails_too_often for row in rows):
         return ["No cell is recommended: too many requests failed in each that is valid."]
     if not choice.valid:
         return ["No valid cell was measured."]

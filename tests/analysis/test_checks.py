@@ -219,6 +219,11 @@ NOT_FOUND: list[tuple[str, Trial, str]] = [
         "counts-disagree",
     ),
     (
+        "the Python backend's errors count as successes",
+        with_outcome(HEALTHY, Outcome.SERVER_ERROR, 2),
+        "counts-disagree",
+    ),
+    (
         "an overload counts as sent when it was sent",
         trial(Server(always(10)), cell(rate_per_s=105)),
         "under-delivered",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from bench.analysis.recommendation import recommend
 from bench.analysis.results import RunResults
 from bench.core.cell import Cell, Protocol, ServerConfiguration
-from bench.core.errors import ServerStartFailed, TargetError, ToolError, Unreachable
+from bench.core.errors import DeadlineReached, ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.core.samples import Outcome, Samples, Window
 from bench.core.spec import SweepSpec
 from bench.core.trial import Plan, Served
@@ -209,6 +210,23 @@ def test_a_cell_that_fails_too_many_requests_for_sure_ends_early(
     rest = again(lab)
     run(rest)
     assert rest.order == []
+
+
+def test_a_sweep_ends_at_its_deadline_and_goes_on_with_the_rest_later(lab: Lab) -> None:
+    runner = lab.runner
+
+    def time_is_over(_: Plan) -> None:
+        if len(lab.engine.measured) == 7:
+            runner.ends_at_s = time.monotonic() + SPEC.trial_s() / 2
+
+    lab.engine.fails = time_is_over
+    with pytest.raises(DeadlineReached, match="--resume"):
+        Sweep(runner).run()
+    assert len(list(lab.folder.trials())) == len(lab.order) == 7
+    assert not lab.folder.record.finished_at
+    rest = again(lab)
+    run(rest)
+    assert len(lab.order) + len(rest.order) == len(SPEC.trials())
 
 
 def test_a_comparison_measures_every_repeat_of_a_failing_cell(lab: Lab) -> None:

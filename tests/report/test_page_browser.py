@@ -208,6 +208,23 @@ def test_the_best_of_equals_is_corrected_until_fresh_trials_confirm_it(
     assert browser.complaints() == []
 
 
+@pytest.mark.parametrize("all_fail", [False, True])
+def test_a_cell_that_fails_its_requests_is_not_recommended(
+    browser: Browser, tmp_path: Path, all_fail: bool
+) -> None:
+    """The larger batch serves more, and fails a tenth of its requests."""
+    cells = grid((1, 32), (1,), ("http",), (1,))
+    failing = cells if all_fail else cells[1:]
+    worlds = {cell.key: World(error_share=0.1) for cell in failing}
+    folder = synthetic.write(tmp_path / "run", Study(cells=cells, worlds=worlds))
+    browser.open(page.write(RunResults.of(folder)))
+    best = recommend(RunResults.of(folder).rows, None).best
+    assert browser.run("return document.documentElement.dataset.best") == (best.cell if best else "")
+    assert (best is None) == all_fail
+    assert "too many requests failed" in browser.text("#card")
+    assert "server error" in browser.text("#card")
+
+
 @pytest.mark.parametrize(("slo", "columns"), [("p50=20ms", 1), ("", 0)])
 def test_the_table_has_goodput_where_an_slo_says_what_is_good(
     browser: Browser, tmp_path: Path, slo: str, columns: int

@@ -6,6 +6,7 @@ reports/<name>/report.html, compare.html  all of them laid over each other; the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +19,7 @@ from bench.cli.spec import sweep_spec
 from bench.cli.targets import repository_of, server_of
 from bench.cli.values import Values
 from bench.cli.variants import applied, inherited, variants_of
-from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, RunFolderError, worst
+from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, DeadlineReached, RunFolderError, worst
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.run_lock import locked
 from bench.core.scratch import folder as temporary_folder
@@ -63,7 +64,7 @@ def run(typed: Values) -> int:
         anyway=values["anyway"],
         command=values.command,
     )
-    path, provider = output.path, server_of(values)
+    path, provider, began_s = output.path, server_of(values), time.monotonic()
     with ExitStack() as stack:
         scratch = stack.enter_context(temporary_folder())
         progress = stack.enter_context(ConsoleProgress())
@@ -74,14 +75,15 @@ def run(typed: Values) -> int:
         participants = stack.enter_context(participants_of(request, session, say))
         folders = [_folder(request, one, participants) for one in participants]
         tool = tool_for([one.spec for one in participants], values["perf_analyzer"])
-        was_interrupted = _measure(participants, folders, path, scratch, progress, stack, tool)
+        ends_at_s = began_s + values["deadline"]
+        unfinished = _measure(ends_at_s, participants, folders, path, scratch, progress, stack, tool)
         progress.__exit__()
         results = [RunResults.of(folder) for folder in folders]
         for run_results in results:
             write_files(run_results)
-        if was_interrupted:
+        if unfinished:
             list_in_index(path)
-            return EXIT_INTERRUPTED
+            return unfinished
         return _judge(request, results, as_json=values["as_json"])
 
 
@@ -159,6 +161,7 @@ def _folder(request: ComparisonRequest, one: Participant, all_of_them: Sequence[
 
 
 def _measure(
+    ends_at_s: float,
     participants: Sequence[Participant],
     folders: Sequence[RunFolder],
     path: Path,
@@ -166,8 +169,8 @@ def _measure(
     progress: ConsoleProgress,
     stack: ExitStack,
     tool: PerfAnalyzer | None,
-) -> bool:
-    """Whether somebody pressed Ctrl-C."""
+) -> int:
+    """The exit code of what ended it before everything was measured; 0: nothing did."""
     names = [name for participant in participants for name in participant.spec.engines]
     engine = stack.enter_context(Engines(names, Setup(scratch=scratch, log=path / "locust.log", tool=tool)))
     sweeps = [
@@ -184,14 +187,19 @@ def _measure(
         )
         for participant, folder in zip(participants, folders, strict=True)
     ]
-    was_interrupted = True
+    for sweep in sweeps:
+        sweep.runner.ends_at_s = ends_at_s
     try:
         measure_interleaved(sweeps)
-        was_interrupted = False
     except KeyboardInterrupt:
         progress.__exit__()
         TALK.print("Interrupted: what was measured is saved; --resume goes on from here.")
-    return was_interrupted
+        return EXIT_INTERRUPTED
+    except DeadlineReached as error:
+        progress.__exit__()
+        TALK.print(str(error))
+        return error.exit_code
+    return EXIT_OK
 
 
 def _judge(request: ComparisonRequest, results: Sequence[RunResults], *, as_json: bool) -> int:

@@ -19,6 +19,7 @@ from bench.core.errors import (
     EXIT_MISSED,
     EXIT_OK,
     BenchError,
+    DeadlineReached,
 )
 from bench.core.run_folder import RunFolder
 from bench.core.spec import SweepSpec, describe
@@ -40,7 +41,7 @@ def run(values: Values) -> int:
         return ab_test.run(values)
     spec, provider = checked(values)
     if values["dry_run"]:
-        return _dry_run(spec, provider, confirm=spec.confirms(values.texts.get("confirm")))
+        return _dry_run(values, spec, provider)
     output = output_for(values, spec.model)
     inside = in_cluster_of(values, spec, provider)
     if inside is not None:
@@ -76,6 +77,7 @@ def request_of(values: Values, spec: SweepSpec, output: Output) -> SweepRequest:
         slo=values.text("slo"),
         ceiling=values["ceiling"],
         confirm=values.texts.get("confirm"),
+        deadline_s=values["deadline"],
         perf_analyzer=values["perf_analyzer"],
         locust_master=values["locust_master"],
         command=values.command,
@@ -92,6 +94,11 @@ def measure(experiment: Sweep, progress: ConsoleProgress, *, as_json: bool) -> i
         TALK.print("Interrupted: reporting what was measured; --resume goes on from here.")
         conclude(folder, as_json=as_json)
         return EXIT_INTERRUPTED
+    except DeadlineReached as error:
+        progress.__exit__()
+        TALK.print(f"{error} This is a report of what was measured.")
+        conclude(folder, as_json=as_json)
+        return error.exit_code
     except BenchError:
         progress.__exit__()
         TALK.print(f"What was measured is in {folder.path}: `bench report` shows it, --resume goes on.")
@@ -131,8 +138,9 @@ def output_for(values: Values, base: str) -> Output:
     return output
 
 
-def _dry_run(spec: SweepSpec, provider: Provider, *, confirm: bool) -> int:
+def _dry_run(values: Values, spec: SweepSpec, provider: Provider) -> int:
     cells = spec.cells()
+    confirm = spec.confirms(values.texts.get("confirm"))
     for cell in cells:
         print(describe(cell))
     loads, trials = len(spec.configurations()), len(spec.trials())
@@ -144,6 +152,8 @@ def _dry_run(spec: SweepSpec, provider: Provider, *, confirm: bool) -> int:
         print(
             f"Includes {plural(spec.repeats, 'fresh trial')} of the best cell; --no-confirm leaves them out."
         )
+    if values["deadline"] < spec.estimate_s(_LOAD_S):
+        print("The --deadline comes before that: what is not measured by then is left to --resume.")
     if provider.cost:
         print(provider.cost)
     return EXIT_OK

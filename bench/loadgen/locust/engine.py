@@ -12,7 +12,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -33,9 +34,17 @@ from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.local_workers import LocalWorkers
 from bench.loadgen.locust.own_clock import Stall, stalled_s
 from bench.loadgen.locust.trial_timeline import TrialTimeline
+from bench.loadgen.locust.watchdog import Watchdog
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.loadgen.locust.worker_pool import Worker, WorkerPool
-from bench.loadgen.warmup import Milestone, opening, phase_s, planned_s
+from bench.loadgen.warmup import (
+    LONGEST_WAIT_S,
+    Milestone,
+    longest_window_s,
+    opening,
+    phase_s,
+    planned_s,
+)
 from bench.protocols.routes import routes, service_for
 from bench.sensors.host import usable_cores, waited_s
 from bench.server.control import CONTROL_TIMEOUT_S, Triton
@@ -49,6 +58,8 @@ _LEAD_NS = 30_000_000
 # and never dropped.
 MAX_IN_FLIGHT = 256
 _MAX_IN_FLIGHT_BYTES = 2 << 30
+# A trial that takes this many times longer than all its steps may take together is ended.
+_OUTLIVES = 2.0
 # A clock may be off by this share of the window; from there on throughput shows it.
 _MOST_UNCERTAIN = 0.001
 
@@ -64,6 +75,7 @@ class LocustEngine:
         self._scratch = self._files.enter_context(temporary_folder())
         self._pool = worker_pool(log or self._scratch / "locust.log")
         self._enough: dict[Load, int] = {}  # processes that a load was found to need
+        self._stage = ""  # of the trial under way, for whoever has to say where it stood
 
     def __enter__(self) -> LocustEngine:
         return self
@@ -106,19 +118,22 @@ class LocustEngine:
         orders = orders_of(plan, target, served, len(workers), self._scratch)
         # Only the service that takes this load's protocol has requests to count.
         control = control_of(service_for(target, plan.cell.load.protocol))
-        try:
-            for worker, order in zip(workers, orders, strict=True):
-                worker.live = {}
-                worker.say(prepare=order.to_json())
-            for worker in workers:
-                worker.expect("prepared", PREPARE_TIMEOUT_S)
-            trial = self._run(plan, control, workers, orders, served, on_live)
-            return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
-        except BaseException:
-            self._pool.discard()
-            raise
-        finally:
-            control.close()
+        limit_s = plan.limit_s or _OUTLIVES * longest_trial_s(plan)
+        with closing(control), Watchdog(limit_s, partial(_kill, workers)) as watchdog:
+            try:
+                self._stage = "preparing the workers"
+                for worker, order in zip(workers, orders, strict=True):
+                    worker.live = {}
+                    worker.say(prepare=order.to_json())
+                for worker in workers:
+                    worker.expect("prepared", PREPARE_TIMEOUT_S)
+                trial = self._run(plan, control, workers, orders, served, on_live)
+                _raise_if(watchdog, limit_s, self._stage)
+            except BaseException:
+                self._pool.discard()
+                _raise_if(watchdog, limit_s, self._stage)
+                raise
+        return dataclasses.replace(trial, findings=tuple(findings_of(trial, workers, count)))
 
     def _run(
         self,
@@ -133,17 +148,22 @@ class LocustEngine:
         for worker in workers:
             worker.say(start_at=start_ns)
         timeline = TrialTimeline(start_ns, workers, on_live)
+        self._stage = "the warm-up"
         timeline.wait(opening(plan.cell.load, plan.warmup_s))
         ready_s, ended = timeline.seconds, timeline.requests
         planned = planned_s(plan.cell.load, plan.duration_s, ready_s, ended)
         timeline.wait(Milestone(ready_s + phase_s(plan.cell.load, plan.seed, ready_s, ended)))
+        self._stage = "reading the server's counters at the window's start"
         opened = control.statistics(plan.cell.server.model)
+        self._stage = "the window"
         spent_opened = _spent(workers)
         opened_s = (opened.at_ns - start_ns) / 1e9
         timeline.wait_for_answers(plan.cell.load, plan.duration_s, planned, opened_s)
         if plan.longest_s is not None:
             timeline.wait_until_tight(opened_s, opened_s + plan.longest_s, plan.percent)
+        self._stage = "reading the server's counters at the window's end"
         closed = control.statistics(plan.cell.server.model)
+        self._stage = "waiting for the last answers"
         spent = np.maximum(_spent(workers) - spent_opened, 0.0)
         window = Window(opened.at_ns, closed.at_ns)
         # A little ahead: no worker may have sent what is due after the end before it hears of it.
@@ -185,6 +205,27 @@ class LocustEngine:
         except (ToolError, OSError, ValueError, BadZipFile):  # lost on the way, or its samples were
             worker.kill()
             return None
+
+
+def longest_trial_s(plan: Plan) -> float:
+    """The longest that a trial may take when each of its steps takes as long as it may."""
+    window_s = plan.longest_s or longest_window_s(plan.duration_s)
+    waits_s = PREPARE_TIMEOUT_S + LONGEST_WAIT_S + 2 * CONTROL_TIMEOUT_S
+    return waits_s + plan.warmup_s + window_s + plan.drain_s + plan.timeout_s
+
+
+def _kill(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+def _raise_if(watchdog: Watchdog, limit_s: float, stage: str) -> None:
+    """Raises ToolError where the trial took too long."""
+    if watchdog.has_bitten:
+        raise ToolError(
+            f"The trial was ended after {units.significant(limit_s)} s; it stood at: {stage}. A longer "
+            "--trial-timeout gives it more time."
+        )
 
 
 def orders_of(plan: Plan, target: Target, served: Served, workers: int, folder: Path) -> list[WorkOrder]:

@@ -24,7 +24,7 @@ from bench.core.options import OPTIONS
 from bench.core.parsing import image_size
 from bench.core.target import INSECURE_WARNING, Tls, normalise_url, target_of
 from bench.loadgen.locust.connections import ConnectionFactory
-from bench.loadgen.locust.request_loop import Session
+from bench.loadgen.locust.request_loop import Session, Tally
 from bench.loadgen.locust.users import Traffic, TritonGrpcUser, TritonHttpUser, TritonUser, user_class
 from bench.loadgen.locust.work_order import WorkOrder
 from bench.server.control import Triton
@@ -198,6 +198,6 @@ def _absolute(path: str) -> str:
 
 
 def _open_session() -> Session:
-    session = Session()
+    session = Session(recorder=Tally())  # Locust keeps the statistics, and nobody reads the requests
     session.gate.set()
     return session

@@ -49,17 +49,37 @@ class Recorder:
         self.done_ns.append(done_ns)
         self.outcome.append(outcome)
 
-    def fail(self, message: str) -> None:
-        """Count a failure by its message, shortened, and as text that can be written to a file."""
+    def fail(self, message: str) -> str:
+        """Count a failure by its message, shortened, and as text that can be written to a file.
+
+        Returns what it was counted as, which is one of a limited number of texts.
+        """
         if len(message) > _LONGEST_MESSAGE:
             message = f"{message[: _LONGEST_MESSAGE - _END_OF_MESSAGE]}...{message[-_END_OF_MESSAGE:]}"
         message = message.encode(errors="backslashreplace").decode()
         known = message in self.errors or len(self.errors) < _MOST_MESSAGES
-        self.errors[message if known else "other messages"] += 1
+        counted = message if known else "other messages"
+        self.errors[counted] += 1
+        return counted
 
     def samples(self) -> Samples:
+        """Everything that was recorded."""
         columns = (self.intended_ns, self.sent_ns, self.done_ns, self.outcome)
         return Samples.merge([Samples(*(np.array(column, dtype=np.int64) for column in columns))])
+
+
+class Tally(Recorder):
+    """Counts requests and the messages of failed ones, and keeps none: for load without an end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, intended_ns: int, sent_ns: int, done_ns: int, outcome: int) -> None:  # noqa: ARG002
+        self._count += 1
 
 
 @dataclass(slots=True)
@@ -109,7 +129,7 @@ class Session:
             sent_ns if intended_ns is None else intended_ns, sent_ns, reply.done_ns, reply.outcome
         )
         if reply.outcome:
-            self.recorder.fail(reply.error)
+            reply.error = self.recorder.fail(reply.error)
         if is_at_once or reply.outcome == Outcome.CLIENT:
             gevent.sleep(_PAUSE_S)
         return reply

@@ -107,7 +107,14 @@ class PerfAnalyzerEngine:
 
         Raises TargetError when requests fail or the server is gone, ToolError when perf_analyzer fails.
         """
+        began_s = time.monotonic()
         for stretch in _STRETCHES:
+            spent_s, span_s = time.monotonic() - began_s, Timing.of(plan, stretch).span_s
+            if plan.limit_s is not None and spent_s + span_s > plan.limit_s:
+                raise ToolError(
+                    f"The trial would take {spent_s + span_s:.0f} s, longer than --trial-timeout: raise it, "
+                    "or use a shorter --duration."
+                )
             with tempfile.TemporaryDirectory(prefix="perf-analyzer-", dir=self._folder) as scratch:
                 files = Files(Path(scratch))
                 attempt = _Attempt(plan, target, served, self._tool, files, stretch, on_live, self._pids)

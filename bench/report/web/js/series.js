@@ -22,7 +22,7 @@ const PANELS = [
       ["errors_connection_per_s", "broken connection", "dash", "bad"],
       ["errors_timeout_per_s", "timeout", "dot", "bad"],
       ["errors_wrong_answer_per_s", "wrong answer", "solid", "warn"],
-      ["errors_unfinished_per_s", "unanswered at the end", "dash", "warn"],
+      ["errors_unfinished_per_s", "unfinished at the end", "dash", "warn"],
       ["errors_client_per_s", "own limit", "dot", "warn"],
     ],
   },

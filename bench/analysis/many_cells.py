@@ -40,7 +40,7 @@ LEAST_PEERS = 6
 # Errors of a whole comparison: single cells that stand out, and what all cells have in common.
 SINGLE_LEVEL, COMMON_LEVEL = 0.015, 0.035
 # A median of absolute deviations of k normal values knows their spread like a variance of so many times k.
-_MAD_EFFICIENCY = 0.37
+MAD_EFFICIENCY = 0.37
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Evidence:
     p_single: float | None = None
     p_common: float | None = None
     peers: Hashable = None
+    error: float | None = None  # standard error of the logarithm, known with `degrees` of freedom
+    degrees: float = 0.0
 
 
 def evidence(
@@ -106,6 +108,8 @@ def evidence(
             singles[i],
             commons[i],
             int(peers[i]),
+            math.sqrt(variance[i]),
+            float(degrees[i]),
         )
         if known[i]
         else Evidence(Interval(math.exp(ratio[i]), None, None, n[i]))
@@ -167,7 +171,7 @@ class _Peers:
         units = starts if starts > 1 else len(away)
         of_center = math.pi / 2 * float(np.median(self.variance + between)) / len(away)
         # Not by Satterthwaite: he is too sure of a noisy cell whose variance came out small by chance.
-        degrees = np.minimum(self.degrees, _MAD_EFFICIENCY * (units - 1))
+        degrees = np.minimum(self.degrees, MAD_EFFICIENCY * (units - 1))
         return _tails(away, self.variance + between + of_center, degrees)
 
     def common(self, luck: float) -> float:

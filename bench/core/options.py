@@ -18,7 +18,7 @@ from bench.core import kinds
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory, Via
 from bench.core.gates import parse_gate
 from bench.core.kinds import Kind
-from bench.core.spec import DEFAULT_REPEATS, Scenario
+from bench.core.spec import DEFAULT_REPEATS, Reload, Scenario
 from bench.core.variant import Variant, parse_variant
 from bench.core.vit_variants import Compile, Output, Precision, Wire
 
@@ -184,6 +184,9 @@ MEASURING: tuple[Option, ...] = (
            help="Time at the trial's own load before the window opens."),
     Option(name="repeats", kind=kinds.integer(1, 1000), scope=Scope.MEASURING, field="repeats",
            is_common=True, default=str(DEFAULT_REPEATS), help="Trials of each cell; intervals need 3."),
+    Option(name="reload", kind=kinds.choice(Reload), scope=Scope.MEASURING, field="reload",
+           without="never; of --variant and --against on a server started here: repeat",
+           help="repeat: load the model again before each repeat, so that intervals hold a start's luck."),
     Option(name="quick", kind=kinds.SWITCH, scope=Scope.MEASURING,
            excludes=(Excludes(("repeats",), "it measures each cell once"),),
            help="Measure each cell once: no intervals, the figures are indicative."),
@@ -209,6 +212,11 @@ MEASURING: tuple[Option, ...] = (
     Option(name="fail_if", kind=Kind("gate", "GATE", parse_gate), scope=Scope.JUDGING, multiple=True,
            needs=(("against", "variant"),),
            help="Gate: 'p99>+5%', 'throughput<-3%', 'errors>+1%'; may be repeated."),
+    Option(name="assume_spread", kind=kinds.SHARE, scope=Scope.JUDGING,
+           without="of --against that run's, else 2%",
+           help="The plan's standard deviation of repeats: what change would it see?"),
+    Option(name="detect", kind=kinds.SHARE, scope=Scope.JUDGING,
+           help="The plan says how many repeats a change of this size needs: 5%."),
     Option(name="anyway", kind=kinds.SWITCH, scope=Scope.JUDGING, needs=(("against", "variant"),),
            help="Judge although machines, models or weights differ."),
     Option(name="url", kind=kinds.URL, scope=Scope.ADDRESS, is_common=True, excludes=_SERVICE,

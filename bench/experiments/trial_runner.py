@@ -28,7 +28,7 @@ from bench.core.errors import (
 )
 from bench.core.run_folder import Crash, RunFolder
 from bench.core.slo import parse_slo
-from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, SweepSpec
+from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, Reload, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Plan, Reference, Served, Trial
 from bench.experiments.progress import Progress
@@ -131,6 +131,11 @@ class TrialRunner:
         self.folder.write_trial(trial)
         return trial
 
+    def begin_repeat(self) -> None:
+        """What is loaded is loaded again for the trials of a further repeat, if the spec asks for that."""
+        if self.spec.reload is Reload.REPEAT:
+            self.loaded.pop(self.spec.model, None)
+
     def plan(self, planned: PlannedTrial, duration_s: float | None = None) -> Plan:
         """What the engine is asked for."""
         spec = self.spec
@@ -161,7 +166,7 @@ class TrialRunner:
         self.loaded.pop(server.model, None)
         self._raise_if_dead(server, server.key)
         try:
-            served = self.serving.configure(server)
+            served = self.serving.configure(server, afresh=self.spec.reload is Reload.REPEAT)
         except Unreachable:
             self._raise_if_dead(server, server.key)
             raise

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 
 from bench.analysis.cell_row import CellRow
+from bench.cli.power_plan import about, power_plan
 from bench.cli.progress import ConsoleProgress
 from bench.cli.spec import sweep_spec
 from bench.cli.targets import check_workers, in_cluster_of, provider_of
@@ -40,7 +41,7 @@ def run(values: Values) -> int:
         return ab_test.run(values)
     spec, provider = checked(values)
     if values["dry_run"]:
-        return _dry_run(spec, provider)
+        return _dry_run(values, spec, provider)
     output = output_for(values, spec.model)
     inside = in_cluster_of(values, spec, provider)
     if inside is not None:
@@ -123,14 +124,19 @@ def output_for(values: Values, base: str) -> Output:
     return output
 
 
-def _dry_run(spec: SweepSpec, provider: Provider) -> int:
-    cells = spec.cells()
+def _dry_run(values: Values, spec: SweepSpec, provider: Provider) -> int:
+    cells, loads, trials = spec.cells(), spec.model_loads(), len(spec.trials())
+    minutes = spec.estimate_s(_LOAD_S) / 60
+    plans = power_plan(spec, assumed=values["assume_spread"], detect=values["detect"])
+    if values["as_json"]:
+        said = {"cells": [describe(cell) for cell in cells], "model_loads": loads, "trials": trials}
+        print(json.dumps({**said, "minutes": minutes, "power": [plan.record for plan in plans]}, indent=1))
+        return EXIT_OK
     for cell in cells:
         print(describe(cell))
-    loads, trials = len(spec.configurations()), len(spec.trials())
-    minutes = spec.estimate_s(_LOAD_S) / 60
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}")
     if provider.cost:
         print(provider.cost)
+    print(about(spec), *plans, sep="\n")
     return EXIT_OK

@@ -188,6 +188,8 @@ def as_json(comparison: Comparison) -> str:
             "base": comparison.base.name,
             "new": comparison.new.name,
             "gates": [str(gate) for gate in comparison.gates],
+            "power": POWER,  # of every smallest_change and repeats_to_settle
+            "luck_allowed": comparison.luck,
             "cells": [
                 {"cell": cell.new.cell, "results": [_json(result) for result in cell.results]}
                 for cell in comparison.cells

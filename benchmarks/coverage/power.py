@@ -4,7 +4,8 @@ Repeats are normal on logarithms. One cell of one or of 60 is slower by the chan
 see in 80 %; the gate allows 5 %. "Sees" counts the studies that name a regression of that cell. Two runs have
 a start's luck of 3 % allowed for, interleaved ones do not. "Settled" counts new runs with the advised number
 of repeats, after a run whose verdict was open, that had a verdict. Its truth lies so many standard errors of
-the first run from the gate; a truth on the gate itself is settled by no number of repeats.
+the first run from the gate; a truth on the gate itself is settled by no number of repeats. The largest misfit
+is that of 60 cells interleaved with 3 repeats, where 81 to 87 % are seen (1000 studies).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
         said = f"{np.mean(measured):+.1%} on average, {worst:+.1%} at most"
         say(f"{over}: {said}")
         holds = abs(worst) <= TOLERANCE + 1.5 * noise and abs(float(np.mean(measured))) <= TOLERANCE
-        table.append(Row("sees the smallest change in 80 %", over, "within 2 points", said, holds, each))
+        table.append(Row("sees the smallest change in 80 %", over, "2 points on average", said, holds, each))
     for paired, repeats in itertools.product((False, True), (3, 5)):
         shares = {}
         for away in (-2, -1, 0, 1, 2):

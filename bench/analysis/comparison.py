@@ -26,6 +26,14 @@ from bench.analysis.many_cells import (
     evidence,
     holm,
 )
+from bench.analysis.power import (
+    MOST_REPEATS,
+    POWER,
+    Design,
+    measured_spread,
+    repeats_to_settle,
+    smallest_change,
+)
 from bench.analysis.results import RunResults
 from bench.analysis.stats import (
     CONFIDENCE,
@@ -34,13 +42,13 @@ from bench.analysis.stats import (
     Interval,
     change_of,
     hodges_lehmann,
-    repeats_to_settle,
     samples_needed,
 )
 from bench.core.cell import Engine
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, WrongUse
 from bench.core.gates import ERRORS, Gate, with_errors
 from bench.core.run_folder import RunRecord
+from bench.core.spec import Reload
 
 # Runs on machines that differ in one of these measure different things.
 _MACHINE = ("cpu", "cores", "architecture")
@@ -61,6 +69,9 @@ class Result:
     hodges_lehmann: float | None
     change: Change
     why: str = ""
+    spread: float | None = None  # standard deviation of a repeat's logarithm, as measured
+    smallest: float | None = None  # the change that POWER of such comparisons see, as a share of base
+    repeats: int | None = None  # of each run: so many settle an inconclusive one in POWER of new runs
 
     @property
     def word(self) -> str:
@@ -194,8 +205,14 @@ def compare_rows(
 
 
 def has_luck(base: RunRecord, new: RunRecord) -> bool:
-    """Whether repeats hold the luck of a start: runs interleaved on one model load it for each round."""
-    return took_turns(base, new) and base.spec.get("model") == new.spec.get("model")
+    """Whether repeats hold the luck of a start: the model was loaded for each of them.
+
+    Interleaved runs that do not say so are older: those on one model loaded it when its turn came.
+    """
+    told = [record.spec.get("reload") for record in (base, new)]
+    if None in told:
+        return took_turns(base, new) and base.spec.get("model") == new.spec.get("model")
+    return all(reload == Reload.REPEAT for reload in told)
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -294,12 +311,22 @@ def _judged(
     """
     columns = [_measure(gate, matched, pairing, luck) for gate in gates]
     sure, rising = _surely_worse(columns), _rising(matched)
+    design = Design(
+        repeats=0,
+        paired=pairing.paired,
+        alternates=pairing.rounds > 0,
+        cells=len(matched),
+        starts=len({tuple(sorted(_server(new).items())) for _, new in matched}),
+        gates=len(gates),
+        luck=luck,
+    )
     results = []
     for place, (base, new) in enumerate(matched):
         of_cell = [
-            _doubted(column[place][0], luck) if place not in of_gate else column[place][0]
+            _advised(_doubted(*column[place], luck) if place not in of_gate else column[place][0],
+                     column[place][1], design)
             for column, of_gate in zip(columns, sure, strict=True)
-        ]
+        ]  # fmt: skip
         results.append(_beside_failures(of_cell, base, new, is_rising=place in rising))
     return results
 
@@ -363,16 +390,42 @@ def _surely_worse(columns: Sequence[_Column]) -> list[set[int]]:
     return sure
 
 
-def _doubted(result: Result, luck: float) -> Result:
-    if result.change is not Change.REGRESSION:
+def _doubted(result: Result, found: Evidence | None, luck: float) -> Result:
+    """A change beyond the gate that is not sure among all cells and gates is no regression."""
+    if result.change is not Change.REGRESSION or found is None:
         return result
-    why = (
-        "The change is beyond the gate, but among so many cells and gates that can be chance"
-        + (f", or the luck of a server's start ({luck:.0%} is allowed for)" if luck else "")
-        + ": measure with more repeats"
-        + (", both interleaved on one model (bench sweep --against)." if luck else ".")
+    why = "The change is beyond the gate, but among so many cells and gates that can be chance" + (
+        f", or the luck of a server's start ({luck:.0%} is allowed for)." if luck else "."
     )
     return replace(result, change=Change.INCONCLUSIVE, why=why)
+
+
+def _advised(result: Result, found: Evidence | None, design: Design) -> Result:
+    """The result with what such a comparison would see, and of an inconclusive one what settles it."""
+    gate, interval = result.gate, result.interval
+    if found is None or found.error is None or interval is None or gate.is_difference:
+        return result
+    sign = 1 if gate.higher_is_worse else -1
+    limit, estimate = sign * math.log(gate.limit), sign * math.log(interval.value)
+    design = replace(design, repeats=interval.n)
+    spread = measured_spread(design, found.error, found.degrees)
+    least = smallest_change(design, limit, spread)
+    measured = replace(
+        result, spread=spread.value, smallest=None if least is None else abs(math.expm1(sign * least))
+    )
+    if result.change is not Change.INCONCLUSIVE:
+        return measured
+    count = repeats_to_settle(design, limit, estimate, spread)
+    return replace(measured, repeats=count, why=f"{result.why} {_settling(count, design)}")
+
+
+def _settling(count: int | None, design: Design) -> str:
+    """The sentence on how many repeats settle a comparison."""
+    if count is not None:
+        return f"About {count} repeats of each settle it in {POWER:.0%} of new runs."
+    if design.luck:
+        return "More repeats of the same starts do not settle it: measure both with --reload repeat."
+    return f"{MOST_REPEATS} repeats of each do not settle it."
 
 
 def _rising(matched: Sequence[tuple[CellRow, CellRow]]) -> set[int]:
@@ -458,7 +511,4 @@ def _unsettled(interval: Interval | None, gate: Gate) -> str:
         return f"An interval needs {LEAST_REPEATS} repeats of each: give --repeats {LEAST_REPEATS} or more."
     if gate.is_difference:
         return "The interval reaches across the gate: measure longer, or with more repeats."
-    count = repeats_to_settle(interval, gate.limit)
-    if count is None:
-        return "The ratio lies on the gate itself."
-    return f"The interval reaches across the gate: about {count} repeats of each would settle it."
+    return "The interval reaches across the gate."

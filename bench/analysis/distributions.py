@@ -88,6 +88,27 @@ def student_t_tail(t: float, degrees: float) -> float:
     return tail if t >= 0 else 1 - tail
 
 
+def normal_cdf(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(X < x) of a standard normal variable, elementwise, to 1e-7. Source: Abramowitz and Stegun 7.1.26."""
+    z = np.abs(x) / math.sqrt(2)
+    k = 1 / (1 + 0.3275911 * z)
+    series = k * (0.254829592 + k * (-0.284496736 + k * (1.421413741 + k * (-1.453152027 + k * 1.061405429))))
+    tail = 0.5 * series * np.exp(-z * z)
+    return np.asarray(np.where(x > 0, 1 - tail, tail))
+
+
+def chi_square_nodes(degrees: float, count: int = 60) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values of chi-square over its degrees, and their weights, which sum to 1: for means over it.
+
+    The trapezoidal rule on the logarithm, where the density is smooth and falls off at both ends.
+    """
+    half = degrees / 2
+    width = 8 / math.sqrt(half)
+    logs = np.linspace(-max(width, 18 / half), math.log1p(width + 20 / half), count)
+    densities = np.exp(half * (logs - np.exp(logs) + 1))
+    return np.exp(logs), densities / densities.sum()
+
+
 def digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Derivative of ln gamma for x > 0, elementwise. Sources: DLMF 5.11.2, and 5.5.2 to get to large x."""
     far = x + _SHIFT

@@ -42,7 +42,7 @@ SINGLE_LEVEL, COMMON_LEVEL = 0.015, 0.035
 # The largest float is e to the power of 709.78.
 _MOST_LOGARITHM = 709.0
 # A median of absolute deviations of k normal values knows their spread like a variance of so many times k.
-_MAD_EFFICIENCY = 0.37
+MAD_EFFICIENCY = 0.37
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Evidence:
     p_single: float | None = None
     p_common: float | None = None
     peers: Hashable = None
+    error: float | None = None  # standard error of the logarithm, known with `degrees` of freedom
+    degrees: float = 0.0
 
 
 def evidence(
@@ -108,6 +110,8 @@ def evidence(
             singles[i],
             commons[i],
             int(peers[i]),
+            math.sqrt(variance[i]),
+            float(degrees[i]),
         )
         if known[i]
         else Evidence(Interval(math.exp(ratio[i]), None, None, n[i]))
@@ -169,7 +173,7 @@ class _Peers:
         units = starts if starts > 1 else len(away)
         of_center = math.pi / 2 * float(np.median(self.variance + between)) / len(away)
         # Not by Satterthwaite: he is too sure of a noisy cell whose variance came out small by chance.
-        degrees = np.minimum(self.degrees, _MAD_EFFICIENCY * (units - 1))
+        degrees = np.minimum(self.degrees, MAD_EFFICIENCY * (units - 1))
         return _tails(away, self.variance + between + of_center, degrees)
 
     def common(self, luck: float) -> float:

@@ -218,26 +218,3 @@ def change_of(interval: Interval | None, limit: float, *, higher_is_worse: bool)
     if low > sign * limit:
         return Change.REGRESSION
     return Change.INCONCLUSIVE if high > sign * limit else Change.NO_CHANGE
-
-
-def repeats_to_settle(interval: Interval | None, limit: float, most: int = 1000) -> int | None:
-    """About how many repeats would bring the interval off the limit, if the estimate stays where it is.
-
-    None where that is not to be told: no interval yet, or more than `most`.
-    """
-    if interval is None or interval.low is None or interval.high is None:
-        return None
-    half = (math.log(interval.high) - math.log(interval.low)) / 2
-    deviation = half * math.sqrt(interval.n) / _t(interval.n)
-    distance = abs(math.log(limit) - math.log(interval.value))
-    low, high = interval.n - 1, most + 1  # too few, and enough if `most` are
-    while low + 1 < high:
-        middle = (low + high) // 2
-        settled = _t(middle) * deviation / math.sqrt(middle) < distance
-        low, high = (low, middle) if settled else (middle, high)
-    return high if high <= most else None
-
-
-@lru_cache(maxsize=2048)
-def _t(repeats: int) -> float:
-    return student_t_quantile((1 + CONFIDENCE) / 2, repeats - 1)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.analysis.distributions import student_t_quantile
+from bench.analysis.stats import CONFIDENCE
 from bench.core.samples import Float64, Int64, Outcome, Samples
 from bench.core.slo import Slo
 from bench.core.trial import Counters, Trial
@@ -26,6 +28,8 @@ from bench.core.trial import Counters, Trial
 STAMP_S = 1e-4
 # The credit of a window is looked at so many times; a prime, lest it beat with the load.
 _LOOKS = 503
+# How much the rate of a single trial varies is told by so many equal spans of its window.
+_SPANS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,19 @@ def credits_of(trial: Trial) -> Float64:
     inside_ns = np.maximum(np.minimum(samples.done_ns, window.end_ns) - start_ns, 0)
     took_ns = samples.service_ns
     return np.where(took_ns > 0, inside_ns / np.maximum(took_ns, 1), ended)
+
+
+def half_width_within(trial: Trial) -> float | None:
+    """Of the 95 % interval of throughput by this trial alone, as a share of it; None without right answers.
+
+    Student's t over ten spans of the window, whose requests are nearly independent where each holds many.
+    """
+    edges_ns = np.linspace(trial.window.start_ns, trial.window.end_ns, _SPANS + 1)
+    rates = np.diff(_credit_by(trial, edges_ns))
+    if rates.mean() <= 0:
+        return None
+    error = float(rates.std(ddof=1)) / math.sqrt(_SPANS)
+    return student_t_quantile((1 + CONFIDENCE) / 2, _SPANS - 1) * error / float(rates.mean())
 
 
 def answers_per_user(trial: Trial) -> float | None:

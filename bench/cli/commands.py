@@ -52,7 +52,7 @@ _MUST_HOLD = {"required": True, "help": "What has to hold: p99=100ms,errors=0.1%
 _ONE_IMAGE = but("batch", default="1")
 _HTTP = but("protocol", default="http", without="")
 # search and tune choose these themselves, so they do not take the options.
-_ONE_AT_A_TIME = "arrival scenario engine repeats quick ceiling confirm perf_analyzer"
+_ONE_AT_A_TIME = "arrival scenario engine repeats reload quick ceiling confirm perf_analyzer"
 _RUNS_OWN = "the run's, or {}"
 
 SWEEP = Verb(

@@ -28,6 +28,7 @@ def variants_of(values: Values) -> tuple[Variant, ...]:
 def inherited(values: Values, base: RunRecord) -> Values:
     """The flags as typed, and where they say nothing, those the base was measured with."""
     before = {**flags_of(spec_of(base)), **target_flags(base)}
+    before.pop("reload", None)  # it belongs to the way of comparing
     own = {name for name in values.texts if values.has(name)} | (
         {"repeats"} if values.has("quick") else set()
     )

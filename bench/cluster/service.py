@@ -124,12 +124,12 @@ class ClusterServing(Serving):
         self._scaled = False
         super().__init__(service.fleet(), model)
 
-    def configure(self, server: ServerConfiguration) -> Served:
+    def configure(self, server: ServerConfiguration, *, afresh: bool = False) -> Served:
         """As `Serving`, on every pod. Raises ModelLoadFailed also where it cannot be scaled so."""
         if server.replicas is not None:
             self._scale([server.replicas] * len(self._service.services))
         self.triton = self._service.fleet()  # the platform may have replaced a pod meanwhile
-        served = super().configure(replace(server, replicas=None))
+        served = super().configure(replace(server, replicas=None), afresh=afresh)
         return replace(served, target=self.triton.target)
 
     def restore(self) -> None:

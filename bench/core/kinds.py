@@ -154,6 +154,7 @@ LASTING: Kind[float] = Kind("lasting", "TIME", parsing.positive_duration, second
 WINDOW: Kind[float | str] = Kind("window", "TIME", parsing.window, _duration, words=("auto",))
 IMAGE: Kind[tuple[int, int]] = Kind("image", "HxW", parsing.image_size, lambda size: f"{size[0]}x{size[1]}")
 FRACTION: Kind[float] = Kind("fraction", "SHARE", parsing.fraction, _fraction)
+SHARE: Kind[float] = Kind("share", "SHARE", parsing.positive_share, plain)
 PROCESSES: Kind[int] = Kind(
     "processes", "N", parsing.processes, lambda count: str(count) if count else "auto", words=("auto",)
 )

@@ -18,7 +18,7 @@ from bench.core import kinds
 from bench.core.cell import Arrival, Engine, Protocol, SharedMemory, Via
 from bench.core.gates import parse_gate
 from bench.core.kinds import Kind
-from bench.core.spec import DEFAULT_REPEATS, Scenario
+from bench.core.spec import DEFAULT_REPEATS, Reload, Scenario
 from bench.core.variant import Variant, parse_variant
 from bench.core.vit_variants import Compile, Output, Precision, Wire
 
@@ -186,6 +186,9 @@ MEASURING: tuple[Option, ...] = (
            help="Time at the trial's own load before the window opens."),
     Option(name="repeats", kind=kinds.integer(1, 1000), scope=Scope.MEASURING, field="repeats",
            is_common=True, default=str(DEFAULT_REPEATS), help="Trials of each cell; intervals need 3."),
+    Option(name="reload", kind=kinds.choice(Reload), scope=Scope.MEASURING, field="reload",
+           without="never; A/B here: repeat",
+           help="never, or repeat: load the model for each repeat."),
     Option(name="quick", kind=kinds.SWITCH, scope=Scope.MEASURING,
            excludes=(Excludes(("repeats",), "it measures each cell once"),),
            help="Measure each cell once: no intervals, the figures are indicative."),
@@ -224,6 +227,11 @@ MEASURING: tuple[Option, ...] = (
     Option(name="max_errors", kind=kinds.FRACTION, scope=Scope.JUDGING, default="1%",
            field="max_error_fraction",
            help="With more failed requests no cell is recommended."),
+    Option(name="assume_spread", kind=kinds.SHARE, scope=Scope.JUDGING,
+           without="that of --against, or 2%",
+           help="Spread of repeats, for the plan."),
+    Option(name="detect", kind=kinds.SHARE, scope=Scope.JUDGING,
+           help="A change: the plan says how many repeats it needs."),
     Option(name="anyway", kind=kinds.SWITCH, scope=Scope.JUDGING, needs=(("against", "variant"),),
            help="Judge although machines, models or weights differ."),
     Option(name="url", kind=kinds.URL, scope=Scope.ADDRESS, is_common=True, excludes=_SERVICE,

@@ -57,6 +57,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def positive_share(text: str) -> float:
+    """`5%` or `0.05`: above 0, below 1."""
+    try:
+        value = fraction(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise ValueError("give a percentage above 0 and below 100%, such as 5%")
+    return value
+
+
 def window(text: str) -> float | str:
     """Seconds of a window, or `auto`."""
     return text if text == "auto" else positive_duration(text)

@@ -21,6 +21,8 @@ DEFAULT_MAX_ERRORS = 0.01
 # Connections, counters and files take about so long between two trials.
 SETTLE_S = 0.3
 AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
+# `--duration auto` aims at throughput that is known to this share of itself, at 95 %, within the trial.
+AUTO_WITHIN = 0.03
 # A reference cell is worth its time where there are other cells whose order it watches.
 _REFERENCE_FROM = 4
 # Fresh trials of the best cell are made unasked where they are at most this share of all trials.
@@ -34,6 +36,13 @@ class Scenario(StrEnum):
     MULTI_STREAM = "multi-stream"  # one request of several images in flight; p99 of latency
     SERVER = "server"  # Poisson arrivals; does a percentile hold
     OFFLINE = "offline"  # as much as it takes; throughput
+
+
+class Reload(StrEnum):
+    """When a model is loaded again that is loaded as it should be."""
+
+    NEVER = "never"
+    REPEAT = "repeat"  # before each repeat, so that the luck of a start is in the interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +88,10 @@ class SweepSpec:
     workers: int = 0  # of Locust's master, instead of processes; 0: none
     trial_timeout_s: float | None = None  # None: by the engine's own rule
     max_error_fraction: float = DEFAULT_MAX_ERRORS  # a cell with more failed requests is not recommended
+    reload: Reload = Reload.NEVER
 
     def configurations(self) -> tuple[ServerConfiguration, ...]:
-        """Each is loaded once."""
+        """Each is loaded once, or once a repeat."""
         names = [name for name, _ in self.parameters]
         values = [values for _, values in self.parameters]
         axes = itertools.product(self.replicas, self.instances, self.max_batches, self.queue_delays_us)
@@ -127,8 +137,13 @@ class SweepSpec:
             trials = [PlannedTrial(cell, repeat) for cell in cells]
             order.shuffle(trials)
             # The first cell once more at the end of each round, as a further repeat of it: its spread
-            # over the rounds is the machine's, not the load's.
-            watched = self.repeats >= DEFAULT_REPEATS and len(cells) >= _REFERENCE_FROM
+            # over the rounds is the machine's, not the load's. Rounds of several loads of the model differ
+            # by the luck of each, which would look like drift.
+            watched = (
+                self.reload is Reload.NEVER
+                and self.repeats >= DEFAULT_REPEATS
+                and len(cells) >= _REFERENCE_FROM
+            )
             trials += [PlannedTrial(cells[0], self.repeats + repeat, is_reference=True)] if watched else []
             yield tuple(trials)
 
@@ -168,9 +183,13 @@ class SweepSpec:
     def trial_s(self) -> float:
         return self.warmup_s + self.duration_s + SETTLE_S
 
+    def model_loads(self) -> int:
+        """How often a model is loaded for it."""
+        return len(self.configurations()) * (self.repeats if self.reload is Reload.REPEAT else 1)
+
     def estimate_s(self, load_s: float) -> float:
         """About how long it takes, with `load_s` a model load."""
-        return len(self.trials()) * self.trial_s() + len(self.configurations()) * load_s
+        return len(self.trials()) * self.trial_s() + self.model_loads() * load_s
 
 
 def columns(cell: Cell) -> Mapping[str, str]:

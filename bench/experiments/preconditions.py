@@ -15,7 +15,7 @@ from typing import Any
 from bench.core import open_files
 from bench.core.cell import Engine
 from bench.core.mistakes import Mistakes
-from bench.core.spec import SweepSpec
+from bench.core.spec import Reload, SweepSpec
 from bench.core.units import count
 from bench.core.vit_variants import AXES, Compile, Precision, has_variants
 from bench.protocols.routes import missing_route
@@ -84,6 +84,12 @@ def check_open(session: Session, spec: SweepSpec) -> None:
     mistakes = Mistakes()
     check_against(spec, session.triton.models(), None, mistakes)
     mistakes.check()
+    if spec.reload is Reload.REPEAT and not session.triton.allows_loading():
+        mistakes.wrong(
+            "--reload", spec.reload, "that server loads no models on request: start it with "
+            "--model-control-mode=explicit, or give --reload never",
+        )  # fmt: skip
+        mistakes.check()
     base = session.serving.base()
     served = model_config.served(dict(base))
     check_against(spec, (), served.max_batch, mistakes)

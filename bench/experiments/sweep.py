@@ -55,6 +55,7 @@ class Sweep:
 
     def measure(self, trials: tuple[PlannedTrial, ...]) -> None:
         """Measure one round, as far as it is not measured yet. Raises as `run`."""
+        self.runner.begin_repeat()
         for planned in trials:
             if not self._is_over(planned):
                 self._measure(planned)

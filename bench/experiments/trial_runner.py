@@ -33,7 +33,7 @@ from bench.core.errors import (
 )
 from bench.core.run_folder import Crash, Discarded, RunFolder
 from bench.core.slo import parse_slo
-from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, SweepSpec
+from bench.core.spec import AUTO_LONGEST_S, AUTO_SHORTEST_S, PlannedTrial, Reload, SweepSpec
 from bench.core.target import Target
 from bench.core.trial import Plan, Reference, Served, Trial
 from bench.experiments.progress import Progress
@@ -162,6 +162,11 @@ class TrialRunner:
         self.progress.remark(trial.cell, f"measured again. {reason}")
         return True
 
+    def begin_repeat(self) -> None:
+        """What is loaded is loaded again for the trials of a further repeat, if the spec asks for that."""
+        if self.spec.reload is Reload.REPEAT:
+            self.loaded.pop(self.spec.model, None)
+
     def plan(self, planned: PlannedTrial, duration_s: float | None = None) -> Plan:
         """What the engine is asked for."""
         spec = self.spec
@@ -194,7 +199,7 @@ class TrialRunner:
         self.loaded.pop(server.model, None)
         self._raise_if_dead(server, server.key)
         try:
-            served = self.serving.configure(server)
+            served = self.serving.configure(server, afresh=self.spec.reload is Reload.REPEAT)
         except Unreachable:
             self._raise_if_dead(server, server.key)
             raise

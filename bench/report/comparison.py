@@ -13,8 +13,10 @@ from rich.markup import escape as rich_escape
 from rich.table import Table
 
 from bench.analysis.comparison import Comparison, Result
+from bench.analysis.power import POWER
 from bench.analysis.stats import Change
-from bench.core.units import plural, significant
+from bench.core.gates import Gate
+from bench.core.units import percent, plural, significant
 from bench.report import templates
 from bench.report.terminal import plain, table_row
 
@@ -79,6 +81,7 @@ def notes(comparison: Comparison) -> list[str]:
     ):
         lines += [f"Only in {name}: {_few(list(cells))}."] if cells else []
     lines += [f"Differs in {what}: {a or 'none'} -> {b or 'none'}." for what, a, b in comparison.differences]
+    lines += [sentence for gate in comparison.gates if (sentence := _seen(comparison, gate))]
     if comparison.paired:
         lines.append("Ratios are paired: trials of both runs were interleaved.")
     if comparison.cells:
@@ -90,9 +93,34 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(
             "The luck of a server's start is not in the intervals, because the model stayed loaded: what all "
             f"cells have in common is a regression only beyond a luck of {comparison.luck:.0%} a start. "
-            "Measured interleaved on one model, as bench sweep --against does, it is in them."
+            "With --reload repeat in both runs, or measured interleaved as bench sweep --against does, it is "
+            "in them."
         )
     return lines
+
+
+def _seen(comparison: Comparison, gate: Gate) -> str:
+    """The smallest change that such a comparison sees by this gate, in the typical and the worst cell."""
+    results = [
+        r for cell in comparison.cells for r in cell.results if r.gate == gate and r.spread is not None
+    ]
+    if not results:
+        return ""
+    spreads = sorted(result.spread or 0.0 for result in results)
+    known = sorted(math.inf if result.smallest is None else result.smallest for result in results)
+    said = f"{gate}: with repeats that spread as measured (sd {percent(spreads[len(spreads) // 2])}"
+    if known[len(known) // 2] == math.inf:
+        return f"{said}), no change of a single cell is seen in {POWER:.0%} of such comparisons."
+    worst = f" ({_up_to(known[-1])} in the cell that spreads most)" if len(known) > 1 else ""
+    of_cells = " in the typical cell" if len(known) > 1 else ""
+    return (
+        f"{said}{of_cells}), {POWER:.0%} of such comparisons see a change of "
+        f"{percent(known[len(known) // 2])} or more{worst}."
+    )
+
+
+def _up_to(change: float) -> str:
+    return "none" if change == math.inf else percent(change)
 
 
 def _few(names: list[str]) -> str:
@@ -160,6 +188,8 @@ def as_json(comparison: Comparison) -> str:
             "base": comparison.base.name,
             "new": comparison.new.name,
             "gates": [str(gate) for gate in comparison.gates],
+            "power": POWER,  # of every smallest_change and repeats_to_settle
+            "luck_allowed": comparison.luck,
             "cells": [
                 {"cell": cell.new.cell, "results": [_json(result) for result in cell.results]}
                 for cell in comparison.cells
@@ -185,6 +215,9 @@ def _json(result: Result) -> dict[str, Any]:
         "hodges_lehmann": result.hodges_lehmann,
         "verdict": result.word,
         "why": result.why,
+        "spread": result.spread,
+        "smallest_change": result.smallest,
+        "repeats_to_settle": result.repeats,
     }
 
 

@@ -23,6 +23,7 @@ from bench.server.reader import (
     read_index,
     read_metadata,
     read_object,
+    read_states,
     read_statistics,
     succeeded,
 )
@@ -145,6 +146,33 @@ class Triton:
                     f"Model {model!r} is not ready after {timeout_s:g} s: look at the server's log."
                 )
             time.sleep(0.1)  # readiness has no event to wait for
+
+    def wait_until_gone(self, model: str, timeout_s: float) -> None:
+        """Until an unloaded model has ended. Raises ModelLoadFailed when it has not in time."""
+        deadline = time.monotonic() + timeout_s
+        while "UNLOADING" in self.states(model) or self.model_ready(model):
+            if time.monotonic() > deadline:
+                raise ModelLoadFailed(
+                    f"Model {model!r} is not unloaded after {timeout_s:g} s: look at the server's log."
+                )
+            time.sleep(0.05)  # the end of a model has no event to wait for
+
+    def states(self, model: str) -> set[str]:
+        """Of the versions of the model: READY, UNLOADING, UNAVAILABLE..."""
+        return read_states(*self._request("/v2/repository/index", "POST", {}), model)
+
+    def allows_loading(self) -> bool:
+        """Whether the server loads models on request: it was started in the explicit control mode.
+
+        It is asked for a model that no repository has, so nothing changes.
+        """
+        try:
+            self._request("/v2/repository/models/no-such-model-of-bench/load", "POST", {})
+        except Unreachable:
+            raise
+        except TargetError as error:
+            return "not allowed" not in str(error)
+        return True
 
     def _repository(self, model: str, verb: str, body: dict[str, Any]) -> None:
         try:

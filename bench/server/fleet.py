@@ -97,6 +97,12 @@ class Fleet(Triton):
     def unload(self, model: str) -> None:
         self._each(lambda pod: pod.unload(model))
 
+    def states(self, model: str) -> set[str]:
+        return {state for found in self._each(lambda pod: pod.states(model)).values() for state in found}
+
+    def allows_loading(self) -> bool:
+        return all(self._each(Triton.allows_loading).values())
+
     def statistics(self, model: str) -> FleetSnapshot:
         pods = self._each(lambda pod: pod.statistics(model))
         return FleetSnapshot(sum(one.at_ns for one in pods.values()) // len(pods), {}, pods)

@@ -138,6 +138,14 @@ def read_index(answer: Answer, url: str) -> tuple[str, ...]:
         return tuple(sorted({_text(_object(entry, "a model").get("name"), "a name") for entry in entries}))
 
 
+def read_states(answer: Answer, url: str, model: str) -> set[str]:
+    """The states of a model's versions in a repository's index: READY, UNLOADING, UNAVAILABLE..."""
+    data = read_json(answer, url)
+    with _checking(url):
+        entries = [_object(entry, "a model") for entry in _list(data, "the index", _MOST_MODELS)]
+        return {_text(one.get("state", ""), "a state") for one in entries if one.get("name") == model}
+
+
 def read_metadata(answer: Answer, url: str) -> dict[str, Any]:
     """Of a model: `name`, and `inputs` and `outputs`, each with name, datatype and shape."""
     data = read_object(answer, url)

@@ -40,12 +40,16 @@ class Serving:
             self._base = self.triton.config(self.model)
         return self._base
 
-    def configure(self, server: ServerConfiguration) -> Served:
+    def configure(self, server: ServerConfiguration, *, afresh: bool = False) -> Served:
         """Load the model so, verify that the server really serves it so, and return what it serves.
 
-        Raises ModelLoadFailed when it does not load, or loads differently.
+        `afresh`: unload it before, since Triton keeps the instances of a model that changes little or not
+        at all. Raises ModelLoadFailed when it does not load, or loads differently.
         """
-        if self._is_ours or server != ServerConfiguration(model=self.model):
+        if afresh:
+            self.base()  # as it was before
+            self._unload()
+        if self._is_ours or afresh or server != ServerConfiguration(model=self.model):
             self.triton.load(self.model, model_config.variant(dict(self.base()), server))
             self._changed = True
         else:
@@ -62,6 +66,13 @@ class Serving:
                 "--model-control-mode=explicit."
             )
         return served
+
+    def _unload(self) -> None:
+        """Raises ModelLoadFailed where the server does not let go of it, or only loads by itself."""
+        if not self.triton.model_ready(self.model):
+            return
+        self.triton.unload(self.model)
+        self.triton.wait_until_gone(self.model, LOAD_TIMEOUT_S)
 
     def restore(self) -> None:
         """Somebody else's server goes back to what it served before.

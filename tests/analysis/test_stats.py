@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as oracle
 
@@ -24,7 +24,6 @@ from bench.analysis.stats import (
     percentile,
     proves,
     ratio,
-    repeats_to_settle,
     samples_needed,
 )
 
@@ -191,21 +190,3 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
 def test_too_few_repeats_are_inconclusive() -> None:
     assert change_of(Interval(2.0, None, None, 2), 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
     assert change_of(None, 1.05, higher_is_worse=True) is Change.INCONCLUSIVE
-
-
-def test_so_many_repeats_would_settle_it() -> None:
-    """10 % deviation a repeat, an estimate 5 % off the limit: t(k) * 0.1 / sqrt(k) < 0.05 from k = 18 on."""
-    half = oracle.t.ppf(0.975, 4) * 0.1 / math.sqrt(5)
-    interval = Interval(1.0, math.exp(-half), math.exp(half), 5)
-    assert repeats_to_settle(interval, math.exp(0.05)) == 18
-    assert repeats_to_settle(interval, 1.0) is None
-    assert repeats_to_settle(Interval(1.0, None, None, 2), 1.05) is None
-
-
-@given(low=st.floats(0.5, 1.0), width=st.floats(1.001, 2.0), limit=st.sampled_from([0.97, 1.05]))
-@settings(max_examples=50)
-def test_what_is_settled_needs_no_more_repeats(low: float, width: float, limit: float) -> None:
-    interval = Interval(low * math.sqrt(width), low, low * width, 5)
-    more = repeats_to_settle(interval, limit)
-    settled = change_of(interval, limit, higher_is_worse=True) is not Change.INCONCLUSIVE
-    assert (more == 5) == settled or math.isclose(limit, low * width) or math.isclose(limit, low)

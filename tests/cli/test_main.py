@@ -228,8 +228,13 @@ def test_a_tritonserver_that_is_none_ends_with_4(bench: Run) -> None:
 def test_a_dry_run_prints_cells_reloads_and_time_and_starts_nothing(bench: Run, tmp_path: Path) -> None:
     code, out, _ = bench("sweep", "--dry-run", "--batch", "1,8", "--instances", "1,2", "--protocol", "both")
     assert code == 0
-    *cells, total = out.splitlines()
-    assert len(cells) == len(set(cells)) == 8
+    cells, total, about, *gates = out.splitlines()[:8], *out.splitlines()[8:]
+    assert len(set(cells)) == 8
+    assert about.startswith(
+        "Compared, this run against another like it, with 3 repeats, a luck of 3% a start"
+    )
+    assert [line.partition(":")[0] for line in gates] == ["throughput<-5%", "p50>+5%"]
+    assert all("spread by 2% (assumed; --assume-spread says another)" in line for line in gates)
     assert re.match(r"8 cells, 2 model loads, \d+ trials, about [\d.]+ min; windows of 5 s \(grows", total)
     assert list(tmp_path.iterdir()) == []
 
@@ -344,8 +349,41 @@ def test_a_dry_run_tells_all_cells_apart(bench: Run) -> None:
     axes = ("--max-batch", "8,32", "--max-queue-delay", "off,0,1ms", "--shared-memory", "none,system")
     code, out, _ = bench("sweep", "--dry-run", "--model", "delay", "--batch", "1", *axes)
     assert code == 0
-    *cells, _ = out.splitlines()
-    assert len(cells) == len(set(cells)) == 12
+    cells, total = out.splitlines()[:12], out.splitlines()[12]
+    assert len(set(cells)) == 12
+    assert total.startswith("12 cells")
+
+
+def test_a_dry_run_says_what_the_plan_would_see_and_how_many_repeats_a_change_needs(bench: Run) -> None:
+    words = (
+        "--model",
+        "delay",
+        "--batch",
+        "1",
+        "--dry-run",
+        "--reload",
+        "repeat",
+        "--repeats",
+        "5",
+        "--json",
+    )
+    plans = {}
+    for spread in ("2%", "10%"):
+        code, out, _ = bench("sweep", *words, "--assume-spread", spread, "--detect", "10%")
+        assert code == 0
+        said = json.loads(out)
+        assert (said["trials"], said["model_loads"]) == (5, 5)
+        plans[spread] = said["power"][0]
+    quiet, noisy = plans["2%"], plans["10%"]
+    assert quiet["gate"] == "throughput<-5%"
+    assert 0.05 < quiet["smallest_change"] < 0.1 < noisy["smallest_change"]
+    assert quiet["repeats_to_detect"] <= 5 < noisy["repeats_to_detect"]
+    code, out, _ = bench(
+        "sweep", *words[:-1], "--variant", "a=", "--variant", "b=delay_ms=40", "--detect", "3%"
+    )
+    assert code == 0
+    assert "a model load for each repeat" in out
+    assert "A change of 3% is allowed by this gate." in out
 
 
 @pytest.mark.parametrize("words", ["report none", "compare none none"])

@@ -75,6 +75,7 @@ def values_of(kind: Kind[Any]) -> st.SearchStrategy[Any]:
         "lasting": seconds,
         "window": seconds | st.just("auto"),
         "image": st.tuples(st.integers(1, 8192), st.integers(1, 8192)),
+        "share": st.integers(1, 999).map(lambda permille: permille / 1000),
         "fraction": st.integers(0, 1000).map(lambda permille: permille / 1000),
         "processes": st.integers(0, 128),
         "slo": slos(),

@@ -33,6 +33,25 @@ def test_a_real_triton(triton: EmbeddedTriton) -> None:
 
 
 @pytest.mark.e2e
+def test_a_load_afresh_starts_the_instances_anew_and_counts_from_zero(triton: EmbeddedTriton) -> None:
+    """A plain load of a model that changes little keeps its instances: a start's luck would stay."""
+    control = Triton(triton.target)
+    config = model_config.read(REPOSITORY / "delay" / "config.pbtxt")
+    one, asked = Serving(control, "delay", config, is_ours=True), ServerConfiguration(model="delay")
+    one.configure(asked)
+
+    def told(what: str) -> int:
+        return triton.log.read_text().count(f"successfully {what} 'delay'")
+
+    before = told("loaded"), told("unloaded")
+    one.configure(asked, afresh=True)
+    assert (told("loaded") - before[0], told("unloaded") - before[1]) == (1, 1)
+    assert control.statistics("delay").stats.get("inference_count", 0) == 0
+    assert control.allows_loading()
+    control.close()
+
+
+@pytest.mark.e2e
 def test_instances_and_parameters_change_live(triton: EmbeddedTriton) -> None:
     control = Triton(triton.target)
     config = model_config.read(REPOSITORY / "delay" / "config.pbtxt")

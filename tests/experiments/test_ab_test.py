@@ -18,17 +18,19 @@ from bench.analysis.results import RunResults
 from bench.cli.spec import sweep_spec
 from bench.cli.values import Values
 from bench.cli.variants import applied, inherited, variants_of
+from bench.cli.verbs import ab_test
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import EXIT_INCONCLUSIVE, EXIT_MISSED, EXIT_OK, EXIT_WRONG_USE, worst
 from bench.core.gates import parse_gate
 from bench.core.options import OPTIONS
 from bench.core.run_folder import RunFolder
-from bench.core.spec import SweepSpec
+from bench.core.spec import Reload, SweepSpec
 from bench.core.trial import Plan
 from bench.core.variant import Variant
 from bench.experiments.ab_test import variants
 from bench.experiments.ab_test.participants import measure_interleaved
 from bench.experiments.sweep import Sweep
+from bench.report.comparison import render
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
 from tests.support import calibration, synthetic
@@ -142,10 +144,12 @@ class Bench:
     loaded: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, path: Path, models: Mapping[str, str]) -> Bench:
+    def of(cls, path: Path, models: Mapping[str, str], reload: Reload = Reload.NEVER) -> Bench:
         triton, labs = FakeTriton(), {}
         for name, model in models.items():
-            spec = SweepSpec(model=model, batches=(1, 2), instances=(1,), concurrencies=(1,), repeats=3)
+            spec = SweepSpec(
+                model=model, batches=(1, 2), instances=(1,), concurrencies=(1,), repeats=3, reload=reload
+            )
             labs[name] = Lab.at(path / name, spec)
             labs[name].serving.triton = triton
         bench = cls(labs, [Sweep(lab.runner) for lab in labs.values()])
@@ -164,6 +168,44 @@ def test_rounds_alternate_and_a_model_is_loaded_only_when_another_had_it(tmp_pat
     assert bench.order == ["a0", "a0", "b0", "b0", "b1", "b1", "a1", "a1", "a2", "a2", "b2", "b2"]
     assert bench.loaded == ["a", "b", "a", "b"]
     assert all(lab.folder.record.finished_at for lab in bench.labs.values())
+
+
+@pytest.mark.parametrize("models", [{"a": "m", "b": "m"}, {"a": "a", "b": "b"}])
+def test_with_reload_repeat_every_round_has_a_start_of_its_own(
+    tmp_path: Path, models: Mapping[str, str]
+) -> None:
+    """B's second round follows its first: without, both shared a load, and two models never had a second."""
+    bench = Bench.of(tmp_path, models, Reload.REPEAT)
+    measure_interleaved(bench.sweeps)
+    assert bench.order == ["a0", "a0", "b0", "b0", "b1", "b1", "a1", "a1", "a2", "a2", "b2", "b2"]
+    assert bench.loaded == ["a", "b", "b", "a", "a", "b"]
+    assert sum(lab.serving.afresh for lab in bench.labs.values()) == 6
+
+
+def test_a_comparison_on_a_server_of_ours_reloads_unless_told_otherwise() -> None:
+    def reload_of(*words: str) -> Reload:
+        asked = values("--model", "delay", "--variant", "a=", "--variant", "b=instances=2", *words)
+        return ab_test._spec(asked, variants_of(asked)[0]).reload
+
+    assert reload_of() is Reload.REPEAT
+    assert reload_of("--reload", "never") is Reload.NEVER
+    assert reload_of("--url", "h:1") is Reload.NEVER
+    assert reload_of("--url", "h:1", "--reload", "repeat") is Reload.REPEAT
+
+
+@pytest.mark.parametrize(("of_base", "of_new"), [("repeat", "repeat"), ("repeat", "never"), (None, None)])
+def test_the_luck_of_a_start_is_in_the_interval_where_both_runs_reloaded(
+    tmp_path: Path, of_base: str | None, of_new: str | None
+) -> None:
+    folders = []
+    for name, reload in (("a", of_base), ("b", of_new)):
+        folder = synthetic.write(tmp_path / name, Study(cells=(cell(),), repeats=3, name=name))
+        said = {} if reload is None else {"reload": reload}
+        folder.write_record(dataclasses.replace(folder.record, spec={**folder.record.spec, **said}))
+        folders.append(RunResults.of(folder))
+    found = compare(*folders, GATES)
+    assert (found.luck == 0) == (of_base == of_new == "repeat")
+    assert ("luck of a server's start is not in the intervals" in render(found, "table")) == (found.luck > 0)
 
 
 def test_two_models_stay_loaded(tmp_path: Path) -> None:
@@ -240,6 +282,9 @@ def test_a_tenth_slower_is_caught_on_a_real_server_and_the_same_again_is_not(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr + done.stdout
     assert "paired" in done.stdout
+    assert "of such comparisons see a change of" in done.stdout
+    log = (tmp_path / "run" / "tritonserver.log").read_text()
+    assert log.count("successfully loaded 'delay'") == 8  # each variant before each of its repeats
     assert (tmp_path / "run" / "compare.html").exists()
     old, new = (RunResults.of(RunFolder.open(tmp_path / "run" / name)) for name in ("old", "new"))
     assert exit_code(compare(old, new, [parse_gate("p50>+5%")])) == code

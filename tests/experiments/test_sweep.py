@@ -16,7 +16,7 @@ from bench.analysis.results import RunResults
 from bench.core.cell import Cell, Protocol, ServerConfiguration
 from bench.core.errors import DeadlineReached, ServerStartFailed, TargetError, ToolError, Unreachable
 from bench.core.samples import Outcome, Samples, Window
-from bench.core.spec import SweepSpec
+from bench.core.spec import Reload, SweepSpec
 from bench.core.trial import Plan, Served
 from bench.experiments.sweep import Sweep
 from bench.report.terminal import restarts
@@ -172,7 +172,7 @@ def test_a_dead_target_ends_the_sweep_and_what_was_measured_stays(
 
 
 def test_a_target_that_dies_while_loading_ends_the_sweep(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(_self: FakeServing, _server: ServerConfiguration) -> Served:
+    def gone(_self: FakeServing, _server: ServerConfiguration, *, afresh: bool) -> Served:  # noqa: ARG001
         raise Unreachable("nothing answers")
 
     monkeypatch.setattr(FakeServing, "configure", gone)
@@ -418,3 +418,16 @@ def test_a_best_cell_that_cannot_be_confirmed_keeps_its_own_figures(lab: Lab) ->
     ((cells, reason),) = lab.progress.all("failed")
     assert len(cells) == 1
     assert reason == "not confirmed: no load"
+
+
+def test_with_reload_repeat_the_cells_of_a_repeat_share_one_load_of_their_own(tmp_path: Path) -> None:
+    spec = SweepSpec(
+        model="m", batches=(1, 2, 4, 8), instances=(1, 2), concurrencies=(1,), repeats=3, reload=Reload.REPEAT
+    )
+    lab = Lab.at(tmp_path / "reload", spec)
+    run(lab)
+    assert [server.instances for server in lab.serving.loaded] == [1, 1, 1, 2, 2, 2]
+    assert lab.serving.afresh == len(lab.serving.loaded) == spec.model_loads()
+    assert len(lab.order) == len(set(lab.order)) == 24  # and no reference cell: rounds differ by their load
+    run(lab)
+    assert lab.serving.afresh == 6  # what is measured already needs no load

@@ -160,7 +160,15 @@ def test_an_interval_across_the_gate_says_how_many_repeats_would_settle_it(make:
     noisy = World(repeat_sigma=0.06)
     found = compared(make("a", noisy), make("b", dataclasses.replace(noisy, seed=7, slowdown=1.03)), GATES)
     assert exit_code(found) == EXIT_INCONCLUSIVE
-    assert "repeats of each would settle it" in comparison.render(found, "table")
+    text = comparison.render(found, "table")
+    assert "repeats of each settle it in 80% of new runs" in text
+    assert "throughput<-5%: with repeats that spread as measured (sd " in text
+    said = json.loads(comparison.render(found, "json"))
+    results = [result for cell in said["cells"] for result in cell["results"]]
+    open_ones = [r for r in results if r["verdict"] == "inconclusive" and r["ratio"]]
+    assert all(r["smallest_change"] > 0.05 for r in open_ones)
+    assert max(r["repeats_to_settle"] or 0 for r in open_ones) > 5
+    assert said["luck_allowed"] == 0.03
 
 
 def test_a_percentile_without_samples_is_inconclusive_not_skipped(make: Make) -> None:

@@ -31,6 +31,7 @@ class FakeTriton:
     stubborn: bool = False
     loads: list[Mapping[str, Any] | None] = field(default_factory=list)
     served: Mapping[str, Any] | None = None
+    unloads: int = 0
 
     target = Target("http://h:1")
 
@@ -43,6 +44,12 @@ class FakeTriton:
     def load(self, _model: str, config: Mapping[str, Any] | None = None) -> None:
         self.loads.append(config)
         self.served = BASE if config is None or self.stubborn else json.loads(json.dumps(config))
+
+    def unload(self, _model: str) -> None:
+        self.unloads, self.served = self.unloads + 1, None
+
+    def wait_until_gone(self, _model: str, _timeout_s: float) -> None:
+        assert self.served is None
 
     def metadata(self, model: str) -> dict[str, Any]:
         return {"name": model}
@@ -116,3 +123,13 @@ def test_every_axis_is_read_back(changes: dict[str, Any], difference: str | None
     found = mismatches(asked(**changes), BASE)
     assert len(found) == (difference is not None)
     assert difference is None or difference in found[0]
+
+
+def test_a_load_afresh_unloads_before_and_somebody_elses_comes_back_as_it_was() -> None:
+    triton = FakeTriton(served=BASE)
+    one = serving(triton)
+    one.configure(asked(), afresh=True)
+    assert (triton.unloads, len(triton.loads)) == (1, 1)
+    assert triton.served == BASE
+    one.restore()
+    assert triton.served == BASE

@@ -47,9 +47,11 @@ class FakeServing:
     triton: FakeTriton = field(default_factory=FakeTriton)
     loaded: list[ServerConfiguration] = field(default_factory=list)
     on_load: Callable[[], None] = lambda: None
+    afresh: int = 0  # loads that had the model unloaded before
 
-    def configure(self, server: ServerConfiguration) -> Served:
+    def configure(self, server: ServerConfiguration, *, afresh: bool = False) -> Served:
         self.loaded.append(server)
+        self.afresh += afresh
         self.on_load()
         if server.instances is not None and server.instances == self.refuses:
             raise ModelLoadFailed("no memory left")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analysis.summary import TrialSummary, answers_per_user
+from bench.analysis.summary import TrialSummary, answers_per_user, half_width_within
 from bench.core import units
 from bench.core.cell import Engine
 from bench.core.findings import Finding, Severity
+from bench.core.spec import AUTO_WITHIN
 from bench.core.trial import Trial
 
 # With fewer answers of a user in a window, throughput depends on where the window lies.
@@ -42,4 +43,18 @@ def lengthened(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
         )
 
 
-CHECKS = (too_short, lengthened)
+def loose(trial: Trial, _: TrialSummary) -> Iterator[Finding]:
+    """Of `--duration auto`, what it reached."""
+    reached = half_width_within(trial) if trial.plan.longest_s is not None else None
+    if reached is not None and reached > AUTO_WITHIN:
+        yield Finding(
+            "duration-not-reached",
+            Severity.WARNING,
+            f"--duration auto reached {units.percent(reached)} of {units.percent(AUTO_WITHIN)} asked after "
+            f"{units.significant(trial.window.seconds, 2)} s.",
+            "Requests take too different times for throughput to be known better in this time.",
+            "Give --duration with a longer time, or more --repeats.",
+        )
+
+
+CHECKS = (too_short, lengthened, loose)

@@ -6,14 +6,17 @@ reports/<name>/report.html, compare.html  all of them laid over each other; the 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bench.analysis.comparison import Comparison, compare, exit_code
 from bench.analysis.results import RunResults
+from bench.cli.power_plan import GatePlan, about, power_plan
 from bench.cli.progress import ConsoleProgress
 from bench.cli.spec import sweep_spec
 from bench.cli.targets import repository_of, server_of
@@ -23,7 +26,7 @@ from bench.core.errors import EXIT_INTERRUPTED, EXIT_OK, DeadlineReached, RunFol
 from bench.core.run_folder import RunFolder, refuse_unwritable
 from bench.core.run_lock import locked
 from bench.core.scratch import folder as temporary_folder
-from bench.core.spec import SweepSpec, describe
+from bench.core.spec import Reload, SweepSpec, describe
 from bench.core.variant import Variant
 from bench.experiments.ab_test.participants import (
     ComparisonRequest,
@@ -52,8 +55,9 @@ def run(typed: Values) -> int:
     variants = variants_of(values)
     specs = {variant: _spec(values, variant) for variant in variants}
     values.mistakes.check()
+    plans = _power(values, specs, base)
     if values["dry_run"]:
-        return _dry_run(specs)
+        return _dry_run(specs, plans, as_json=values["as_json"])
     output = _output(values, specs)
     request = ComparisonRequest(
         specs=specs,
@@ -72,6 +76,8 @@ def run(typed: Values) -> int:
         model, log = next(iter(specs.values())).model, path / "tritonserver.log"
         session = stack.enter_context(provider.open(model, progress.say, log))
         say = partial(TALK.print, soft_wrap=True, markup=False)
+        for sentence in (about(next(iter(specs.values())), is_interleaved=True), *plans):
+            say(str(sentence))
         participants = stack.enter_context(participants_of(request, session, say))
         folders = [_folder(request, one, participants) for one in participants]
         tool = tool_for([one.spec for one in participants], values["perf_analyzer"])
@@ -99,18 +105,41 @@ def _spec(values: Values, variant: Variant) -> SweepSpec:
     spec = sweep_spec(changed)
     check_before(server_of(changed), spec, values.mistakes)
     if not values.has("url"):
+        if not values.has("reload"):  # the server is ours: no cost but time
+            spec = replace(spec, reload=Reload.REPEAT)
         check_version(spec.model, variant, repository_of(values), values.mistakes)
     return spec
 
 
-def _dry_run(specs: Mapping[Variant, SweepSpec]) -> int:
-    for variant, spec in specs.items():
-        for cell in spec.cells():
-            print(f"{variant.name}: {describe(cell)}")
+def _power(values: Values, specs: Mapping[Variant, SweepSpec], base: RunFolder | None) -> list[GatePlan]:
+    """What the comparison would see of a variant, from the spread of the base where there is one."""
+    return power_plan(
+        next(iter(specs.values())),
+        values["fail_if"],
+        is_interleaved=True,
+        base=RunResults.of(base) if base and values["assume_spread"] is None else None,
+        assumed=values["assume_spread"],
+        detect=values["detect"],
+    )
+
+
+def _dry_run(specs: Mapping[Variant, SweepSpec], plans: Sequence[GatePlan], *, as_json: bool) -> int:
+    cells = [f"{variant.name}: {describe(cell)}" for variant, spec in specs.items() for cell in spec.cells()]
     trials = sum(len(spec.trials()) for spec in specs.values())
     minutes = sum(len(spec.trials()) * spec.trial_s() for spec in specs.values()) / 60
-    print(f"{trials} trials, about {minutes:.1f} min, and a model load for each round")
-    print(next(iter(specs.values())).windows())
+    first = next(iter(specs.values()))
+    if as_json:
+        said = {"cells": cells, "trials": trials, "minutes": minutes, "reload": first.reload}
+        print(json.dumps({**said, "power": [plan.record for plan in plans]}, indent=1))
+        return EXIT_OK
+    loads = {
+        Reload.REPEAT: "a model load for each repeat",
+        Reload.NEVER: "a model load where another variant had the model",
+    }
+    print(*cells, sep="\n")
+    print(f"{trials} trials, about {minutes:.1f} min, and {loads[first.reload]}")
+    print(first.windows())
+    print(about(first, is_interleaved=True), *plans, sep="\n")
     return EXIT_OK
 
 

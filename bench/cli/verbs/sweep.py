@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from bench.analysis.cell_row import CellRow
+from bench.cli.power_plan import about, power_plan
 from bench.cli.progress import ConsoleProgress
 from bench.cli.spec import sweep_spec
 from bench.cli.targets import check_workers, in_cluster_of, provider_of
@@ -139,13 +140,17 @@ def output_for(values: Values, base: str) -> Output:
 
 
 def _dry_run(values: Values, spec: SweepSpec, provider: Provider) -> int:
-    cells = spec.cells()
+    cells, loads, trials = spec.cells(), spec.model_loads(), len(spec.trials())
     confirm = spec.confirms(values.texts.get("confirm"))
-    for cell in cells:
-        print(describe(cell))
-    loads, trials = len(spec.configurations()), len(spec.trials())
     fresh_s = spec.repeats * spec.trial_s() + _LOAD_S if confirm else 0.0
     minutes = (spec.estimate_s(_LOAD_S) + fresh_s) / 60
+    plans = power_plan(spec, assumed=values["assume_spread"], detect=values["detect"])
+    if values["as_json"]:
+        said = {"cells": [describe(cell) for cell in cells], "model_loads": loads, "trials": trials}
+        print(json.dumps({**said, "minutes": minutes, "power": [plan.record for plan in plans]}, indent=1))
+        return EXIT_OK
+    for cell in cells:
+        print(describe(cell))
     counts = (plural(len(cells), "cell"), plural(loads, "model load"), plural(trials, "trial"))
     print(f"{', '.join(counts)}, about {minutes:.1f} min; {spec.windows()}; {spec.errors_rule()}")
     if confirm:
@@ -156,4 +161,5 @@ def _dry_run(values: Values, spec: SweepSpec, provider: Provider) -> int:
         print("The --deadline comes before that: what is not measured by then is left to --resume.")
     if provider.cost:
         print(provider.cost)
+    print(about(spec), *plans, sep="\n")
     return EXIT_OK

@@ -10,9 +10,16 @@ import numpy as np
 from bench.analysis.distributions import student_t_quantile
 from bench.analysis.stats import samples_needed
 from bench.core.cell import Load
+from bench.core.spec import AUTO_WITHIN
 from bench.core.trial import Live
 from bench.loadgen.locust.worker_pool import Worker
 from bench.loadgen.warmup import Milestone, longer_s
+
+# The spread is looked at again when the window has grown by this factor.
+_NEXT_LOOK = 1.25
+# A window ends that looks narrower than asked by this much: of those that look just narrow enough, half are
+# so by chance.
+_STOPS_WITHIN = 0.8 * AUTO_WITHIN
 
 
 class TrialTimeline:
@@ -61,15 +68,24 @@ class TrialTimeline:
             self.wait(Milestone(opened_s + window_s))
 
     def wait_until_tight(self, from_s: float, at_most_s: float, percent: float) -> None:
-        """Until the percentile has its samples and throughput is known to 3 %, or `at_most_s`."""
+        """Until the percentile has its samples and throughput is known to AUTO_WITHIN, or `at_most_s`.
+
+        It looks at the spread seldom, each time after a quarter more time: who looks all the time stops
+        where the rate has looked even by chance.
+        """
+        is_enough = False
         while True:
             seconds = self.seconds
             if seconds >= at_most_s or not any(worker.at_work for worker in self._workers):
                 return
             marks = [(at_s, count) for at_s, count in self._marks if at_s >= from_s]
-            if len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent) and is_tight(marks):
+            is_enough = is_enough or (
+                len(marks) > 1 and marks[-1][1] - marks[0][1] >= samples_needed(percent)
+            )
+            if is_enough and is_tight(marks):
                 return
-            self.wait(Milestone(min(seconds + 0.5, at_most_s)))
+            longer_s = max(0.5, (seconds - from_s) * (_NEXT_LOOK - 1)) if is_enough else 0.5
+            self.wait(Milestone(min(seconds + longer_s, at_most_s)))
 
     def _show(self, seconds: float, requests: int) -> None:
         now_ns = time.monotonic_ns()
@@ -83,7 +99,7 @@ class TrialTimeline:
         self._on_live(Live(seconds, requests, rate, p99))
 
 
-def is_tight(marks: Sequence[tuple[float, int]], within: float = 0.03) -> bool:
+def is_tight(marks: Sequence[tuple[float, int]], within: float = _STOPS_WITHIN) -> bool:
     """Whether the mean rate of (seconds, requests so far) is known to a share of itself, at 95 %.
 
     Means of ten spans, Student's t: spans of many requests each are nearly independent.

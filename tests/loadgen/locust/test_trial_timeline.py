@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from bench.analysis.checks import window
 from bench.analysis.stats import samples_needed
+from bench.analysis.summary import half_width_within, summarize
 from bench.core.cell import Load, Protocol
+from bench.core.spec import AUTO_LONGEST_S, AUTO_WITHIN
 from bench.loadgen.locust import trial_timeline
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.worker_pool import Worker
 from bench.loadgen.warmup import Milestone, planned_s
+from benchmarks.coverage import duration
 
 RATE_PER_S = 100.0
 
@@ -73,3 +78,19 @@ def test_a_window_grows_until_each_user_has_some_answers(
     planned = planned_s(load, 2.0, timeline.seconds, timeline.requests)
     timeline.wait_for_answers(load, 2.0, planned, 2.0)
     assert at_least_s <= timeline.seconds - 2.0 <= at_most_s
+
+
+@pytest.mark.parametrize(("cv", "users"), [(0.5, 1), (0.5, 16), (1.0, 16)])
+def test_a_window_ends_when_throughput_is_known_as_asked_or_says_what_it_reached(
+    cv: float, users: int
+) -> None:
+    """Looking at the spread every half second, and stopping as soon as it looks right: 40 to 80 % are."""
+    random = np.random.default_rng([5, users])
+    trials = [duration.trial(random, cv, users) for _ in range(20)]
+    reached = [half_width_within(trial) or 1.0 for trial in trials]
+    at_end = [trial.window.seconds > AUTO_LONGEST_S - 0.5 for trial in trials]
+    assert np.mean([width <= AUTO_WITHIN or last for width, last in zip(reached, at_end, strict=True)]) >= 0.9
+    for trial, width in zip(trials, reached, strict=True):
+        said = list(window.loose(trial, summarize(trial)))
+        assert bool(said) == (width > AUTO_WITHIN)
+        assert all("of 3% asked after" in finding.seen for finding in said)

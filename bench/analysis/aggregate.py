@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.analysis.believable import believable
 from bench.analysis.bottleneck import busy_share
 from bench.analysis.cell_row import COLUMNS, PERCENTS, CellRow
 from bench.analysis.checks import findings_of
@@ -48,7 +49,7 @@ class MeasuredTrial:
     def of(cls, trial: Trial, slo: Slo | None) -> MeasuredTrial:
         """Summarise a trial and find what is wrong with it. `slo`: what its goodput counts by."""
         summary = summarize(trial, slo)
-        return cls(trial, summary, findings_of(trial, summary))
+        return cls(believable(trial), summary, findings_of(trial, summary))
 
 
 def slo_of(record: RunRecord) -> Slo | None:

@@ -112,7 +112,10 @@ class TlsSocket:
 
     def wait(self) -> None:
         """Until there may be something to read. Raises DeadlinePassed."""
-        is_flushed = self._flush()
+        try:
+            is_flushed = self._flush()
+        except (BrokenPipeError, ConnectionResetError):  # why may still be there to read
+            self._unsent, is_flushed = memoryview(b""), True
         if not self._is_dry:
             return
         if is_flushed:

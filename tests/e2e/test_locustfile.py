@@ -40,7 +40,10 @@ def test_the_arguments_are_locusts_own() -> None:
     look = "from locust import argument_parser as a; import runpy, sys; runpy.run_path(sys.argv[1]); "
     command = [sys.executable, "-c", f"{look} print(a.get_parser().format_help())", str(LOCUSTFILE)]
     asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    for flag in ("--model", "--batch", "--protocol", "--grpc-host", "--image"):
+    for flag in (
+        *("--model", "--batch", "--protocol", "--grpc-host", "--image"),
+        *("--header", "--ca", "--cert", "--key", "--insecure", "--proxy", "--max-answer"),
+    ):
         assert flag in asked.stdout
 
 

@@ -20,7 +20,7 @@ import pytest
 from bench.core.cell import Arrival, Cell, Engine, Load, Protocol, ServerConfiguration, SharedMemory
 from bench.core.errors import TargetError, ToolError, Unreachable, WrongUse
 from bench.core.findings import Severity
-from bench.core.target import Target
+from bench.core.target import Target, Tls
 from bench.core.trial import Live, Plan, Served, Trial
 from bench.loadgen.arrivals import tape_ns
 from bench.loadgen.locust.engine import LocustEngine
@@ -114,6 +114,25 @@ class TestCommand:
         assert flag in words
         assert flag not in words_of(plan_of(protocol=protocol))
         assert option(words, "-u") == ("https://host:443" if protocol is Protocol.HTTP else "127.0.0.1:8001")
+
+    def test_files_and_trust_are_passed(self) -> None:
+        tls = Tls(ca="ca.pem", certificate="c.pem", key="k.pem")
+        target = dataclasses.replace(HERE, http_url="https://host:443", tls=tls)
+        words = words_of(plan_of(), target)
+        assert option(words, "--ssl-https-ca-certificates-file") == "ca.pem"
+        assert option(words, "--ssl-https-client-certificate-file") == "c.pem"
+        assert option(words, "--ssl-https-private-key-file") == "k.pem"
+        words = words_of(plan_of(protocol=Protocol.GRPC), target)
+        assert option(words, "--ssl-grpc-root-certifications-file") == "ca.pem"
+        assert option(words, "--ssl-grpc-certificate-chain-file") == "c.pem"
+
+    def test_what_perf_analyzer_cannot_do_is_refused(self) -> None:
+        blind = dataclasses.replace(HERE, http_url="https://host:443", tls=Tls(insecure=True))
+        assert option(words_of(plan_of(), blind), "--ssl-https-verify-peer") == "0"
+        with pytest.raises(WrongUse, match="--ca"):
+            words_of(plan_of(protocol=Protocol.GRPC), blind)
+        with pytest.raises(WrongUse, match="--proxy"):
+            words_of(plan_of(), dataclasses.replace(HERE, proxy="http://p:1"))
 
     def test_headers_are_passed_and_never_kept(self) -> None:
         target = dataclasses.replace(HERE, headers=(("Authorization", "Bearer s3cret"), ("X-Team", "vision")))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.core.cell import Protocol
 from bench.core.datatypes import DTYPES
-from bench.protocols.answers import AnswerCheck, Expected, MalformedAnswer, as_array, blank
+from bench.protocols.answers import AnswerCheck, Expected, MalformedAnswer, as_array, blank, most_bytes
 from bench.protocols.payload import length_prefixed
 from bench.protocols.registry import DRIVERS
 from tests.support.answers import Tensor, answer_of
@@ -134,3 +134,25 @@ def test_a_region_that_is_never_written_is_told_and_a_written_one_is_not(size: i
     assert check.check(body, 0, {"y": region}) == ""
     blank(region)
     assert ("not written" in check.check(body, 0, {"y": region})) == (size >= 8)
+
+
+FIXED = Expected((("y", "FP32", (8, 1000)), ("z", "INT8", (8,))))
+OPEN = Expected((("y", "FP32", (8, -1)),))
+
+
+@pytest.mark.parametrize(
+    ("expected", "asked", "most"),
+    [
+        (FIXED, None, (1 << 20) + 32_008 + 4_001),
+        (FIXED, 4096, 4096),
+        (FIXED, 1 << 30, (1 << 20) + 32_008 + 4_001),
+        (OPEN, None, 64 << 20),
+        (OPEN, 1 << 30, 1 << 30),
+        (Expected((("y", "BYTES", (8,)),)), None, 64 << 20),
+        (Expected((("y", "FP32", (10**9, 10**9)),)), None, 1 << 30),
+    ],
+)
+def test_an_answer_is_bounded_by_what_its_outputs_need(
+    expected: Expected, asked: int | None, most: int
+) -> None:
+    assert most_bytes(expected, asked) == most

@@ -101,6 +101,8 @@ WRONG = {
     "no items": (VIT, 8, 0),
     "more than the model takes": (VIT, 8, 9),
     "a batch without a batch axis": (described(("image", "FP32", [-1, -1, 3])), 0, 2),
+    "dimensions beyond any request": (described(("x", "FP32", [10**9, 10**9])), 0, 1),
+    "an image beyond any request": (described(("image", "FP32", [10**6, 10**6, 3])), 0, 1),
     "a datatype nobody knows": (described(("x", "FP4", [4])), 0, 1),
 }
 

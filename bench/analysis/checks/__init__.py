@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from bench.analysis.believable import believable
 from bench.analysis.checks import answers, conditions, evidence, gpu, load, pods, server, window
 from bench.analysis.summary import TrialSummary, summarize
 from bench.core.findings import Finding
@@ -45,4 +46,6 @@ def findings_of(trial: Trial, summary: TrialSummary | None = None) -> tuple[Find
     `summary`: the trial's, where the caller has it already; made here otherwise.
     """
     summary = summary or summarize(trial)
-    return (*trial.findings, *(finding for check in CHECKS for finding in check(trial, summary)))
+    known = believable(trial)
+    found = (finding for check in CHECKS for finding in check(known, summary))
+    return (*trial.findings, *server.impossible(trial), *found)

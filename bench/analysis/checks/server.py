@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bench.analysis.believable import are_possible
 from bench.analysis.capacity_models import little
 from bench.analysis.summary import TrialSummary, server_times
 from bench.core import units
 from bench.core.findings import Finding, Severity
 from bench.core.samples import Outcome
-from bench.core.trial import Counters, Trial
+from bench.core.trial import Trial
 
 # Little's law is exact but for requests that cross an end of the window; beyond what those explain, and this
 # share, samples are missing.
@@ -34,8 +35,8 @@ def counts(trial: Trial, summary: TrialSummary) -> Iterator[Finding]:
     counters = trial.counters
     if counters is None or not summary.requests:
         return
-    if counters.success_count <= 0:
-        yield _stale(counters)
+    if counters.success_count == 0:
+        yield _stale("did not move in")
         return
     low, high = _answered(trial)
     in_flight = max(trial.cell.load.concurrency or 0, math.ceil(summary.in_flight_mean), 1)
@@ -58,8 +59,13 @@ def _answered(trial: Trial) -> tuple[int, int]:
     return int(sure.sum()), int(maybe.sum())
 
 
-def _stale(counters: Counters) -> Finding:
-    moved = "fell during" if counters.success_count < 0 else "did not move in"
+def impossible(trial: Trial) -> Iterator[Finding]:
+    """Of the trial as it was recorded: no other check sees counters that cannot be."""
+    if trial.counters is not None and not are_possible(trial.counters):
+        yield _stale("fell during")
+
+
+def _stale(moved: str) -> Finding:
     return Finding(
         "stale-counters",
         Severity.WARNING,

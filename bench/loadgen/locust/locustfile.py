@@ -74,14 +74,11 @@ def _add_arguments(parser: Any, **_: Any) -> None:
 
 
 def _add_access(group: Any) -> None:
-    """What lets requests in: as `bench sweep` has it, and in no web form."""
+    """What lets requests in, as `bench sweep` has it. The web form shows no options of a group."""
     group.add_argument(
         "--header",
         action="append",
         default=[],
-        env_var="TRITON_HEADER",
-        is_secret=True,
-        include_in_web_ui=False,
         help="Sent with each request; the value may be @env:NAME or @file:PATH",
     )
     for name in ("ca", "cert", "key", "proxy", "max_answer"):
@@ -90,12 +87,9 @@ def _add_access(group: Any) -> None:
             option.long,
             default="",
             env_var=f"TRITON_{name.upper()}",
-            include_in_web_ui=False,
             help=option.help.rstrip("."),
         )
-    group.add_argument(
-        "--insecure", action="store_true", include_in_web_ui=False, help=OPTIONS["insecure"].help.rstrip(".")
-    )
+    group.add_argument("--insecure", action="store_true", help=OPTIONS["insecure"].help.rstrip("."))
 
 
 def _refuse(environment: Any, runner: Any, **_: Any) -> None:

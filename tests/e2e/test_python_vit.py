@@ -78,10 +78,10 @@ class TestLimits:
         ] * 2
 
     def test_weights_of_many_sizes_take_bounded_memory(self) -> None:
-        weights = preprocess._Recent(preprocess._weighted, 1 << 20)
+        weights = preprocess._Recent(preprocess._weighted, 1 << 19)
         for size in range(2000, 2200, 10):
             assert weights(size, 224, torch.device("cpu")) is weights(size, 224, torch.device("cpu"))
-            assert weights.bytes <= 1 << 20
+            assert weights.bytes <= 1 << 19
         assert 1 < len(weights._known) < 20
         assert weights.bytes == sum(map(preprocess._bytes, weights._known.values()))
 

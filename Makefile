@@ -10,7 +10,7 @@ STUDIES ?= 400
 MINUTES ?= 30
 STAMP := $(VENV)/.locked
 
-.PHONY: help .venv sweep test lint lint.js bench coverage faults kills soak example picture lock clean
+.PHONY: help .venv sweep test lint lint.js bench coverage faults kills soak example picture lock audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,9 +21,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("triton-bench needs Python 3.11, 3.12 or 3.13 (Locust needs 3.11, the embedded Triton has stubs up to 3.13); this is %d.%d. Name another with: make PYTHON=python3.12 ..." % v)'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
-	@# torch installs the packages that its build needs (with or without CUDA), in the locked versions.
-	$(BIN)/python -m pip install --quiet torch==2.13.0 --constraint requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@# torch installs the packages that its build needs (with or without CUDA), in the locked versions. It goes without hashes: each build has its own, and a constraint with hashes would ask for one of every package.
+	sed -n '/^[A-Za-z0-9]/s/ *\\$$//p' requirements.lock > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet torch==2.13.0 --constraint $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
@@ -73,9 +74,17 @@ example: $(STAMP) ## Renew reports/example with a small real run of five minutes
 picture: $(STAMP) ## Renew the README's picture of reports/example; needs chromium and chromedriver
 	$(BIN)/python -m benchmarks.screenshot reports/example/report.html docs/report.png
 
-lock: ## Renew requirements.lock (needs uv)
+lock: ## Renew requirements.lock with the hashes of all its files (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate \
-	  --no-emit-package torch --no-emit-package perf-analyzer --output-file requirements.lock
+	  --generate-hashes --no-emit-package torch --no-emit-package perf-analyzer --output-file requirements.lock
+
+audit: $(STAMP) ## List the licence of each package, and known vulnerabilities (needs the network)
+	$(BIN)/python -m benchmarks.licences
+	@$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit || { \
+	  echo "make audit: pip-audit cannot be installed; it needs a package index." >&2; exit 4; }
+	@build/audit/bin/python -c 'import urllib.request; urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=20)' 2>/dev/null || { \
+	  echo "make audit: vulnerabilities were not looked up; the database at https://pypi.org is out of reach. Run it where there is network." >&2; exit 4; }
+	build/audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean: ## Remove the environment and the files of tests and tools
 	rm -rf $(VENV) node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -65,8 +65,12 @@ def main() -> None:
 
 def _unforeseen(error: Exception) -> str:
     """A file that cannot be read or written is the machine's; anything else is a mistake of ours."""
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
-        where = "" if error.filename is None else f"{error.filename}: "
-        return f"error: {where}{error.strerror}. See to the path, its permissions and the free space."
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"error: {error.filename}: {error.strerror}. See to the path, its permissions and the free space."
+        )
+    if isinstance(error, OSError) and error.errno in _DISK:
+        places = "the run's folder, the folder for temporary files (TMPDIR), or the cache (XDG_CACHE_HOME)"
+        return f"error: {error.strerror}: see to the free space of {places}."
     said = "".join(traceback.format_exception(error))
     return f"{said}error: this is a mistake in bench {__version__}; report it with the lines above."

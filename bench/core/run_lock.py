@@ -26,6 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises RunFolderError that names the owner when another process holds it, or where it cannot be made.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _take(folder / NAME)
@@ -42,7 +43,8 @@ def locked(folder: Path) -> Iterator[None]:
             ).unlink()  # before it is let go: whoever waits for it looks whether it is still there
         os.close(handle)
         with suppress(OSError):
-            folder.rmdir()  # only where it is empty
+            for place in made:
+                place.rmdir()  # only what is empty
 
 
 def _take(path: Path) -> int:

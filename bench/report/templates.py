@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.report import bundle
+from bench.report import bundle, content_policy
 
 WEB = Path(__file__).with_name("web")
 _DARK = ':root[data-theme="dark"]'
@@ -42,6 +42,8 @@ def _environment() -> Environment:
     )
     css = asset("page.css")
     environment.globals["css"] = Markup(css)
+    environment.globals["static_policy"] = content_policy.static
+    environment.globals["drawing_policy"] = content_policy.drawing
     environment.globals["dark_colours"] = Markup(_dark_colours(css))
     return environment
 

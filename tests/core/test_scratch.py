@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.scratch import claim, is_held, remove_stale
+from bench.core.errors import ToolError
+from bench.core.scratch import claim, folder, is_held, remove_stale
+from bench.server.leftovers import remove_leftovers
 
 PREFIX = "bench-test-"
 HOLD = (
@@ -45,6 +48,29 @@ def test_a_lock_counts_where_the_process_cannot_be_seen() -> None:
     elsewhere = mine.rename(mine.with_name(f"{PREFIX}{2**22 + 1}-x"))  # no pid is as high
     remove_stale(PREFIX)
     assert elsewhere.is_dir()
+
+
+def test_a_folder_goes_with_its_block_and_a_killed_processs_with_the_next_verb(tmp_path: Path) -> None:
+    hold = (
+        "import os; from bench.core.scratch import folder; "
+        "block = folder(); block.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", hold], check=False)
+    assert list(tmp_path.glob("bench-*"))
+    with folder() as mine:
+        remove_leftovers()
+        assert list(tmp_path.glob("bench-*")) == [mine]
+    assert not mine.exists()
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(prefix: str) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", f"/full/{prefix}")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    said = r"^/full/bench-\d+- cannot be made \(No space left .*TMPDIR"
+    with pytest.raises(ToolError, match=said), folder():
+        pytest.fail("there is no room")
 
 
 def test_what_is_named_otherwise_is_not_touched(tmp_path: Path) -> None:

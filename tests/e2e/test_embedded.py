@@ -128,11 +128,11 @@ def model(repository: Path, name: str, code: str) -> Path:
 
 @contextmanager
 def busy(folder: Path) -> Iterator[EmbeddedTriton]:
-    """A server whose one stub is in the middle of a request, and stays there."""
+    """A server whose one stub is in a request for good: in C code that keeps Python's lock."""
     code = (REPOSITORY / "null_small" / "1" / "model.py").read_text()
     started = folder / "started"
-    wait = f"        open({str(started)!r}, 'w')\n        import time; time.sleep(120)\n        return ["
-    repository = model(folder / "models", "busy", code.replace("        return [", wait))
+    wait = f"        open({str(started)!r}, 'w')\n        import re; re.match('(a+)+$', 'a' * 64 + 'b')\n"
+    repository = model(folder / "models", "busy", code.replace("        return [", f"{wait}        return ["))
     with start(repository, log=folder / "log", models=["busy"]) as server:
         x = np.zeros((1, 16), np.float32)
 

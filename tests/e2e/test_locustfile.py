@@ -47,6 +47,14 @@ def test_the_arguments_are_locusts_own() -> None:
         assert flag in asked.stdout
 
 
+@pytest.mark.parametrize(("words", "host"), [([], "127.0.0.1"), (["--web-host", "*"], "*")])
+def test_the_web_ui_is_for_this_machine_unless_asked_otherwise(words: list[str], host: str) -> None:
+    look = "from locust import argument_parser as a; import runpy, sys; runpy.run_path(sys.argv[1]); "
+    command = [sys.executable, "-c", f"{look} print(a.parse_options(sys.argv[2:]).web_host)", str(LOCUSTFILE)]
+    asked = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=True)
+    assert asked.stdout.split()[-1] == host
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("words", "users"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ TOLERANCE = 1e-4  # absolute, fp32
 sys.path.insert(0, str(FOLDER / "1"))
 torch: Any = None
 preprocess: Any = None
+pictures: Any = None
 vit: Any = None
 batch: Any = None
 network: Any = None
@@ -49,13 +51,49 @@ def images(n: int, height: int, width: int, seed: int = 0) -> Pixels:
 def _parts() -> None:
     """torch is imported by the first of these tests: each process that collects them would wait for it."""
     parts = {"torch": pytest.importorskip("torch"), "variant": importlib.import_module("settings")}
-    parts |= {name: importlib.import_module(name) for name in ("preprocess", "vit", "batch", "network")}
+    parts |= {
+        name: importlib.import_module(name) for name in ("preprocess", "pictures", "vit", "batch", "network")
+    }
     globals().update(parts)
 
 
 @pytest.fixture(autouse=True)
 def _single_thread() -> None:
     torch.set_num_threads(1)
+
+
+def file_of(width: int, height: int) -> Any:
+    """A PNG of one bit a pixel, small whatever it claims to hold."""
+    content = io.BytesIO()
+    Image.new("1", (width, height)).save(content, "PNG")
+    return torch.frombuffer(bytearray(content.getvalue()), dtype=torch.uint8)
+
+
+class TestLimits:
+    """Of one request, whatever its images claim: a sentence, before memory is taken."""
+
+    def test_the_images_of_a_request_count_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = file_of(5000, 7000)
+        monkeypatch.setattr(pictures, "_pixels", lambda _: pytest.fail("one was decoded"))
+        with pytest.raises(ValueError, match="70000000 pixels in one request are too many; at most 67108864"):
+            pictures.Decoder(2).decode([whole, whole])
+
+    def test_no_side_is_longer_than_its_weights_may_be_many(self) -> None:
+        with pytest.raises(ValueError, match="no side may have more than 65536"):
+            pictures.picture(file_of(70_000, 1))
+
+    def test_what_is_within_the_limit_is_decoded(self) -> None:
+        assert [each.shape for each in pictures.Decoder(2).decode([file_of(30, 20)] * 2)] == [
+            (1, 20, 30, 3)
+        ] * 2
+
+    def test_weights_of_many_sizes_take_bounded_memory(self) -> None:
+        weights = preprocess._Recent(preprocess._weighted, 1 << 19)
+        for size in range(2000, 2200, 10):
+            assert weights(size, 224, torch.device("cpu")) is weights(size, 224, torch.device("cpu"))
+            assert weights.bytes <= 1 << 19
+        assert 1 < len(weights._known) < 20
+        assert weights.bytes == sum(map(preprocess._bytes, weights._known.values()))
 
 
 class TestPreprocess:

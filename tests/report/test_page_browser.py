@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,17 @@ from selenium.webdriver.common.keys import Keys
 
 from bench.analysis import cell_table
 from bench.analysis.cell_row import PERCENTS
+from bench.analysis.comparison import compare
 from bench.analysis.recommendation import Limit, recommend, stated
 from bench.analysis.results import RunResults
+from bench.core.gates import parse_gate
 from bench.core.run_folder import RunFolder
 from bench.core.slo import parse_slo
 from bench.core.units import significant
+from bench.report import index as run_index
 from bench.report import page, templates
 from bench.report.bundle import join
+from bench.report.comparison import as_html
 from benchmarks.browser import BROWSER, DRIVER, MISSING, chromium, look
 from tests.support import synthetic
 from tests.support.synthetic import Study, World, cell, grid
@@ -100,6 +105,53 @@ def test_it_opens_alone_without_a_complaint_and_fits_its_width(
     assert browser.complaints() == []
     assert browser.run("return document.documentElement.dataset.theme") == ("dark" if dark else "light")
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("attack", ["script", "image", "handler", "style"])
+def test_what_gets_into_a_page_does_nothing(browser: Browser, tmp_path: Path, attack: str) -> None:
+    """As if a text of a server were not escaped. The page itself still works."""
+    folder = synthetic.write(tmp_path / "run", Study(cells=(cell(),), repeats=1))
+    html = page.write(RunResults.of(folder)).read_text()
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/x"
+        injected = {
+            "script": "<script>document.title = 'owned'</script>",
+            "image": f"<img src='{address}'>",
+            "handler": "<img src='data:,' onerror=\"document.title = 'owned'\">",
+            "style": f"<style>@import '{address}';</style>",
+        }[attack]
+        path = tmp_path / "attacked.html"
+        path.write_text(html.replace("<body>", f"<body>{injected}", 1))
+        browser.open(path)
+        elsewhere.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+    assert browser.run("return document.title") != "owned"
+    assert any("Content Security Policy" in text for text in browser.complaints())
+
+
+def test_pages_without_scripts_open_without_a_complaint(browser: Browser, tmp_path: Path) -> None:
+    runs = [synthetic.write(tmp_path / name, Study(cells=grid(), repeats=3, name=name)) for name in "ab"]
+    first, second = (RunResults.of(folder) for folder in runs)
+    compared = tmp_path / "compare.html"
+    compared.write_text(as_html(compare(first, second, (parse_gate("p50>+5%"),), force=True)))
+    for path in (run_index.write(tmp_path), compared):
+        browser.driver.get("about:blank")
+        for kind in ("browser", "performance"):
+            browser.driver.get_log(kind)
+        browser.driver.get(path.as_uri())
+        assert browser.complaints() == []
+        assert browser.requests() == [path.as_uri()]
+        assert browser.run("return document.styleSheets[0].cssRules.length") > 10
+
+
+def test_runs_laid_over_each_other_open_without_a_complaint(browser: Browser, tmp_path: Path) -> None:
+    runs = [synthetic.write(tmp_path / name, Study(cells=grid(), repeats=3, name=name)) for name in "ab"]
+    path = tmp_path / "overlay.html"
+    path.write_text(page.render([RunResults.of(folder) for folder in runs]))
+    browser.open(path)
+    assert browser.complaints() == []
+    assert browser.requests() == [path.as_uri()]
 
 
 def test_every_chart_is_drawn(browser: Browser, everything: RunFolder) -> None:

@@ -32,6 +32,7 @@ from bench.server.control import Triton
 __all__ = ["TritonGrpcUser", "TritonHttpUser", "register"]
 
 DEFAULT_HOST = "http://127.0.0.1:8000"
+_LOOPBACK = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +70,8 @@ def _add_arguments(parser: Any, **_: Any) -> None:
         env_var="TRITON_GRPC_HOST",
         help="host:port of Triton's gRPC endpoint (default: the HTTP host, port + 1)",
     )
+    # Locust's own default lets anybody on the network start load from here.
+    parser.set_defaults(web_host=_LOOPBACK)
     group.add_argument("--image", default="224x224", env_var="TRITON_IMAGE", help="Image size, HEIGHTxWIDTH")
     _add_access(group)
 

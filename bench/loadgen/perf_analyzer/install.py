@@ -38,16 +38,24 @@ class Recipe:
 
     package: str
     version: str
+    sha256: str  # of the wheel
     member: str  # the binary, as the wheel's paths end
     glibc: tuple[int, int]
     libraries: tuple[tuple[str, str], ...] = ()
 
 
 RECIPES = (
-    Recipe("perf-analyzer", "2.60.0", "perf_analyzer/bin/perf_analyzer", (2, 38)),
+    Recipe(
+        "perf-analyzer",
+        "2.60.0",
+        "23ef56b107ae9233e5cf09fbdf508dd9b936a52f1bae2f63f53c8117087b3f25",
+        "perf_analyzer/bin/perf_analyzer",
+        (2, 38),
+    ),
     Recipe(
         "tritonclient",
         "2.43.0",
+        "a6ce7c1b170db4cc05f81c3bde1726ec65da8646f65dab9e0674eb9d564bec36",
         ".data/data/bin/perf_analyzer",
         (2, 34),
         (("libb64.so.0d", "libb64-"), ("libcudart.so.12", "libcudart-")),
@@ -55,6 +63,7 @@ RECIPES = (
 )
 _LIBRARY_PACKAGE = "nvidia-pytriton"
 _LIBRARY_VERSION = "0.7.0"
+_LIBRARY_SHA256 = "21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df"
 _LIBRARY_FOLDER = "nvidia_pytriton.libs"
 
 
@@ -189,7 +198,7 @@ def _make(recipe: Recipe, scratch: Path, progress: Callable[[str], None]) -> Pat
     """A complete folder below `scratch`, whose binary has run."""
     folder = scratch / "made"
     folder.mkdir()
-    wheel = _download(recipe.package, recipe.version, scratch / "wheel")
+    wheel = _download(recipe.package, recipe.version, recipe.sha256, scratch / "wheel")
     binary = folder / "perf_analyzer"
     _extract(wheel, lambda name: name.endswith(recipe.member), binary)
     binary.chmod(0o755)
@@ -212,14 +221,14 @@ def _libraries(recipe: Recipe, into: Path, scratch: Path, progress: Callable[[st
             shutil.copyfile(next(iter(sorted(installed.glob(f"{begin}*")))), into / soname)
         return
     progress(f"getting {', '.join(soname for soname, _ in recipe.libraries)} ({_LIBRARY_PACKAGE} wheel)")
-    wheel = _download(_LIBRARY_PACKAGE, _LIBRARY_VERSION, scratch / "libraries")
+    wheel = _download(_LIBRARY_PACKAGE, _LIBRARY_VERSION, _LIBRARY_SHA256, scratch / "libraries")
     for soname, begin in recipe.libraries:
         prefix = f"{_LIBRARY_FOLDER}/{begin}"
         _extract(wheel, lambda name, prefix=prefix: name.startswith(prefix), into / soname)  # type: ignore[misc]  # a default binds the loop's value
 
 
-def _download(package: str, version: str, into: Path) -> Path:
-    """The wheel, through the user's own pip configuration."""
+def _download(package: str, version: str, sha256: str, into: Path) -> Path:
+    """The wheel, through the user's own pip configuration. Raises ToolError for one of another content."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(into), f"{package}=={version}"]
     try:
@@ -234,6 +243,13 @@ def _download(package: str, version: str, into: Path) -> Path:
         said = [line for line in ended.stderr.splitlines() if line.startswith("ERROR") or "No module" in line]
         raise ToolError(
             f"pip could not get {package} {version}: {' '.join(said[-2:]) or 'it gave no wheel'}. "
+            "Check pip's index (`pip config list`), or name a binary with --perf-analyzer."
+        )
+    with wheels[0].open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ToolError(
+            f"{wheels[0].name} is not the file that was published: its SHA-256 is {found}, not {sha256}. "
             "Check pip's index (`pip config list`), or name a binary with --perf-analyzer."
         )
     return wheels[0]

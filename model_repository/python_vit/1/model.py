@@ -18,6 +18,7 @@ import torch
 import triton_python_backend_utils as pb_utils
 from batch import Answers, Batch, unusable
 from network import Captured, Network, warm_up
+from preprocess import too_large
 from settings import Settings
 from torch.utils.dlpack import to_dlpack
 from vit import build
@@ -95,7 +96,8 @@ class TritonPythonModel:
             return f"image: give height x width x 3 (RGB, channels last); got {list(images.shape[1:])}"
         if 0 in images.shape:
             return f"image: an axis is empty; got {list(images.shape[1:])}"
-        return [images]
+        reason = too_large([images.shape[1:3]] * len(images))
+        return reason or [images]
 
     def _answer(self, tensors):
         named = zip(self._names, tensors, strict=True)

@@ -4,6 +4,7 @@ A file an item, padded with zeros to the request's longest: decoders stop at a f
 tensor, since under numpy >= 2 the stub of Triton 2.51 dies of one before the model sees it.
 """
 
+import contextlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from PIL import Image
-
-MOST_PIXELS = 1 << 26  # 8192 x 8192: a small file may claim any size
+from preprocess import too_large
 
 
 class Decoder:
@@ -22,9 +22,15 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def decode(self, files):
-        """uint8 [n, length] -> uint8 [1, H, W, 3] each. Raises ValueError with a sentence."""
+        """uint8 [n, length] -> uint8 [1, H, W, 3] each. Raises ValueError with a sentence.
+
+        What the files claim to hold is added up before any of them is decoded.
+        """
+        opened = [_opened(file) for file in files]
+        if reason := too_large((each.height, each.width) for each in opened):
+            raise ValueError(reason)
         many = self._pool is not None and len(files) > 1
-        return list(self._pool.map(picture, files) if many else map(picture, files))
+        return list(self._pool.map(_pixels, opened) if many else map(_pixels, opened))
 
     def close(self):
         if self._pool is not None:
@@ -36,11 +42,24 @@ def threads_of(instances):
 
 
 def picture(file):
+    """One file's pixels. Raises ValueError with a sentence."""
+    return Decoder(1).decode([file])[0]
+
+
+def _opened(file):
+    """Its header is read, and no more."""
+    with _refused():
+        return Image.open(io.BytesIO(file.numpy()), formats=("JPEG", "PNG"))
+
+
+def _pixels(opened):
+    with _refused(), opened:
+        return torch.from_numpy(np.array(opened.convert("RGB")))[None]
+
+
+@contextlib.contextmanager
+def _refused():
     try:
-        with Image.open(io.BytesIO(file.numpy()), formats=("JPEG", "PNG")) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"image: {opened.width} x {opened.height} pixels are too many")
-            pixels = np.array(opened.convert("RGB"))
+        yield
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("image: no JPEG or PNG that can be decoded; give a whole file an item") from error
-    return torch.from_numpy(pixels)[None]

@@ -4,12 +4,29 @@ Resizing gives the very bytes Pillow 13 gives (bilinear with antialiasing on uin
 rounded to whole numbers between the two passes, in its order. Source: Pillow, libImaging/Resample.c.
 """
 
-import functools
+import collections
 
 import torch
 
 SIDE = 224
 _BITS = 32 - 8 - 2  # of Pillow's fixed-point coefficients
+# The images of one request may have so many pixels together (8192 x 8192), since a small file may claim any
+# size; and no side of one may be longer than this, since each pixel of a side has its weights.
+MOST_PIXELS, LONGEST_SIDE = 1 << 26, 1 << 16
+# Weights of so many bytes are kept for the next images of the same size.
+_KEPT_BYTES = 32 << 20
+
+
+def too_large(sizes):
+    """Why images of these (height, width) are too large for one request; "" where they are not."""
+    pixels = 0
+    for height, width in sizes:
+        if max(height, width) > LONGEST_SIDE:
+            return f"image: {width} x {height} pixels; no side may have more than {LONGEST_SIDE}"
+        pixels += height * width
+    if pixels > MOST_PIXELS:
+        return f"image: {pixels} pixels in one request are too many; at most {MOST_PIXELS}: send fewer images"
+    return ""
 
 
 def prepare(images):
@@ -64,8 +81,29 @@ def _pass(images):
     return sums.bitwise_right_shift_(_BITS)
 
 
-@functools.lru_cache(maxsize=64)
-def _coefficients(source, target, device):
+class _Recent:
+    """What a function returned for the arguments it was last called with, as far as its tensors fit."""
+
+    def __init__(self, function, most_bytes):
+        self._function, self._most_bytes = function, most_bytes
+        self._known = collections.OrderedDict()
+        self.bytes = 0
+
+    def __call__(self, *arguments):
+        if arguments not in self._known:
+            self._known[arguments] = found = self._function(*arguments)
+            self.bytes += _bytes(found)
+            while self.bytes > self._most_bytes and len(self._known) > 1:
+                self.bytes -= _bytes(self._known.popitem(last=False)[1])
+        self._known.move_to_end(arguments)
+        return self._known[arguments]
+
+
+def _bytes(taps):
+    return sum(part.nbytes for tap in taps or () for part in tap)
+
+
+def _weighted(source, target, device):
     """Per tap: which source index each target index takes, and Pillow's integer weight for it."""
     if source == target:
         return None
@@ -88,3 +126,6 @@ def _coefficients(source, target, device):
     sources = torch.tensor(padded_rows, device=device).T.contiguous()
     parts = torch.tensor(padded_weights, dtype=torch.int32, device=device).T.contiguous()
     return tuple(zip(sources, parts, strict=True))
+
+
+_coefficients = _Recent(_weighted, _KEPT_BYTES)

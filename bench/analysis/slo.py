@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from bench.analysis.capacity_estimate import Evidence
+from bench.analysis.capacity_estimate import CLEARLY, Evidence, design_effect
 from bench.analysis.stats import nearest_rank, proves
 from bench.core.samples import Int64
 from bench.core.slo import Slo
-
-# A probe with this many times the late requests that the SLO allows lies beyond the capacity, however noisy.
-CLEARLY = 4.0
 
 
 class Holds(StrEnum):
@@ -45,16 +42,17 @@ def assess_slo(latencies_ns: Int64, errors: int, asked: int, slo: Slo) -> tuple[
     return (Holds.YES if proved else Holds.LIKELY), figures
 
 
-def evidence_of(latencies_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Evidence | None:
+def evidence_of(in_order_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Evidence | None:
     """The same samples as evidence of where the SLO breaks: of the percentile nearest to its limit.
 
-    None without any answer. Too many failed requests count as CLEARLY times the late ones that are allowed.
+    `in_order_ns`: response times in the order the requests were due. None without any answer. Too many failed
+    requests count as more than CLEARLY times the late ones that are allowed.
     """
-    n = len(latencies_ns)
+    n = len(in_order_ns)
     if n == 0:
         return None
-    counts = [(int((latencies_ns > bound).sum()), 1 - percent / 100) for percent, bound in slo.latencies]
+    counts = [(int((in_order_ns > bound).sum()), 1 - percent / 100) for percent, bound in slo.latencies]
     late, budget = max(counts, key=lambda count: count[0] / count[1])
     if asked and errors / asked > slo.error_fraction:
-        late = max(late, math.ceil(CLEARLY * budget * n))
-    return Evidence(rate_per_s, min(late, n), n, budget)
+        late = max(late, math.floor(CLEARLY * budget * n) + 1)
+    return Evidence(rate_per_s, min(late, n), n, budget, design_effect(in_order_ns))

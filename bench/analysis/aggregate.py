@@ -157,6 +157,7 @@ def _latency(summaries: Sequence[TrialSummary], pooled: Int64) -> dict[str, Any]
         "latency_n": len(pooled),
         "percentiles": percentiles,
         "proved_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
+        "early_stopping_ms": tuple(_ms(estimate_under(pooled, percent)) for percent in PERCENTS),
         "repeat_latencies_ms": of_repeats,
     }
 

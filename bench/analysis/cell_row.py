@@ -98,6 +98,7 @@ class CellRow:
     remarks: tuple[Finding, ...] = ()
     percentiles: tuple[Percentile, ...] = ()  # as PERCENTS
     proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
+    early_stopping_ms: tuple[float | None, ...] = ()  # of each percentile: what MLPerf LoadGen would report
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
@@ -139,6 +140,7 @@ VIEWS_ONLY = (
     "remarks",
     "percentiles",
     "proved_ms",
+    "early_stopping_ms",
     "throughputs",
     "repeat_latencies_ms",
     "batches",

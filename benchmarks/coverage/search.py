@@ -2,8 +2,9 @@
 
 Simulated queues whose capacity is known from long simulations with millions of requests. Each study is a
 whole search. An answer is a rate that the search gives as settled; one that is not settled gives only the
-interval. Of the servers that drift, the capacity that counts for an answer is the one at the end of the study,
-and for the interval the one in its middle. M/G/4 and the server with pauses are there for comparison.
+interval. Of the servers that drift, the capacity that counts for an answer is the one at the end of the
+study, and for the interval the one in its middle. The algorithm was made while looking at these servers,
+except for the two that are marked as new.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.support.queues import (
     constant,
     exponential,
     lognormal,
+    mixed,
     pareto,
     pausing,
     several,
@@ -54,6 +56,8 @@ QUEUES = (
     _queue("M/D/1; p99 = 3 x service", single(constant(0.004)), "p99=12ms", 75, 250),
     _queue("M/M/1; p99 = 10 x service", single(exponential(S)), "p99=50ms", 60, 200),
     _queue("M/G/4, lognormal cv 1", several(lognormal(0.02, 1.0), 4), "p99=150ms", 15, 200),
+    _queue("M/M/8 (new)", several(exponential(0.04), 8), "p99=240ms", 7.5, 200),
+    _queue("1 in 20 requests takes 10 times as long (new)", single(mixed(S)), "p99=150ms", 60, 200),
     _queue("pauses of 50 ms every 2 s", pausing(exponential(S), 2.0, 0.05), "p99=100ms", 60, 200),
 )
 DRIFTING = tuple(

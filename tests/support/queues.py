@@ -102,6 +102,11 @@ def pareto(mean_s: float, shape: float) -> Draw:
     return lambda rng, count: least * (1 + rng.pareto(shape, count))
 
 
+def mixed(mean_s: float) -> Draw:
+    """One request in twenty takes ten times as long as the others."""
+    return lambda rng, count: mean_s / 1.45 * np.where(rng.random(count) < 0.05, 10.0, 1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A server with an SLO. `start_per_s`: about 0.3 of what a closed loop serves.

@@ -41,7 +41,7 @@ LEAST_REFINED, MOST_REFINED = 6, 16
 # Refining ends when the standard error of ln(capacity) is at most this, about 1.2 % of the rate.
 TIGHT = 0.012
 # The answer is the rate that exceeds the capacity with this probability.
-SAFE = 0.01
+SAFE = 0.005
 # A search is settled when its answer is at most this far below the most likely capacity, in ln(rate).
 SETTLED = 0.05
 # It is not settled when the capacity changes over the study with more than this probability.
@@ -180,7 +180,7 @@ class _Log:
     def majority(self, rate: float, effort: Effort) -> bool:
         """Whether most of VOTES probes meet the SLO; one is enough when its samples prove that it does."""
         ayes = noes = 0
-        while max(ayes, noes) <= VOTES // 2:
+        while max(ayes, noes) <= VOTES // 2 and not self.is_full:
             ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
             if self.probes[-1].outcome is Holds.YES and not noes:
                 return True

@@ -168,7 +168,7 @@ MEASURING: tuple[Option, ...] = (
     Option(name="arrival", kind=kinds.choice(Arrival), scope=Scope.LOAD, default="poisson", field="arrival",
            help="Spacing of arrivals for --rate: poisson or constant."),
     Option(name="scenario", kind=kinds.choice(Scenario), scope=Scope.LEVEL, field="scenario",
-           help="A load of MLPerf LoadGen: single-stream, multi-stream, server, offline."),
+            help="A load in the manner of MLPerf: single-stream, multi-stream, server, offline."),
     Option(name="protocol", kind=kinds.choices(Protocol, "both"), scope=Scope.LOAD, field="protocols",
            is_common=True, without="http; with --deploy both", help="http, grpc, or both."),
     Option(name="engine", kind=kinds.choices(Engine, "both"), scope=Scope.LOAD, default="locust",

@@ -114,9 +114,11 @@ class CapacityEstimate:
 
     def with_trend(self) -> Trended:
         """The same, if the capacity may have changed steadily over the study."""
-        local = [(index, one) for index, one in enumerate(self._seen) if one in self._local]
-        when = np.array([index for index, _ in local], dtype=float)
-        when = (when - when.mean()) / max(float(np.ptp(when)), 1.0) if len(when) else when
+        seconds = np.array([one.requests / one.rate_per_s for one in self._seen])
+        middles = np.cumsum(seconds) - seconds / 2
+        local = [(at, one) for at, one in zip(middles, self._seen, strict=True) if one in self._local]
+        when = np.array([at for at, _ in local])
+        when = (when - when.mean()) / (float(np.ptp(when)) or 1.0) if len(when) else when
         total = np.zeros((len(TRENDS), len(self._at), len(SLOPES)))
         # A change shifts the grid by whole steps, so that each deviance is computed once.
         most = math.ceil(TRENDS[-1] / STEP)

@@ -124,9 +124,9 @@ def test_a_coin_tossing_server_does_not_keep_the_search_forever() -> None:
         ([1] * 662, 0, "p99=2ms", Holds.YES),
         ([1] * 400, 0, "p99=2ms", Holds.LIKELY),
         ([1] * 661 + [3], 0, "p99=2ms", Holds.LIKELY),
-        (([1] * 199 + [3]) * 10, 0, "p99=2ms", Holds.YES),
-        # As many of as many requests, but all in a row: that is one piece of evidence, not ten.
-        ([1] * 1990 + [3] * 10, 0, "p99=2ms", Holds.LIKELY),
+        (([1] * 199 + [3]) * 12, 0, "p99=2ms", Holds.YES),
+        # As many of as many requests, but all in a row: that is one piece of evidence, not twelve.
+        ([1] * 2388 + [3] * 12, 0, "p99=2ms", Holds.LIKELY),
         ([1] * 660 + [3, 3], 0, "p99=2ms", Holds.LIKELY),
         ([1] * 600 + [3] * 62, 0, "p99=2ms", Holds.NO),
         ([1] * 662, 1, "p99=2ms", Holds.NO),

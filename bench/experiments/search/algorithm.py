@@ -148,10 +148,14 @@ Measure = Callable[[float, Length], Probe]
 
 @dataclass(slots=True)
 class _Log:
-    """Every probe in order, and the estimate that weighs them. `least`: samples that decide the SLO."""
+    """Every probe in order, and the estimate that weighs them.
+
+    `least`: samples that decide the SLO. `longest_s`: of a probe, and of its warm-up.
+    """
 
     measure: Measure
     least: int
+    longest_s: float
     probes: list[Probe] = field(default_factory=list)
     estimate: CapacityEstimate | None = None
 
@@ -173,9 +177,10 @@ class _Log:
         """As long as the percentile and the queue's relaxation ask: by the probes so far near this rate."""
         near = [p.seen.design for p in self.probes if p.seen and 1 / RAMP < p.rate_per_s / rate < RAMP]
         design = float(np.median(near)) if near else 1.0
-        most = LONGEST * Effort.REFINE * self.least
+        most = min(LONGEST * Effort.REFINE * self.least, max(1, round(self.longest_s * rate)))
         requests = min(round(longer * max(effort * self.least, PIECES * design)), most)
-        return Length(requests, max(self.least // 2, min(round(FILLING * design), requests)))
+        warmup = max(self.least // 2, min(round(FILLING * design), requests))
+        return Length(requests, min(warmup, most))
 
     def majority(self, rate: float, effort: Effort) -> bool:
         """Whether most of VOTES probes meet the SLO; one is enough when its samples prove that it does."""
@@ -191,9 +196,12 @@ class _Log:
         return len(self.probes) >= MOST_PROBES
 
 
-def find_capacity(measure: Measure, start_per_s: float, slo: Slo) -> Capacity:
-    """Search upwards from `start_per_s` requests per second. Raises what `measure` raises."""
-    log = _Log(measure, samples_wanted(slo))
+def find_capacity(measure: Measure, start_per_s: float, slo: Slo, longest_s: float = math.inf) -> Capacity:
+    """Search upwards from `start_per_s` requests per second, with probes no longer than `longest_s`.
+
+    Raises what `measure` raises.
+    """
+    log = _Log(measure, samples_wanted(slo), longest_s)
     held, missed = _ramp(log, start_per_s)
     if held is None or missed is None:
         return Capacity(None, tuple(log.probes))

@@ -82,12 +82,14 @@ class SearchRunner:
     def _capacity(self, cell: Cell) -> Capacity:
         trial = self._measure(cell, self.runner.spec.duration_s)
         start = round_rate(max(_START * throughput_req_per_s(trial), 0.1))
-        return find_capacity(lambda rate, length: self._probe(cell, rate, length), start, self.slo)
+        return find_capacity(
+            lambda rate, length: self._probe(cell, rate, length), start, self.slo, self.longest_s
+        )
 
     def _probe(self, cell: Cell, rate: float, length: Length) -> Probe:
         load = replace(cell.load, concurrency=None, rate_per_s=rate)
-        seconds = min(max(length.requests / rate, LEAST_PROBE_S), self.longest_s)
-        warmup_s = max(min(length.warmup / rate, self.longest_s), self.runner.spec.warmup_s)
+        seconds = max(length.requests / rate, LEAST_PROBE_S)
+        warmup_s = max(length.warmup / rate, self.runner.spec.warmup_s)
         trial = self._measure(replace(cell, load=load), seconds, warmup_s)
         due = measured_requests(trial)
         in_order = in_order_ns(with_latency(due))

@@ -29,6 +29,8 @@ STEP, REACH = 0.004, 0.4
 SLOPES = np.geomspace(1.0, 400.0, 22)
 # Probes so far from the middle of the grid, in ln(rate), are left out: the curve may bend there.
 LOCAL = math.log(1.3)
+# Rates to probe are no further away from the likely capacity, in ln(rate).
+AWAY = 0.15
 # The middle moves to the median of the estimate when that is further away than this.
 OFF_CENTRE = 0.04
 # A share of late requests beyond so many times the budget is clearly too high; how high does not count.
@@ -101,7 +103,8 @@ class CapacityEstimate:
         total = np.zeros((len(self._at), len(SLOPES)))
         for deviance, design in zip(self._deviances, designs(self._local), strict=True):
             total += _robust(deviance / design)
-        self._weight = _weight(total, len(self._local)).sum(axis=1)
+        joint = _weight(total, len(self._local))
+        self._weight, self._of_slopes = joint.sum(axis=1), joint.sum(axis=0)
 
     @property
     def error(self) -> float:
@@ -111,6 +114,11 @@ class CapacityEstimate:
     def quantile(self, share: float) -> float:
         """The rate below which the capacity lies with this probability."""
         return _quantile(self._at, self._weight, share)
+
+    def rate_with(self, budgets: float) -> float:
+        """The rate at which probably so many times the allowed share is late; at most AWAY away."""
+        slope = math.exp(float(self._of_slopes @ np.log(SLOPES) / self._of_slopes.sum()))
+        return self.quantile(0.5) * math.exp(min(max(math.log(budgets) / slope, -AWAY), AWAY))
 
     def with_trend(self) -> Trended:
         """The same, if the capacity may have changed steadily over the study."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -40,35 +41,36 @@ def missed(ordered_ns: Int64, errors: int, asked: int, slo: Slo) -> str:
     return ""
 
 
-def assess_slo(in_order_ns: Int64, errors: int, asked: int, slo: Slo) -> tuple[Holds, str]:
-    """Whether one trial holds an SLO (YES, LIKELY or NO), and why, in a phrase.
+def judge(
+    in_order_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float
+) -> tuple[Holds, str, Evidence | None]:
+    """Whether one trial holds an SLO (YES, LIKELY or NO), why, in a phrase, and where it says the limit is.
 
     `in_order_ns`: response times in the order the requests were due; otherwise as `missed`. Requests that
     cluster count as fewer. What differs from trial to trial is not seen in one, so YES is no proof for the
-    server, only for the time of this trial.
+    server, only for the time of this trial. The evidence is None without any answer.
     """
     ordered = np.sort(in_order_ns)
     why = missed(ordered, errors, asked, slo)
-    if why:
-        return Holds.NO, why
-    n, effect = len(ordered), design_effect([in_order_ns])
-    late = [(percent, int((ordered > bound).sum())) for percent, bound in slo.latencies]
-    carried = all(proves_within(percent, over, n, effect) for percent, over in late)
-    figures = ", ".join(f"p{p:g} is {nearest_rank(ordered, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
-    return (Holds.YES if carried else Holds.LIKELY), figures
-
-
-def evidence_of(in_order_ns: Int64, errors: int, asked: int, slo: Slo, rate_per_s: float) -> Evidence | None:
-    """The same samples as evidence of where the SLO breaks: of the percentile nearest to its limit.
-
-    None without any answer. Too many failed requests count as more than CLEARLY times the late ones that are
-    allowed.
-    """
-    n = len(in_order_ns)
+    n = len(ordered)
     if n == 0:
-        return None
-    counts = [(int((in_order_ns > bound).sum()), 1 - percent / 100) for percent, bound in slo.latencies]
-    late, budget = max(counts, key=lambda count: count[0] / count[1])
-    if asked and errors / asked > slo.error_fraction:
-        late = max(late, math.floor(CLEARLY * budget * n) + 1)
-    return Evidence(rate_per_s, min(late, n), n, budget, design_effect([in_order_ns]))
+        return Holds.NO, why, None
+    effect = design_effect([in_order_ns])
+    late = {percent: int(n - np.searchsorted(ordered, bound, "right")) for percent, bound in slo.latencies}
+    seen = _evidence(late, n, effect, rate_per_s, fails=errors > slo.error_fraction * asked)
+    if why:
+        return Holds.NO, why, seen
+    carried = all(proves_within(percent, over, n, effect) for percent, over in late.items())
+    figures = ", ".join(f"p{p:g} is {nearest_rank(ordered, p) / 1e6:.3g} ms" for p, _ in slo.latencies)
+    return (Holds.YES if carried else Holds.LIKELY), figures, seen
+
+
+def _evidence(
+    late: Mapping[float, int], n: int, effect: float, rate_per_s: float, *, fails: bool
+) -> Evidence:
+    """Of the percentile nearest to its limit. `fails`: so many requests fail that it is clearly beyond."""
+    percent = max(late, key=lambda percent: late[percent] / (100 - percent))
+    over, budget = late[percent], 1 - percent / 100
+    if fails:
+        over = max(over, math.floor(CLEARLY * budget * n) + 1)
+    return Evidence(rate_per_s, min(over, n), n, budget, effect)

@@ -67,6 +67,7 @@ def _other(name: str, server: Server, slo: str, start_per_s: float) -> Queue:
     return Queue(name=name, server=server, slo=parse_slo(slo), start_per_s=start_per_s)
 
 
+SLOW_SPELLS = alternating(exponential(S), 4.0, 1.0, 0.7)
 MD1, MM1 = (
     _one("M/D/1; p99 = 8 x service", constant(S), "p99=40ms", 60),
     _one("M/M/1; p99 = 10 x service", exponential(S), "p99=50ms", 60),
@@ -97,10 +98,10 @@ NOT_SEEN = (
     _other("pauses of 300 ms in each 5 s; p99", stopping(lognormal(S, 0.5), 5.0, 0.3), "p99=400ms", 55),
     _other("pauses of 300 ms in each 5 s; p95", stopping(lognormal(S, 0.5), 5.0, 0.3), "p95=200ms", 55),
     _other("batching of 8 with a delay of 5 ms", batching(0.012, 0.001, 8, 0.005), "p99=60ms", 16),
-    _other("30 % slower for 1 s in 5 s, at random", alternating(exponential(S), 4.0, 1.0, 0.7), "p99=60ms", 56),
+    _other("30 % slower for 1 s in 5 s, at random", SLOW_SPELLS, "p99=60ms", 56),
     _other("becomes slower when hot, over 20 s", Heating(lognormal(S, 0.5), 20.0, 0.15), "p99=50ms", 60),
     replace(
-        _one("lognormal service, cv 0.3; speed differs by 2 % from probe to probe", lognormal(S, 0.3), "p99=50ms", 60),
+        _one("lognormal, cv 0.3; speed differs by 2 % between probes", lognormal(S, 0.3), "p99=50ms", 60),
         luck=0.02,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.slo import assess_slo, evidence_of
+from bench.analysis.slo import judge
 from bench.core.slo import Slo
 from bench.experiments.search.algorithm import Capacity, Length, Probe, find_capacity
 
@@ -26,7 +26,7 @@ Draw = Callable[[np.random.Generator, int], Times]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A distribution of service times. `beyond`: the share of requests that take longer than so many seconds."""
+    """A distribution of service times. `beyond`: the share that takes longer than so many seconds."""
 
     mean_s: float
     draw: Draw
@@ -319,6 +319,4 @@ Seed = int | list[int]
 
 def probe_of(rate: float, in_order_ns: NDArray[np.int64], slo: Slo) -> Probe:
     """What the runner makes of a trial's response times, in order of arrival."""
-    count = len(in_order_ns)
-    outcome, why = assess_slo(in_order_ns, 0, count, slo)
-    return Probe(rate, outcome, why, evidence_of(in_order_ns, 0, count, slo, rate))
+    return Probe(rate, *judge(in_order_ns, 0, len(in_order_ns), slo, rate))

@@ -33,11 +33,11 @@ from bench.core.slo import Slo
 RAMP = 1.5
 # Bisection ends when the lowest rate that missed the SLO is within this factor of the highest that met it.
 COARSE = 1.15
-# Refining probes the rates at these quantiles of the estimate in turn. Probes on both sides of the capacity
-# tell how steeply the share of late requests rises with the rate.
-LOOK_AT = (0.2, 0.5, 0.8)
+# Refining probes in turn the rates at which so many times the allowed share is probably late. Probes on both
+# sides of the capacity tell how steeply the share rises with the rate; more late ones tell more.
+LOOK_AT = (0.5, 1.0, 2.5)
 # Refining takes at least and at most so many probes.
-LEAST_REFINED, MOST_REFINED = 6, 16
+LEAST_REFINED, MOST_REFINED = 6, 24
 # Refining ends when the standard error of ln(capacity) is at most this, about 1.2 % of the rate.
 TIGHT = 0.012
 # The answer is the rate that exceeds the capacity with this probability.
@@ -58,7 +58,7 @@ VOTES = 3
 PIECES = 30
 # It starts after so many pieces of the same load, in which the queue fills.
 FILLING = 3
-# No probe is longer than this many times the usual REFINE.
+# No probe is longer than this many times the usual REFINE of a p99.
 LONGEST = 8
 
 
@@ -177,7 +177,8 @@ class _Log:
         """As long as the percentile and the queue's relaxation ask: by the probes so far near this rate."""
         near = [p.seen.design for p in self.probes if p.seen and 1 / RAMP < p.rate_per_s / rate < RAMP]
         design = float(np.median(near)) if near else 1.0
-        most = min(LONGEST * Effort.REFINE * self.least, max(1, round(self.longest_s * rate)))
+        most = LONGEST * Effort.REFINE * max(self.least, samples_needed(99.0))
+        most = max(1, round(min(most, self.longest_s * rate)))
         requests = min(round(longer * max(effort * self.least, PIECES * design)), most)
         warmup = max(self.least // 2, min(round(FILLING * design), requests))
         return Length(requests, min(warmup, most))
@@ -246,7 +247,7 @@ def _refine(log: _Log, estimate: CapacityEstimate) -> None:
             return
         left = MOST_REFINED - count
         missing = (estimate.error / TIGHT) ** 2 * count / left if count >= LEAST_REFINED else 1.0
-        log.holds(estimate.quantile(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE, max(1.0, missing))
+        log.holds(estimate.rate_with(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE, max(1.0, missing))
 
 
 def _confirm(log: _Log, estimate: CapacityEstimate) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from bench.analysis.checks import findings_of
-from bench.analysis.slo import Holds, assess_slo, evidence_of
+from bench.analysis.slo import Holds, judge
 from bench.analysis.summary import in_order_ns, measured_requests, throughput_req_per_s, with_latency
 from bench.core.cell import Cell
 from bench.core.files import write_json
@@ -93,12 +93,12 @@ class SearchRunner:
         trial = self._measure(replace(cell, load=load), seconds, warmup_s)
         due = measured_requests(trial)
         in_order = in_order_ns(with_latency(due))
-        evidence = (in_order, len(due.failed()), len(due), self.slo)
+        outcome, why, seen = judge(in_order, len(due.failed()), len(due), self.slo, rate)
         findings = findings_of(trial)
-        outcome, why = steady(*assess_slo(*evidence), {one.code for one in findings})
+        outcome, why = steady(outcome, why, {one.code for one in findings})
         self.say(f"  {rate:g}/s {OUTCOMES[outcome]}: {why}")
         codes = (finding.code for finding in findings if finding.severity is Severity.INVALID)
-        probe = Probe(rate, outcome, why, evidence_of(*evidence, rate), tuple(codes))
+        probe = Probe(rate, outcome, why, seen, tuple(codes))
         self._probes.append(probe)
         return probe
 

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 STEP, REACH = 0.004, 0.4
 # The steepness of the curve may be any of these with even odds, from a service that hardly queues to many
 # instances that saturate at once: how many times e the odds of being late grow when the rate grows e times.
-SLOPES = np.geomspace(1.0, 400.0, 22)
+SLOPES = np.geomspace(1.0, 400.0, 14)
 # Probes so far from the middle of the grid, in ln(rate), are left out: the curve may bend there.
 LOCAL = math.log(1.3)
 # Rates to probe are no further away from the likely capacity, in ln(rate).

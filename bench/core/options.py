@@ -286,7 +286,7 @@ MEASURING: tuple[Option, ...] = (
     Option(name="as_json", kind=kinds.SWITCH, scope=Scope.OUTPUT, flag="--json",
            help="Print the result as JSON on stdout."),
     Option(name="longest_probe", kind=kinds.LASTING, scope=Scope.MEASURING, default="60s",
-           help="A probe is as long as the percentile needs, up to this (2s or more)."),
+           help="A probe is as long as the percentile and the queue need, up to this (2s or more)."),
     Option(name="longest_trial", kind=kinds.LASTING, scope=Scope.MEASURING, default="20s",
            help="A trial is as long as the percentile needs, up to this."),
     Option(name="budget", kind=kinds.text("N|TIME"), scope=Scope.MEASURING, is_common=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -100,6 +101,13 @@ def _exit_code(capacity: Capacity) -> int:
     return EXIT_OK if capacity.is_confirmed else EXIT_MISSED
 
 
+def _advice(capacity: Capacity) -> str:
+    if capacity.longer is None:
+        return "The server probably changed meanwhile: search again when the machine is quiet."
+    times = math.ceil(max(capacity.longer, 1.5) * 2) / 2
+    return f"A --longest-probe of about {times:g} times the length would settle it."
+
+
 def sentence(capacity: Capacity, slo: Slo) -> str:
     """The answer as a person wants it."""
     tried = [probe.rate_per_s for probe in capacity.probes]
@@ -125,8 +133,7 @@ def sentence(capacity: Capacity, slo: Slo) -> str:
     if capacity.rate_per_s is None and capacity.estimate_per_s is not None:
         return (
             f"INVALID: the search is not settled. The limit under {slo} lies between {low} and {high} "
-            f"requests/s (95 % CI, {probes}). Use a longer --longest-probe, or search when the machine is "
-            "quiet."
+            f"requests/s (95 % CI, {probes}). {_advice(capacity)}"
         )
     if capacity.rate_per_s is None:
         return (

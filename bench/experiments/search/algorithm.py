@@ -99,8 +99,9 @@ class Capacity:
 
     `estimate_per_s`: the highest rate that meets the SLO, with its 95 % interval `low` to `high`; None when
     the ramp did not find a rate that meets the SLO and one that misses it. `change`: of the capacity over the
-    study, as a share; None where none was seen. `failure`: why the search could not be finished, in a
-    sentence; "" when it was.
+    study, as a share; None where none was seen. `longer`: how many times longer probes would have settled
+    the search; None where it is settled, or time does not help. `failure`: why the search could not be
+    finished, in a sentence; "" when it was.
     """
 
     rate_per_s: float | None
@@ -110,6 +111,7 @@ class Capacity:
     high: float | None = None
     failure: str = ""
     change: float | None = None
+    longer: float | None = None
 
     @property
     def is_confirmed(self) -> bool:
@@ -261,10 +263,12 @@ def _answer(log: _Log, estimate: CapacityEstimate) -> Capacity:
     """By all probes, if the capacity may have changed meanwhile."""
     final = estimate.with_trend()
     (low, high), middle, rate = final.ends(0.95), final.quantile(0.5), final.quantile(SAFE)
-    settled = math.log(middle / rate) <= SETTLED and final.trending <= TRENDING
-    return Capacity(
-        round_rate(rate) if settled else None, tuple(log.probes), middle, low, high, change=final.change
-    )
+    probes, gap, steady = tuple(log.probes), math.log(middle / rate), final.trending <= TRENDING
+    if gap <= SETTLED and steady:
+        return Capacity(round_rate(rate), probes, middle, low, high, change=final.change)
+    # The gap shrinks with the square root of the time.
+    longer = (gap / SETTLED) ** 2 if steady else None
+    return Capacity(None, probes, middle, low, high, change=final.change, longer=longer)
 
 
 def round_rate(rate: float) -> float:

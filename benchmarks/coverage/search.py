@@ -157,13 +157,14 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
     """Four rows a queue."""
     table: list[Row] = []
     for queue in queues():
-        made = list(_rows(queue, studies_of(queue, studies)))
+        made = list(rows_of(queue, studies_of(queue, studies)))
         say(f"{queue.name}: " + "; ".join(("" if row.holds else "MISSES ") + row.measured for row in made))
         table += made
     return table
 
 
-def _rows(queue: Queue, studies: list[Study]) -> Iterator[Row]:
+def rows_of(queue: Queue, studies: list[Study]) -> Iterator[Row]:
+    """Of answers that are too high, of intervals, of answers that are near, and of changes."""
     count = len(studies)
     ratios = [study.found.rate_per_s / study.truth for study in studies if study.found.rate_per_s]
     high = sum(ratio > 1 + TOO_HIGH for ratio in ratios) / count

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.coverage import renewed, table
+from benchmarks.coverage import renewed, search, table
 from benchmarks.coverage.row import Row
 from benchmarks.coverage.throughput import Draw, Study, alternating, covered, lognormal
 
@@ -36,3 +38,19 @@ def test_throughput_of_an_even_server_is_exact_and_its_interval_narrow_and_right
     result, _ = covered(Study(lognormal(0.0), 0.9, users=4, window_s=3.0), studies=10, seed=2)
     assert result.share == 1
     assert abs(result.bias) < 1e-6
+
+
+def test_a_search_is_held_against_the_capacity() -> None:
+    """A few studies of the server whose capacity is the easiest to find."""
+    studies = search.studies_of(search.MD1, 4, seed=1)
+    high, inside, near, said = search.rows_of(search.MD1, studies)
+    assert all(row.holds for row in (high, inside, near, said))
+    assert "0.0% are above" in high.measured
+
+
+def test_where_a_server_drifts_the_lower_of_mean_and_last_capacity_is_the_truth() -> None:
+    slower = replace(search.MD1, drift=0.2, drift_s=1000.0)
+    faster = replace(search.MD1, drift=-0.2, drift_s=1000.0)
+    ((of_slower,), (of_faster,)) = (search.studies_of(queue, 1, seed=1) for queue in (slower, faster))
+    assert of_slower.truth < of_slower.mean < search.MD1.capacity()
+    assert of_faster.truth == of_faster.mean > search.MD1.capacity()

@@ -104,8 +104,7 @@ def _exit_code(capacity: Capacity) -> int:
 def _advice(capacity: Capacity) -> str:
     if capacity.longer is None:
         return "The server probably changed meanwhile: search again when the machine is quiet."
-    times = math.ceil(max(capacity.longer, 1.5) * 2) / 2
-    return f"A --longest-probe of about {times:g} times the length would settle it."
+    return f"A --longest-probe of about {math.ceil(capacity.longer)} times the length should settle it."
 
 
 def sentence(capacity: Capacity, slo: Slo) -> str:

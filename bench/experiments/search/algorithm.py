@@ -99,8 +99,8 @@ class Capacity:
 
     `estimate_per_s`: the highest rate that meets the SLO, with its 95 % interval `low` to `high`; None when
     the ramp did not find a rate that meets the SLO and one that misses it. `change`: of the capacity over the
-    study, as a share; None where none was seen. `longer`: how many times longer probes would have settled
-    the search; None where it is settled, or time does not help. `failure`: why the search could not be
+    study, as a share; None where none was seen. `longer`: how many times longer probes should settle the
+    search; None where it is settled, or time does not help. `failure`: why the search could not be
     finished, in a sentence; "" when it was.
     """
 
@@ -266,8 +266,8 @@ def _answer(log: _Log, estimate: CapacityEstimate) -> Capacity:
     probes, gap, steady = tuple(log.probes), math.log(middle / rate), final.trending <= TRENDING
     if gap <= SETTLED and steady:
         return Capacity(round_rate(rate), probes, middle, low, high, change=final.change)
-    # The gap shrinks with the square root of the time.
-    longer = (gap / SETTLED) ** 2 if steady else None
+    # The gap shrinks with the square root of the time. Half as long again, lest the next search be unlucky.
+    longer = 1.5 * (gap / SETTLED) ** 2 if steady else None
     return Capacity(None, probes, middle, low, high, change=final.change, longer=longer)
 
 

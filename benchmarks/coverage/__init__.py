@@ -17,6 +17,7 @@ from benchmarks.coverage.row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "coverage.md"
 COLUMNS = ("claim", "over", "goal", "measured", "holds", "studies")
+HOLDS = {True: "yes", False: "no", None: "-"}
 ABOUT = (
     "# Coverage: claims against simulated servers with known truth\n\n"
     "This page is for everyone who wants to know how far the intervals, verdicts and proofs of `bench` can "
@@ -47,8 +48,7 @@ def table(rows: Iterable[Row]) -> str:
     """The rows in Markdown."""
     lines: list[Sequence[str]] = [COLUMNS, ["---"] * len(COLUMNS)]
     lines += [
-        (row.claim, row.over, row.goal, row.measured, "yes" if row.holds else "no", str(row.studies))
-        for row in rows
+        (row.claim, row.over, row.goal, row.measured, HOLDS[row.holds], str(row.studies)) for row in rows
     ]
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
 

@@ -158,7 +158,10 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
     table: list[Row] = []
     for queue in queues():
         made = list(rows_of(queue, studies_of(queue, studies)))
-        say(f"{queue.name}: " + "; ".join(("" if row.holds else "MISSES ") + row.measured for row in made))
+        say(
+            f"{queue.name}: "
+            + "; ".join(("MISSES " if row.holds is False else "") + row.measured for row in made)
+        )
         table += made
     return table
 
@@ -208,6 +211,6 @@ def rows_of(queue: Queue, studies: list[Study]) -> Iterator[Row]:
         queue.name,
         goal,
         figure,
-        bool(queue.drift) or said <= MOST_FALSE_ALARMS,
+        None if queue.drift else said <= MOST_FALSE_ALARMS,
         count,
     )

@@ -84,7 +84,7 @@ def _of_changes(studies: int) -> list[Row]:
                 + (f"; {slower:.0%} slower over 20 measurements" * (slower > 0)),
                 "-" if slower else f"<= {FALSE_ALARMS:.0%}",
                 f"in {said / studies:.1%}",
-                slower > 0 or said / studies <= FALSE_ALARMS,
+                None if slower else said / studies <= FALSE_ALARMS,
                 studies,
             )
         )

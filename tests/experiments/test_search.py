@@ -61,6 +61,17 @@ def test_a_server_that_becomes_slower_is_no_answer() -> None:
     )
 
 
+def test_a_search_that_is_not_settled_says_what_would_settle_it() -> None:
+    """Pareto service of shape 2.5: late requests are few, and come in crowds."""
+    found, _ = of("", queues.single(queues.pareto(0.005, 2.5)), "p99=75ms", 60).search(3, 20.0)
+    assert found.rate_per_s is None
+    assert (found.longer or 0) > 2
+    said = sentence(found, MD1.slo)
+    assert said.startswith("INVALID: the search is not settled. The limit under")
+    assert f"A --longest-probe of about {np.ceil(found.longer or 0):g} times the length" in said
+    assert exit_code([found]) == 3
+
+
 def test_a_wrong_majority_does_not_bound_the_answer() -> None:
     """The first probes, of an empty queue, hold far above the capacity."""
     flattered = iter([1.0] * 14)

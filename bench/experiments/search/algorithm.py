@@ -291,6 +291,7 @@ def table(answers: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
             "edge_per_s_low": capacity.low,
             "edge_per_s_high": capacity.high,
             "change": capacity.change,
+            "longer": capacity.longer,
             "probes": [
                 {"rate_per_s": probe.rate_per_s, "outcome": OUTCOMES[probe.outcome], "why": probe.why}
                 for probe in capacity.probes

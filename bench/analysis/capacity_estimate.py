@@ -37,6 +37,9 @@ OFF_CENTRE = 0.04
 CLEARLY = 16.0
 # The capacity may differ so much, in ln(rate), from probe to probe.
 WOBBLE = 0.004
+# The curve is not exactly that of any server, so that ln(capacity) is not known better than this.
+INEXACT = 0.006
+_SPREAD = np.exp(-0.5 * (np.arange(-5, 6) * STEP / INEXACT) ** 2)
 # Before there are probes, their scatter is assumed to be that of the design effect. This weighs as much as a
 # scatter measured with so many probes.
 PRIOR_PROBES = 8.0
@@ -106,11 +109,6 @@ class CapacityEstimate:
         joint = _weight(total, len(self._local))
         self._weight, self._of_slopes = joint.sum(axis=1), joint.sum(axis=0)
 
-    @property
-    def error(self) -> float:
-        """Half the width of the middle 68 %, in ln(rate): the standard error where it is a normal one."""
-        return math.log(self.quantile(0.8413) / self.quantile(0.1587)) / 2
-
     def quantile(self, share: float) -> float:
         """The rate below which the capacity lies with this probability."""
         return _quantile(self._at, self._weight, share)
@@ -124,20 +122,23 @@ class CapacityEstimate:
         """The same, if the capacity may have changed steadily over the study."""
         seconds = np.array([one.requests / one.rate_per_s for one in self._seen])
         middles = np.cumsum(seconds) - seconds / 2
-        local = [(at, one) for at, one in zip(middles, self._seen, strict=True) if one in self._local]
-        when = np.array([at for at, _ in local])
-        when = (when - when.mean()) / (float(np.ptp(when)) or 1.0) if len(when) else when
+        is_local = np.array([one in self._local for one in self._seen], dtype=bool)
+        local = [one for one in self._seen if one in self._local]
+        if is_local.any():
+            middles = (middles - middles[is_local].mean()) / (float(np.ptp(middles[is_local])) or 1.0)
+        when = middles[is_local]
         total = np.zeros((len(TRENDS), len(self._at), len(SLOPES)))
         # A change shifts the grid by whole steps, so that each deviance is computed once.
         most = math.ceil(TRENDS[-1] / STEP)
         wider = self._at[0] + STEP * np.arange(-most, len(self._at) + most)
-        for moment, (_, one), design in zip(when, local, designs(self._local), strict=True):
+        for moment, one, design in zip(when, local, designs(self._local), strict=True):
             away = math.log(one.rate_per_s) - wider[:, None]
             deviance = _robust(_deviance(one, away, SLOPES[None, :]) / design)
             for index, shift in enumerate(np.round(moment * TRENDS / STEP).astype(int) + most):
                 total[index] += deviance[shift : shift + len(self._at)]
         weight = _weight(total, len(local)).sum(axis=2).T * _trend_prior()
-        span = (float(when[0]), float(when[-1])) if len(when) else (0.0, 0.0)
+        # From the first probe of all to the last: what was too far away to be local may have been true then.
+        span = (float(middles[0]), float(middles[-1])) if len(when) else (0.0, 0.0)
         return Trended(self._at, weight, span)
 
 
@@ -240,7 +241,8 @@ def _weight(deviance: Floats, count: int) -> Floats:
 
 
 def _quantile(at: Floats, weight: Floats, share: float) -> float:
-    """Each weight is spread evenly over the STEP around its value."""
+    """Each weight is spread around its value by INEXACT, and evenly over a STEP."""
+    weight = np.convolve(weight, _SPREAD, mode="same")
     below = np.concatenate(([0.0], np.cumsum(weight))) / weight.sum()
     edges = np.append(at - STEP / 2, at[-1] + STEP / 2)
     return float(math.exp(np.interp(share, below, edges)))

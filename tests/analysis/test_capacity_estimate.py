@@ -53,7 +53,7 @@ def test_three_disturbed_probes_do_not_outweigh_those_that_agree() -> None:
 def test_nothing_seen_is_even_odds() -> None:
     edge = CapacityEstimate(100)
     assert edge.quantile(0.5) == pytest.approx(100, rel=0.01)
-    assert edge.error == pytest.approx(0.34 * 2 * REACH, rel=0.02)
+    assert np.log(edge.quantile(0.84) / edge.quantile(0.16)) == pytest.approx(0.68 * 2 * REACH, rel=0.02)
 
 
 @settings(max_examples=25)

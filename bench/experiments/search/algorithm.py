@@ -36,14 +36,18 @@ COARSE = 1.15
 # Refining probes in turn the rates at which so many times the allowed share is probably late. Probes on both
 # sides of the capacity tell how steeply the share rises with the rate; more late ones tell more.
 LOOK_AT = (0.5, 1.0, 2.5)
-# Refining takes at least and at most so many probes.
-LEAST_REFINED, MOST_REFINED = 6, 24
-# Refining ends when the standard error of ln(capacity) is at most this, about 1.2 % of the rate.
-TIGHT = 0.012
+# Refining takes at least and at most so many probes. Fewer may agree with each other by luck.
+LEAST_REFINED, MOST_REFINED = 12, 24
+# Refining ends when the answer is so near to the likely capacity, in ln(rate). That is less than SETTLED,
+# because a change of the server meanwhile is weighed at the end.
+TIGHT = 0.037
 # The answer is the rate that exceeds the capacity with this probability.
 SAFE = 0.005
-# A search is settled when its answer is at most this far below the most likely capacity, in ln(rate).
-SETTLED = 0.05
+# A search is settled when its answer is at most this far below the likely capacity, in ln(rate). 5 % of the
+# capacity are claimed, and the likely one is not exact.
+SETTLED = 0.045
+# Probes so near to the answer, as a share of it, say whether it is the server's.
+NEAR = 0.05
 # It is not settled when the capacity changes over the study with more than this probability.
 TRENDING = 0.5
 # A search ends after so many probes, with or without an answer.
@@ -132,7 +136,7 @@ class Capacity:
         probes that missed do not count, since above its capacity a server cannot be given all its load.
         """
         answer = self.rate_per_s or math.inf
-        at_answer = [p for p in self.probes if abs(p.rate_per_s / answer - 1) <= SETTLED]
+        at_answer = [p for p in self.probes if abs(p.rate_per_s / answer - 1) <= NEAR]
         at_answer = [p for p in at_answer if p.outcome is not Holds.NO]
         misses = [probe for probe in self.probes if probe.outcome is Holds.NO]
         client = {CLIENT_BOUND} & _most(misses)
@@ -245,10 +249,11 @@ def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
 def _refine(log: _Log, estimate: CapacityEstimate) -> None:
     """Probe where the capacity may be until it is known well enough; longer where that needs more."""
     for count in range(MOST_REFINED):
-        if log.is_full or (count >= LEAST_REFINED and estimate.error <= TIGHT):
+        gap = math.log(estimate.quantile(0.5) / estimate.quantile(SAFE))
+        if log.is_full or (count >= LEAST_REFINED and gap <= TIGHT):
             return
         left = MOST_REFINED - count
-        missing = (estimate.error / TIGHT) ** 2 * count / left if count >= LEAST_REFINED else 1.0
+        missing = (gap / TIGHT) ** 2 * count / left if count >= LEAST_REFINED else 1.0
         log.holds(estimate.rate_with(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE, max(1.0, missing))
 
 

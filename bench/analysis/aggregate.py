@@ -22,8 +22,8 @@ from bench.analysis.checks import findings_of
 from bench.analysis.checks.cell import codes, merged
 from bench.analysis.failures import by_name
 from bench.analysis.percentiles import PooledLatencies
-from bench.analysis.slo import Holds, assess_slo
-from bench.analysis.stats import LEAST_REPEATS, Interval, arithmetic, percentile
+from bench.analysis.slo import missed
+from bench.analysis.stats import LEAST_REPEATS, Interval, arithmetic, estimate_under, percentile
 from bench.analysis.summary import ServerTimes, TrialSummary, mean_of, server_times, summarize
 from bench.core import vit_variants
 from bench.core.cell import Cell, SharedMemory
@@ -164,6 +164,7 @@ def _latency(summaries: Sequence[TrialSummary], pooled: PooledLatencies, seconds
         "percentiles": percentiles,
         "proved_ms": tuple(_proved_ms(pooled, percent, waited_ns) for percent in PERCENTS),
         "proof_s": tuple(_proof_s(pooled, percent, seconds) for percent in PERCENTS) if len(ordered) else (),
+        "early_stopping_ms": tuple(_ms(_known(estimate_under(ordered, p), waited_ns)) for p in PERCENTS),
         "repeat_latencies_ms": of_repeats,
     }
 
@@ -206,8 +207,7 @@ def _slo_met(pooled: PooledLatencies, summaries: Sequence[TrialSummary], slo: Sl
     if slo is None or len(pooled.ordered) == 0:
         return None
     errors, asked = sum(s.errors for s in summaries), sum(s.asked for s in summaries)
-    holds, _ = assess_slo(pooled.ordered, errors, asked, slo)
-    if holds is Holds.NO:
+    if missed(pooled.ordered, errors, asked, slo):
         return False
     waited_ns = min((s.waited_ns for s in summaries if s.waited_ns is not None), default=None)
     proved = [(_known(pooled.proved_ns(percent), waited_ns), bound) for percent, bound in slo.latencies]

@@ -128,6 +128,7 @@ class CellRow:
     proved_ms: tuple[float | None, ...] = ()  # of each percentile: the smallest bound the samples prove
     # Of each percentile: about how many seconds a repeat needs before any bound is proved; None: it has them.
     proof_s: tuple[float | None, ...] = ()
+    early_stopping_ms: tuple[float | None, ...] = ()  # of each percentile: what MLPerf LoadGen would report
     throughputs: tuple[float, ...] = ()  # img/s of each repeat
     repeat_latencies_ms: tuple[tuple[float | None, ...], ...] = ()  # of each repeat: its own percentiles
     batches: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # as Counters.batches
@@ -192,6 +193,7 @@ VIEWS_ONLY = (
     "percentiles",
     "proved_ms",
     "proof_s",
+    "early_stopping_ms",
     "throughputs",
     "repeat_latencies_ms",
     "batches",

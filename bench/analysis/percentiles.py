@@ -78,6 +78,26 @@ def _inflation(late: Int64, sizes: Int64, together: int) -> float:
     return float(np.max(variance / np.where(independent > 0, independent, np.inf)))
 
 
+def clusters(effect: float, margin: float) -> float:
+    """How many requests are taken for one independent piece, with a margin for what was not seen."""
+    return 1 + (effect - 1) * margin
+
+
+def proves_within(percent: float, late: int, n: int, effect: float) -> bool:
+    """Whether n requests, `late` of them beyond a bound, prove at 99 % that `percent` of all are within it.
+
+    `effect`: as `design_effect`. It says nothing of what differs from one trial to another.
+    """
+    return (
+        late < n and _tail(percent, late, n, clusters(effect, PROOF_MARGIN)) <= 1 - EARLY_STOPPING_CONFIDENCE
+    )
+
+
+def _tail(percent: float, late: int, n: int, pieces: float) -> float:
+    """The chance of so few late requests where `percent` of all are just not within the bound."""
+    return beta_regularised((n - late) / pieces, late / pieces + 1, percent / 100)
+
+
 @dataclass(frozen=True)
 class PooledLatencies:
     """Response times of all repeats of a cell, in ns, and what they say of their percentiles."""
@@ -119,11 +139,7 @@ class PooledLatencies:
 
     def needed(self, percent: float) -> int:
         """About how many requests prove a bound on the percentile, when they cluster as these do."""
-        return math.ceil(samples_needed(percent) * self._clusters(PROOF_MARGIN))
-
-    def _clusters(self, margin: float) -> float:
-        """How many requests are taken for one independent piece, with a margin for what was not seen."""
-        return 1 + (self.effect - 1) * margin
+        return math.ceil(samples_needed(percent) * clusters(self.effect, PROOF_MARGIN))
 
     def _spread(self, percent: float) -> float | None:
         """Standard error over repeats of the logarithm of their own percentiles; None below three repeats."""
@@ -144,13 +160,13 @@ class PooledLatencies:
 
         As MLPerf does it: of the most requests that may be late, all but one are discarded.
         """
-        effect, share, n = self._clusters(margin), percent / 100, len(self.ordered)
-        most = _last(n, lambda late: beta_regularised((n - late) / effect, late / effect + 1, share) <= tail)
+        pieces, n = clusters(self.effect, margin), len(self.ordered)
+        most = _last(n, lambda late: _tail(percent, late, n, pieces) <= tail)
         return float(self.ordered[n - most]) if most else None
 
     def _from_below(self, percent: float, tail: float, margin: float) -> float:
         """The largest sample that is not above the percentile, but for a chance of `tail`."""
-        effect, share, n = self._clusters(margin), percent / 100, len(self.ordered)
+        effect, share, n = clusters(self.effect, margin), percent / 100, len(self.ordered)
 
         def may_be(late: int) -> bool:
             return late == 0 or beta_regularised(late / effect, (n - late) / effect + 1, 1 - share) > tail

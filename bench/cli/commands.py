@@ -79,7 +79,9 @@ SEARCH = Verb(
     name="search", run="bench.cli.verbs.search:run",
     help="""Find the highest Poisson arrival rate that holds an SLO; every probe is in the report.
 
-    Exit codes: 0 the rate is confirmed, 1 no rate holds the SLO, 3 undecided.""",
+    The answer is a rate that is within the capacity with 99.5 % probability, by all probes. When that is more
+    than 4.5 % below the likely capacity, or the server changed meanwhile, the search is not settled: it gives
+    the interval and no answer. Exit codes: 0 settled, 1 no rate holds the SLO, 3 not settled or INVALID.""",
     options=_measuring(
         f"{_ONE_AT_A_TIME} deadline concurrency rate duration resume dry_run longest_trial budget",
         [Scope.JUDGING], batch=_ONE_IMAGE, protocol=_HTTP, slo=but("slo", **_MUST_HOLD),

@@ -13,6 +13,8 @@ from bench.core.vit_variants import AXES
 CONCURRENCY = 4
 # LoadGen's offline scenario hands over everything at once; 16 in flight keep several instances busy.
 OFFLINE_CONCURRENCY = 16
+# LoadGen's multi-stream scenario sends so many samples a query.
+SAMPLES_PER_QUERY = 8
 
 
 def sweep_spec(values: Values) -> SweepSpec:
@@ -75,7 +77,10 @@ def _load(values: Values) -> dict[str, Any]:
     if single and values.has("batch") and values["batch"] not in ((1,), None):
         values.wrong("batch", "--scenario single-stream sends one image; leave it out")
     users = (OFFLINE_CONCURRENCY,) if scenario is Scenario.OFFLINE else (1,)
-    return {"concurrencies": users, "rates_per_s": (), **({"batches": (1,)} if single else {})}
+    batches = {"batches": (1,)} if single else {}
+    if scenario is Scenario.MULTI_STREAM and not values.has("batch"):
+        batches = {"batches": (SAMPLES_PER_QUERY,)}
+    return {"concurrencies": users, "rates_per_s": (), **batches}
 
 
 def _check(values: Values, spec: SweepSpec) -> None:

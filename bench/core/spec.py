@@ -30,10 +30,10 @@ CONFIRM_SHARE = 0.1
 
 
 class Scenario(StrEnum):
-    """MLPerf LoadGen's four questions, as loads."""
+    """The four questions of MLPerf LoadGen, as loads in its manner."""
 
     SINGLE_STREAM = "single-stream"  # one request of one image in flight; p90 of latency
-    MULTI_STREAM = "multi-stream"  # one request of several images in flight; p99 of latency
+    MULTI_STREAM = "multi-stream"  # one request of 8 images in flight; p99 of latency
     SERVER = "server"  # Poisson arrivals; does a percentile hold
     OFFLINE = "offline"  # as much as it takes; throughput
 

@@ -125,9 +125,13 @@ class TrialRunner:
         raise NotMeasured(self._given_up[server.key])
 
     def measure(
-        self, planned: PlannedTrial, duration_s: float | None = None, into: RunFolder | None = None
+        self,
+        planned: PlannedTrial,
+        duration_s: float | None = None,
+        warmup_s: float | None = None,
+        into: RunFolder | None = None,
     ) -> Trial:
-        """Measure one trial and write it into the run folder. `duration_s`: instead of the spec's.
+        """Measure one trial and write it into the run folder. `duration_s`, `warmup_s`: not the spec's.
 
         One whose load generator stood still is measured again, and the run folder says so.
         `into`: instead of the folder, such as its part for fresh trials.
@@ -139,9 +143,10 @@ class TrialRunner:
                 "The --deadline was reached before everything was measured: --resume goes on from here."
             )
         try:
-            trial = self._measured(planned, self.served(planned.cell.server), duration_s)
+            plan = self.plan(planned, duration_s, warmup_s)
+            trial = self._measured(planned, self.served(planned.cell.server), plan)
             while is_stalled(trial) and self._may_discard(trial):
-                trial = self._measured(planned, self.served(planned.cell.server), duration_s)
+                trial = self._measured(planned, self.served(planned.cell.server), plan)
         except ServerDied as error:
             raise NotMeasured(str(error), may_repeat=True) from error
         except (ToolError, TargetError) as error:
@@ -167,7 +172,9 @@ class TrialRunner:
         if self.spec.reload is Reload.REPEAT:
             self.loaded.pop(self.spec.model, None)
 
-    def plan(self, planned: PlannedTrial, duration_s: float | None = None) -> Plan:
+    def plan(
+        self, planned: PlannedTrial, duration_s: float | None = None, warmup_s: float | None = None
+    ) -> Plan:
         """What the engine is asked for."""
         spec = self.spec
         shortest_s = AUTO_SHORTEST_S if spec.auto_duration else spec.duration_s
@@ -175,7 +182,7 @@ class TrialRunner:
             cell=planned.cell,
             repeat=planned.repeat,
             seed=spec.seed_of(planned),
-            warmup_s=spec.warmup_s,
+            warmup_s=spec.warmup_s if warmup_s is None else warmup_s,
             duration_s=shortest_s if duration_s is None else duration_s,
             longest_s=AUTO_LONGEST_S if spec.auto_duration else None,
             percent=_asked_percent(self.folder.record.slo),
@@ -209,14 +216,14 @@ class TrialRunner:
         served = replace(served, reference=self._references[server.key])
         self.loaded[server.model] = (self, server, served)
 
-    def _measured(self, planned: PlannedTrial, served: Served, duration_s: float | None) -> Trial:
+    def _measured(self, planned: PlannedTrial, served: Served, plan: Plan) -> Trial:
         """One trial with the sensors' series. Raises ServerDied also when the server died in the drain."""
         cell = planned.cell
         target = served.target or self.serving.triton.target
         try:
             with host.Sampler(self.sensors()) as sampler:
                 trial = self.engine.measure(
-                    self.plan(planned, duration_s),
+                    plan,
                     target,
                     served,
                     lambda live: self.progress.live(planned, live),

@@ -22,6 +22,7 @@ from benchmarks.coverage.row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "coverage.md"
 COLUMNS = ("claim", "over", "goal", "measured", "holds", "studies")
+HOLDS = {True: "yes", False: "no", None: "-"}
 ABOUT = (
     "# Coverage: claims against simulated servers with known truth\n\n"
     "This page is for everyone who wants to know how far the intervals, verdicts and proofs of `bench` can "
@@ -57,10 +58,7 @@ def table(rows: Iterable[Row]) -> str:
     """The rows in Markdown."""
     return _lines(
         COLUMNS,
-        [
-            (row.claim, row.over, row.goal, row.measured, "yes" if row.holds else "no", str(row.studies))
-            for row in rows
-        ],
+        [(row.claim, row.over, row.goal, row.measured, HOLDS[row.holds], str(row.studies)) for row in rows],
     )
 
 
@@ -71,10 +69,11 @@ def _lines(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
 
 def rows_of(section: str) -> list[Row]:
     """The rows of the table in a section of the page."""
+    held = {word: value for value, word in HOLDS.items()}
     lines = (re.split(r"(?<!\\) \| ", line.strip("| ")) for line in section.splitlines() if line[:2] == "| ")
     cells = [[text.replace("\\|", "|") for text in line] for line in lines if len(line) == len(COLUMNS)]
     return [
-        Row(claim, over, goal, measured, holds == "yes", int(studies))
+        Row(claim, over, goal, measured, held[holds], int(studies))
         for claim, over, goal, measured, holds, studies in cells
         if studies.isdecimal()
     ]
@@ -88,7 +87,9 @@ def summary(sections: Iterable[str]) -> str:
         for row in rows_of(part):
             claims.setdefault(row.claim, []).append(row)
         for claim, rows in claims.items():
-            worst, misses = min(rows, key=_goodness), sum(not row.holds for row in rows)
+            if all(row.holds is None for row in rows):
+                continue  # a figure without a goal is no claim
+            worst, misses = min(rows, key=_goodness), sum(row.holds is False for row in rows)
             held = f"no: missed in {misses} of {len(rows)} rows" if misses else f"yes, in {len(rows)} rows"
             cells.append((claim, worst.goal, f"{worst.measured} - {worst.over}", held))
     return "## Summary\n<!-- summary -->\n\n" + _lines(("claim", "goal", "worst row", "held"), cells)
@@ -98,7 +99,7 @@ def _goodness(row: Row) -> tuple[bool, float]:
     """What the worst row of a claim has the least of: by whether it holds, and its first figure."""
     number = re.search(r"\d+(?:\.\d+)?", row.measured)
     value = float(number[0]) if number else 0.0
-    return row.holds, value if row.goal.startswith(">=") else -value
+    return row.holds is not False, value if row.goal.startswith(">=") else -value
 
 
 def renewed(page: str, sections: dict[str, str]) -> str:

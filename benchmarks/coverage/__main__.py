@@ -25,7 +25,7 @@ def main(names: tuple[str, ...], studies: int, docs: bool) -> None:
         say(f"== {name}, {studies} studies a row")
         text, rows = section(name, studies, say)
         click.echo(text)
-        misses += sum(not row.holds for row in rows)
+        misses += sum(row.holds is False for row in rows)
         if docs:
             PAGE.write_text(renewed(PAGE.read_text() if PAGE.exists() else "", {name: text}))
     if misses:

@@ -13,5 +13,5 @@ class Row:
     over: str  # the servers and loads that were simulated
     goal: str
     measured: str
-    holds: bool
+    holds: bool | None  # None: a figure without a goal
     studies: int

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bench.analysis.stats import Change, change_of, estimate_under, geometric, paired_ratio
-from benchmarks.coverage import percentiles, renewed, rows_of, summary, table
+from benchmarks.coverage import percentiles, renewed, rows_of, search, summary, table
 from benchmarks.coverage.comparison import Noise, Plan, at_random, failure_exits, heavy, normal
 from benchmarks.coverage.row import Row
 from benchmarks.coverage.throughput import Draw, Study, alternating, covered, lognormal, of_its_own
@@ -105,3 +107,19 @@ def test_early_stopping_proves_what_is_false_at_a_queue_and_independent_pieces_d
         new += percentiles.study(server, truths_ns, random, 3, 5)[99.0].proves_below
     assert old > 0.15 * 60
     assert new <= 1
+
+
+def test_a_search_is_held_against_the_capacity() -> None:
+    """A few studies of the server whose capacity is the easiest to find."""
+    studies = search.studies_of(search.MD1, 4, seed=1)
+    high, inside, near, said = search.rows_of(search.MD1, studies)
+    assert all(row.holds for row in (high, inside, near, said))
+    assert "0.0% are above" in high.measured
+
+
+def test_where_a_server_drifts_the_lower_of_mean_and_last_capacity_is_the_truth() -> None:
+    slower = replace(search.MD1, drift=0.2, drift_s=1000.0)
+    faster = replace(search.MD1, drift=-0.2, drift_s=1000.0)
+    ((of_slower,), (of_faster,)) = (search.studies_of(queue, 1, seed=1) for queue in (slower, faster))
+    assert of_slower.truth < of_slower.mean < search.MD1.capacity()
+    assert of_faster.truth == of_faster.mean > search.MD1.capacity()

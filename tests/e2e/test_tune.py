@@ -98,7 +98,7 @@ def test_a_point_is_a_cell_with_the_axes_it_names() -> None:
 def test_no_answer_is_a_sentence_too() -> None:
     space = space_of(SweepSpec(model="m", batches=(1,), concurrencies=(1, 2)))
     nothing: Any = dict.fromkeys(
-        ("best", "runner_up", "throughput", "runner_up_throughput", "apart", "confirmed")
+        ("best", "runner_up", "throughput", "runner_up_throughput", "apart", "confirmed", "change")
     )
     found = Tuned(
         **nothing, proved=False, steps=(), cells=2, cost=0, untried=(), at_limit=(), out_of_budget=True

@@ -53,6 +53,27 @@ def test_of_configurations_that_serve_the_same_the_one_with_fewest_instances_win
     assert found.apart.low <= 1 <= (found.apart.high or 0)
 
 
+@pytest.mark.parametrize("slower", [0.0, 0.2])
+def test_a_machine_that_changes_during_the_tuning_is_said(slower: float) -> None:
+    """By 20 % over the tuning, at a spread of 1 %; without a change hardly ever."""
+    changes = [tune(SPACE, noisy(seed, slower), bound_s=1.0, budget=40).change for seed in range(20)]
+    said = [change for change in changes if change is not None]
+    assert len(said) >= 18 if slower else len(said) <= 3
+    assert all(change < -0.05 for change in said) or not slower
+
+
+def noisy(seed: int, slower: float) -> Callable[[Point, int], Reading]:
+    """Two instances serve 1.8 times as much as one; everything becomes slower over 20 measurements."""
+    rng, count = np.random.default_rng(seed), iter(range(1000))
+
+    def measure(point: Point, _: int) -> Reading:
+        instances, batch = (int(value or 1) for value in point.configuration)
+        images = 100 * instances**0.85 * batch**0.2 * min(SPACE.levels[point.level], 4.0) ** 0.5
+        return Reading(images * math.exp(rng.normal(0, 0.01)) * (1 - slower * next(count) / 20), Holds.YES)
+
+    return measure
+
+
 def test_winner_and_runner_up_have_their_repeats_in_turn() -> None:
     found = flat(SPACE)
     confirming = [step.point for step in found.steps if step.stage == "confirm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -101,6 +102,12 @@ def _exit_code(capacity: Capacity) -> int:
     return EXIT_OK if capacity.is_confirmed else EXIT_MISSED
 
 
+def _advice(capacity: Capacity) -> str:
+    if capacity.longer is None:
+        return "The server probably changed meanwhile: search again when the machine is quiet."
+    return f"A --longest-probe of about {math.ceil(capacity.longer)} times the length should settle it."
+
+
 def sentence(capacity: Capacity, slo: Slo) -> str:
     """The answer as a person wants it."""
     tried = [probe.rate_per_s for probe in capacity.probes]
@@ -114,14 +121,26 @@ def sentence(capacity: Capacity, slo: Slo) -> str:
         )
     if capacity.is_missed:
         return f"INVALID: {slo} is missed even at {significant(min(tried, default=0.0))} requests/s."
-    if capacity.rate_per_s is None:
-        return (
-            f"INVALID: {len(tried)} probes, up to {significant(max(tried))} requests/s, found no rate "
-            f"that is sure to meet {slo}. Use a longer --longest-probe, or search when the machine is quiet."
-        )
     limit = (capacity.estimate_per_s, capacity.low, capacity.high)
     estimate, low, high = (significant(rate or 0.0) for rate in limit)
+    probes = plural(len(tried), "probe")
+    if capacity.change is not None:
+        return (
+            f"INVALID: the search is not settled, because the server changed: its limit moved by about "
+            f"{capacity.change:+.0%} over {probes}. It lay between {low} and {high} requests/s. "
+            "Look for other load or a falling clock rate, and search again."
+        )
+    if capacity.rate_per_s is None and capacity.estimate_per_s is not None:
+        return (
+            f"INVALID: the search is not settled. The limit under {slo} lies between {low} and {high} "
+            f"requests/s (95 % CI, {probes}). {_advice(capacity)}"
+        )
+    if capacity.rate_per_s is None:
+        return (
+            f"INVALID: {probes}, up to {significant(max(tried))} requests/s, found no rate "
+            f"that is sure to meet {slo}. Use a longer --longest-probe, or search when the machine is quiet."
+        )
     return (
         f"VALID: {significant(capacity.rate_per_s)} requests/s meet {slo}. "
-        f"The limit is about {estimate} requests/s (95 % CI {low} to {high}, {len(tried)} probes)."
+        f"The limit is about {estimate} requests/s (95 % CI {low} to {high}, {probes})."
     )

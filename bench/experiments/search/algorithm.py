@@ -3,8 +3,15 @@
 Pure: `find_capacity` is given a function that probes one rate, and never sees a server or a clock. It raises
 the rate until the SLO is missed and bisects between the last two rates, both by majority of probes. That only
 finds the neighbourhood. There a `CapacityEstimate` weighs every probe: it says which rate to probe next, and
-how exactly the capacity is known. The answer is a rate at which the SLO is met with 95 % probability by all
-probes so far, and at which further probes have met it.
+how exactly the capacity is known. It moves with the probes, so that a wrong majority does not bound it.
+
+Every probe starts with a warm-up at its own rate, since an empty queue would flatter it. Warm-up and probe
+are as long as the queue's relaxation asks: the design effect of the probes so far says how many requests
+count as one independent one.
+
+The answer is a rate that is within the capacity with the probability 1 - SAFE. Where that lies far below the
+likely capacity, or the capacity changed in the course of the study, there is no answer, only an interval: the
+search is not settled.
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
+
 from bench.analysis.capacity_estimate import CapacityEstimate, Evidence
 from bench.analysis.slo import Holds
 from bench.analysis.stats import samples_needed
@@ -24,20 +33,23 @@ from bench.core.slo import Slo
 RAMP = 1.5
 # Bisection ends when the lowest rate that missed the SLO is within this factor of the highest that met it.
 COARSE = 1.15
-# Majorities can be wrong, so the capacity is looked for this factor outside the last two rates of bisection.
-BEYOND = 1.3
-# Refining probes the rates at these quantiles of the estimate in turn. Probes on both sides of the capacity
-# tell how steeply the share of late requests rises with the rate.
-LOOK_AT = (0.2, 0.5, 0.8)
-# Refining takes at least and at most so many probes.
-LEAST_REFINED, MOST_REFINED = 6, 16
-# Refining ends when the standard error of ln(capacity) is at most this, about 1.2 % of the rate.
-TIGHT = 0.012
-# The answer is the rate that exceeds the capacity with this probability by the probes so far. Confirming it
-# with further probes leaves less.
-SAFE = 0.1
-# A rate that was not confirmed is lowered by at least this factor.
-BACK_OFF = 0.995
+# Refining probes in turn the rates at which so many times the allowed share is probably late. Probes on both
+# sides of the capacity tell how steeply the share rises with the rate; more late ones tell more.
+LOOK_AT = (0.5, 1.0, 2.5)
+# Refining takes at least and at most so many probes. Fewer may agree with each other by luck.
+LEAST_REFINED, MOST_REFINED = 12, 24
+# Refining ends when the answer is so near to the likely capacity, in ln(rate). That is less than SETTLED,
+# because a change of the server meanwhile is weighed at the end.
+TIGHT = 0.037
+# The answer is the rate that exceeds the capacity with this probability.
+SAFE = 0.005
+# A search is settled when its answer is at most this far below the likely capacity, in ln(rate). 5 % of the
+# capacity are claimed, and the likely one is not exact.
+SETTLED = 0.045
+# Probes so near to the answer, as a share of it, say whether it is the server's.
+NEAR = 0.05
+# It is not settled when the capacity changes over the study with more than this probability.
+TRENDING = 0.5
 # A search ends after so many probes, with or without an answer.
 MOST_PROBES = 45
 # The code of the one finding that says a probe missed the SLO because of the load generator.
@@ -46,6 +58,12 @@ CLIENT_BOUND = "client-bound"
 OUTCOMES = {Holds.YES: "holds", Holds.LIKELY: "undecided", Holds.UNKNOWN: "undecided", Holds.NO: "misses"}
 # A majority is taken over so many probes: close to the capacity one probe is a coin toss.
 VOTES = 3
+# A probe has at least so many independent pieces: it is as long as the queue's relaxation asks.
+PIECES = 30
+# It starts after so many pieces of the same load, in which the queue fills.
+FILLING = 3
+# No probe is longer than this many times the usual REFINE of a p99.
+LONGEST = 8
 
 
 class Effort(IntEnum):
@@ -53,7 +71,15 @@ class Effort(IntEnum):
 
     RAMP = 1  # far from the capacity short probes are enough, since a wrong step is corrected later
     LOOK = 2
-    REFINE = 12  # few long probes tell more than many short ones, since each starts with an empty queue
+    REFINE = 12  # few long probes tell more than many short ones, since each has to fill the queue first
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Of a probe, in requests: `warmup` of the same load before those that count."""
+
+    requests: int
+    warmup: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +99,13 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The answer of a search. `rate_per_s`: the confirmed rate; None when there is none.
+    """The answer of a search. `rate_per_s`: None when the search is not settled, or no rate meets the SLO.
 
     `estimate_per_s`: the highest rate that meets the SLO, with its 95 % interval `low` to `high`; None when
-    the ramp did not find a rate that meets the SLO and one that misses it. `failure`: why the search could
-    not be finished, in a sentence; "" when it was.
+    the ramp did not find a rate that meets the SLO and one that misses it. `change`: of the capacity over the
+    study, as a share; None where none was seen. `longer`: how many times longer probes should settle the
+    search; None where it is settled, or time does not help. `failure`: why the search could not be
+    finished, in a sentence; "" when it was.
     """
 
     rate_per_s: float | None
@@ -86,6 +114,8 @@ class Capacity:
     low: float | None = None
     high: float | None = None
     failure: str = ""
+    change: float | None = None
+    longer: float | None = None
 
     @property
     def is_confirmed(self) -> bool:
@@ -101,11 +131,13 @@ class Capacity:
     def doubts(self) -> tuple[str, ...]:
         """Codes of the findings for which the answer is not the server's capacity.
 
-        These are what more than half of the probes at the answer have, and CLIENT_BOUND where more than half
-        of the probes that missed have it. A single INVALID probe decides nothing. Other findings of probes
-        that missed do not count, since above its capacity a server cannot be given all its load.
+        These are what more than half of the probes near the answer have, and CLIENT_BOUND where more than
+        half of the probes that missed have it. A single INVALID probe decides nothing. Other findings of
+        probes that missed do not count, since above its capacity a server cannot be given all its load.
         """
-        at_answer = [probe for probe in self.probes if probe.rate_per_s == self.rate_per_s]
+        answer = self.rate_per_s or math.inf
+        at_answer = [p for p in self.probes if abs(p.rate_per_s / answer - 1) <= NEAR]
+        at_answer = [p for p in at_answer if p.outcome is not Holds.NO]
         misses = [probe for probe in self.probes if probe.outcome is Holds.NO]
         client = {CLIENT_BOUND} & _most(misses)
         return tuple(sorted(client | (_most(at_answer) if self.is_confirmed else set())))
@@ -117,35 +149,50 @@ def _most(probes: Sequence[Probe]) -> set[str]:
     return {code for code, count in counts.items() if 2 * count > len(probes)}
 
 
-Measure = Callable[[float, Effort], Probe]
+Measure = Callable[[float, Length], Probe]
 
 
 @dataclass(slots=True)
 class _Log:
-    """Every probe in order."""
+    """Every probe in order, and the estimate that weighs them.
+
+    `least`: samples that decide the SLO. `longest_s`: of a probe, and of its warm-up.
+    """
 
     measure: Measure
+    least: int
+    longest_s: float
     probes: list[Probe] = field(default_factory=list)
     estimate: CapacityEstimate | None = None
 
-    def feed(self, estimate: CapacityEstimate) -> CapacityEstimate:
-        """Give every probe so far, and from here on each new one, to the estimate."""
-        self.estimate = estimate
+    def locate(self, rate: float) -> CapacityEstimate:
+        """Begin the estimate around a rate, with every probe so far; each new one is added."""
+        self.estimate = CapacityEstimate(rate)
         for probe in self.probes:
-            estimate.see(probe.seen)
-        return estimate
+            self.estimate.see(probe.seen)
+        return self.estimate
 
-    def holds(self, rate: float, effort: Effort) -> bool:
-        probe = self.measure(round_rate(rate), effort)
+    def holds(self, rate: float, effort: Effort, longer: float = 1.0) -> bool:
+        probe = self.measure(round_rate(rate), self._length(rate, effort, longer))
         self.probes.append(probe)
         if self.estimate is not None:
             self.estimate.see(probe.seen)
         return probe.outcome is not Holds.NO
 
+    def _length(self, rate: float, effort: Effort, longer: float) -> Length:
+        """As long as the percentile and the queue's relaxation ask: by the probes so far near this rate."""
+        near = [p.seen.design for p in self.probes if p.seen and 1 / RAMP < p.rate_per_s / rate < RAMP]
+        design = float(np.median(near)) if near else 1.0
+        most = LONGEST * Effort.REFINE * max(self.least, samples_needed(99.0))
+        most = max(1, round(min(most, self.longest_s * rate)))
+        requests = min(round(longer * max(effort * self.least, PIECES * design)), most)
+        warmup = max(self.least // 2, min(round(FILLING * design), requests))
+        return Length(requests, min(warmup, most))
+
     def majority(self, rate: float, effort: Effort) -> bool:
         """Whether most of VOTES probes meet the SLO; one is enough when its samples prove that it does."""
         ayes = noes = 0
-        while max(ayes, noes) <= VOTES // 2:
+        while max(ayes, noes) <= VOTES // 2 and not self.is_full:
             ayes, noes = (ayes + 1, noes) if self.holds(rate, effort) else (ayes, noes + 1)
             if self.probes[-1].outcome is Holds.YES and not noes:
                 return True
@@ -156,17 +203,20 @@ class _Log:
         return len(self.probes) >= MOST_PROBES
 
 
-def find_capacity(measure: Measure, start_per_s: float) -> Capacity:
-    """Search upwards from `start_per_s` requests per second. Raises what `measure` raises."""
-    log = _Log(measure)
+def find_capacity(measure: Measure, start_per_s: float, slo: Slo, longest_s: float = math.inf) -> Capacity:
+    """Search upwards from `start_per_s` requests per second, with probes no longer than `longest_s`.
+
+    Raises what `measure` raises.
+    """
+    log = _Log(measure, samples_wanted(slo), longest_s)
     held, missed = _ramp(log, start_per_s)
     if held is None or missed is None:
         return Capacity(None, tuple(log.probes))
     held, missed = _bisect(log, held, missed)
-    estimate = _refine(log, held / BEYOND, missed * BEYOND)
-    confirmed = _confirm(log, estimate)
-    low, middle, high = (estimate.quantile(share) for share in (0.025, 0.5, 0.975))
-    return Capacity(confirmed, tuple(log.probes), middle, low, high)
+    estimate = log.locate(math.sqrt(held * missed))
+    _refine(log, estimate)
+    _confirm(log, estimate)
+    return _answer(log, estimate)
 
 
 def _ramp(log: _Log, start: float) -> tuple[float | None, float | None]:
@@ -196,24 +246,34 @@ def _bisect(log: _Log, held: float, missed: float) -> tuple[float, float]:
     return held, missed
 
 
-def _refine(log: _Log, low: float, high: float) -> CapacityEstimate:
-    """Probe where the capacity may be until it is known well enough."""
-    estimate = log.feed(CapacityEstimate(low, high))
+def _refine(log: _Log, estimate: CapacityEstimate) -> None:
+    """Probe where the capacity may be until it is known well enough; longer where that needs more."""
     for count in range(MOST_REFINED):
-        if log.is_full or (count >= LEAST_REFINED and estimate.error <= TIGHT):
-            break
-        log.holds(estimate.quantile(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE)
-    return estimate
+        gap = math.log(estimate.quantile(0.5) / estimate.quantile(SAFE))
+        if log.is_full or (count >= LEAST_REFINED and gap <= TIGHT):
+            return
+        left = MOST_REFINED - count
+        missing = (gap / TIGHT) ** 2 * count / left if count >= LEAST_REFINED else 1.0
+        log.holds(estimate.rate_with(LOOK_AT[count % len(LOOK_AT)]), Effort.REFINE, max(1.0, missing))
 
 
-def _confirm(log: _Log, estimate: CapacityEstimate) -> float | None:
-    """The highest rate that is safe by all probes and holds when it is probed; None: probes ran out."""
-    rate = estimate.quantile(SAFE)
+def _confirm(log: _Log, estimate: CapacityEstimate) -> None:
+    """Probe the rate that is safe by all probes, until it holds: further probes say whether it is."""
     while not log.is_full:
-        if log.majority(rate, Effort.REFINE):
-            return round_rate(rate)
-        rate = min(rate * BACK_OFF, estimate.quantile(SAFE))
-    return None
+        if log.majority(estimate.quantile(SAFE), Effort.REFINE):
+            return
+
+
+def _answer(log: _Log, estimate: CapacityEstimate) -> Capacity:
+    """By all probes, if the capacity may have changed meanwhile."""
+    final = estimate.with_trend()
+    (low, high), middle, rate = final.ends(0.95), final.quantile(0.5), final.quantile(SAFE)
+    probes, gap, steady = tuple(log.probes), math.log(middle / rate), final.trending <= TRENDING
+    if gap <= SETTLED and steady:
+        return Capacity(round_rate(rate), probes, middle, low, high, change=final.change)
+    # The gap shrinks with the square root of the time. Half as long again, lest the next search be unlucky.
+    longer = 1.5 * (gap / SETTLED) ** 2 if steady else None
+    return Capacity(None, probes, middle, low, high, change=final.change, longer=longer)
 
 
 def round_rate(rate: float) -> float:
@@ -221,9 +281,9 @@ def round_rate(rate: float) -> float:
     return float(f"{rate:.4g}")
 
 
-def samples_wanted(slo: Slo, effort: Effort) -> int:
-    """How many requests a probe should have, for the strictest percentile of the SLO."""
-    return effort * max(samples_needed(percent) for percent, _ in slo.latencies)
+def samples_wanted(slo: Slo) -> int:
+    """The fewest requests that decide the strictest percentile of the SLO."""
+    return max(samples_needed(percent) for percent, _ in slo.latencies)
 
 
 def table(answers: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
@@ -235,6 +295,8 @@ def table(answers: Sequence[tuple[str, Capacity]]) -> list[dict[str, object]]:
             "edge_per_s": capacity.estimate_per_s,
             "edge_per_s_low": capacity.low,
             "edge_per_s_high": capacity.high,
+            "change": capacity.change,
+            "longer": capacity.longer,
             "probes": [
                 {"rate_per_s": probe.rate_per_s, "outcome": OUTCOMES[probe.outcome], "why": probe.why}
                 for probe in capacity.probes

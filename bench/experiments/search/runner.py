@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from bench.analysis.checks import findings_of
-from bench.analysis.slo import assess_slo, evidence_of
-from bench.analysis.summary import measured_requests, throughput_req_per_s, with_latency
+from bench.analysis.slo import Holds, judge
+from bench.analysis.summary import in_order_ns, measured_requests, throughput_req_per_s, with_latency
 from bench.core.cell import Cell
 from bench.core.files import write_json
 from bench.core.findings import Severity
@@ -21,11 +19,10 @@ from bench.experiments.progress import Say
 from bench.experiments.search.algorithm import (
     OUTCOMES,
     Capacity,
-    Effort,
+    Length,
     Probe,
     find_capacity,
     round_rate,
-    samples_wanted,
     table,
 )
 from bench.experiments.trial_runner import NotMeasured, TrialRunner
@@ -85,32 +82,49 @@ class SearchRunner:
     def _capacity(self, cell: Cell) -> Capacity:
         trial = self._measure(cell, self.runner.spec.duration_s)
         start = round_rate(max(_START * throughput_req_per_s(trial), 0.1))
-        return find_capacity(lambda rate, effort: self._probe(cell, rate, effort), start)
+        return find_capacity(
+            lambda rate, length: self._probe(cell, rate, length), start, self.slo, self.longest_s
+        )
 
-    def _probe(self, cell: Cell, rate: float, effort: Effort) -> Probe:
+    def _probe(self, cell: Cell, rate: float, length: Length) -> Probe:
         load = replace(cell.load, concurrency=None, rate_per_s=rate)
-        wanted_s = samples_wanted(self.slo, effort) / rate
-        trial = self._measure(replace(cell, load=load), min(max(wanted_s, LEAST_PROBE_S), self.longest_s))
+        seconds = max(length.requests / rate, LEAST_PROBE_S)
+        warmup_s = max(length.warmup / rate, self.runner.spec.warmup_s)
+        trial = self._measure(replace(cell, load=load), seconds, warmup_s)
         due = measured_requests(trial)
-        evidence = (np.sort(with_latency(due).response_ns), len(due.failed()), len(due), self.slo)
-        outcome, why = assess_slo(*evidence)
+        in_order = in_order_ns(with_latency(due))
+        outcome, why, seen = judge(in_order, len(due.failed()), len(due), self.slo, rate)
+        findings = findings_of(trial)
+        outcome, why = steady(outcome, why, {one.code for one in findings})
         self.say(f"  {rate:g}/s {OUTCOMES[outcome]}: {why}")
-        codes = (finding.code for finding in findings_of(trial) if finding.severity is Severity.INVALID)
-        probe = Probe(rate, outcome, why, evidence_of(*evidence, rate), tuple(codes))
+        codes = (finding.code for finding in findings if finding.severity is Severity.INVALID)
+        probe = Probe(rate, outcome, why, seen, tuple(codes))
         self._probes.append(probe)
         return probe
 
-    def _measure(self, cell: Cell, duration_s: float) -> Trial:
+    def _measure(self, cell: Cell, duration_s: float, warmup_s: float | None = None) -> Trial:
         """One trial more of a cell; repeated on the new server when the server died during it."""
         repeat = next(i for i in range(1000) if not self.runner.folder.has_trial(cell.key, i))
         while True:
             try:
-                return self.runner.measure(PlannedTrial(cell, repeat), duration_s)
+                return self.runner.measure(PlannedTrial(cell, repeat), duration_s, warmup_s)
             except NotMeasured as error:
                 if not error.may_repeat:
                     self.runner.fail((cell,), str(error))
                     raise
                 self.say(f"  {error}")
+
+
+def steady(outcome: Holds, why: str, codes: Collection[str]) -> tuple[Holds, str]:
+    """The outcome of a probe whose window was not steady: what holds now need not hold later.
+
+    A queue that grew through the window is a miss; a window that was unsteady proves nothing.
+    """
+    if outcome is not Holds.NO and "saturated" in codes:
+        return Holds.NO, f"{why}, and the queue kept growing"
+    if outcome is Holds.YES and "unsteady" in codes:
+        return Holds.LIKELY, f"{why}, but it was not steady"
+    return outcome, why
 
 
 def name_of(cell: Cell) -> str:

@@ -48,6 +48,8 @@ SEVERAL = (2, 3)
 LEAST_PROMISE = 0.5
 # The promise of a value with which nothing loads, for each further configuration that does not load with it.
 BROKEN_AGAIN = 0.8
+# The reference of a closed-loop tuning is measured so often again at its end: has the machine changed?
+WATCH = 2
 # In an open loop a configuration has room to spare when its percentile is at most this share of the bound.
 CALM = 0.9
 # Configurations whose throughput differs by no more than this share are equal; then fewer instances win.
@@ -66,11 +68,12 @@ def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None =
     bound of the SLO's highest percentile.
     """
     log = Log(space, measure, bound_s, default_budget(space) if budget is None else budget)
-    reserve = 2 * REPEATS + (3 * LONG if space.is_open_loop else 0)
-    with is_spent(log, min(reserve, log.budget // 3)):
+    watch = 0 if space.is_open_loop else min(WATCH, log.budget // 12)
+    reserve = 2 * REPEATS + (3 * LONG if space.is_open_loop else watch)
+    with is_spent(log, min(reserve, log.budget // 3), unfinished=True):
         _start(log)
         _walk(log)
-    with is_spent(log, 0):
+    with is_spent(log, watch):
         if space.is_open_loop:
             _last(log, likeliest)
         _prove(log)
@@ -79,6 +82,12 @@ def tune(space: Space, measure: Measure, *, bound_s: float, budget: int | None =
             _last(log, winner)
             _confirm(log)
         _refresh(log)
+    with is_spent(log, 0):
+        reference = log.reference()
+        if reference is not None:
+            log.stage = "watch"
+            for _ in range(watch):
+                log.measure_again(reference)
     return _result(log)
 
 
@@ -372,6 +381,7 @@ def _result(log: Log) -> Tuned:
         runner_up_throughput=_interval(log, runner_up),
         apart=_apart(log, best, runner_up),
         proved=best is not None and log.holds(best) is Holds.YES,
+        change=log.change(),
         steps=tuple(log.steps),
         cost=log.spent,
         cells=log.space.cells,

@@ -76,6 +76,11 @@ def _effort(space: Space, result: Tuned) -> list[str]:
         f"This took {plural(result.cost, 'measurement')}{long} of {plural(tried, 'configuration')}; "
         f"the whole grid once would have taken {result.cells}."
     ]
+    if result.change is not None:
+        lines.append(
+            f"WARNING: the machine changed: at the end of the tuning the first configuration serves "
+            f"{result.change:+.0%}. Do not trust smaller differences, and tune again on a quiet machine."
+        )
     if result.untried:
         lines.append(
             f"Not tried: {len(result.untried)} of {configurations} configurations (listed in {TUNE_FILE})."
@@ -99,6 +104,7 @@ def table(space: Space, result: Tuned, slo: str, **more: Any) -> dict[str, Any]:
         "best_over_runner_up": _bounds(result.apart),
         "measurements": result.cost,
         "grid_cells": result.cells,
+        "change": result.change,
         "out_of_budget": result.out_of_budget,
         "confirmed": _bounds(result.confirmed),
         "edges": list(result.at_limit),

@@ -31,6 +31,11 @@ INSTANCES, MAX_BATCH, QUEUE_DELAY, BATCH = "instances", "max batch", "queue dela
 _PRIOR_DEVIATION, _PRIOR_DEGREES = 0.02, 4
 # Bounds of a ratio of two throughputs are those of this confidence.
 _CONFIDENCE = 0.90
+# Level of the t test for a change of the reference. Repeating ends sooner where the spread is small by luck,
+# so that there are more false alarms than this level says: 5 % are claimed.
+_LEVEL_OF_CHANGE = 0.03
+# A smaller change, in ln(throughput), is not said.
+_LEAST_CHANGE = 0.02
 # A point with too few samples for the percentile is measured up to this often before it counts as a miss.
 _UNKNOWN_REPEATS = 3
 # The least budget of a tuning, beyond one measurement for each further value of an axis.
@@ -97,7 +102,7 @@ class Reading:
 class Step:
     """One measurement, in the order they were made.
 
-    `stage`: start, axes, together, last, prove or confirm. `cost`: in measurements of usual length.
+    `stage`: start, axes, together, last, prove, confirm or watch. `cost`: in measurements of usual length.
     """
 
     stage: str
@@ -117,6 +122,7 @@ class Tuned:
     runner_up_throughput: Interval | None
     apart: Interval | None  # best over runner-up, repeat by repeat
     proved: bool  # whether the samples of the best prove that it meets the SLO
+    change: float | None  # of the reference's throughput over the tuning, as a share; None: none was found
     steps: tuple[Step, ...]
     cells: int  # of the grid
     untried: tuple[Configuration, ...]
@@ -130,13 +136,16 @@ class Stop(Exception):
 
 
 @contextmanager
-def is_spent(log: Log, reserve: int) -> Iterator[None]:
-    """End the block, but not the search, once only `reserve` measurements of the budget are left."""
+def is_spent(log: Log, reserve: int, *, unfinished: bool = False) -> Iterator[None]:
+    """End the block, but not the search, once only `reserve` measurements of the budget are left.
+
+    `unfinished`: whether the search is then not finished.
+    """
     log.reserve = reserve
     try:
         yield
     except Stop:
-        log.ran_out = log.ran_out or reserve > 0
+        log.ran_out = log.ran_out or unfinished
 
 
 def least_budget(space: Space) -> int:
@@ -295,6 +304,38 @@ class Log:
         """Whether more load could make this configuration the best; throughput rises no faster than load."""
         best, levels = self.best(), self.space.levels
         return best is None or self.mean(held) * levels[-1] / levels[held.level] >= self.mean(best)
+
+    def reference(self) -> Point | None:
+        """The first point that was measured twice: at the start of the tuning, whatever came out later."""
+        counted: set[Point] = set()
+        for step in self.steps:
+            if step.point in counted and step.stage == "start":
+                return step.point
+            counted.add(step.point)
+        return None
+
+    def change(self) -> float | None:
+        """The change of the reference's throughput by the end, as a share, if a t test finds one.
+
+        Its repeats in the stage "watch" against those before. The spread is pooled over the repeats of all
+        points. First readings are left out, because points are repeated for what those were.
+        """
+        reference = self.reference()
+        own = [step for step in self.steps if step.point == reference][1:]
+        late = _logarithms([step.reading for step in own if step.stage == "watch"])
+        early = _logarithms([step.reading for step in own if step.stage != "watch"])
+        others = [
+            _logarithms(readings[1:]) for point, readings in self.readings.items() if point != reference
+        ]
+        groups = [group for group in (early, late, *others) if len(group) > 1]
+        degrees = sum(len(group) - 1 for group in groups)
+        if not early or not late or not degrees:
+            return None
+        spread = math.sqrt(sum(float(np.var(group)) * len(group) for group in groups) / degrees)
+        moved = float(np.mean(late) - np.mean(early))
+        error = spread * math.sqrt(1 / len(early) + 1 / len(late))
+        sure = abs(moved) > student_t_quantile(1 - _LEVEL_OF_CHANGE / 2, degrees) * error
+        return math.expm1(moved) if sure and abs(moved) >= _LEAST_CHANGE else None
 
     def ratio(self, over: Point, under: Point) -> tuple[float, float]:
         """90 % confidence bounds of the throughput of `over` / `under`.

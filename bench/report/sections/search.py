@@ -29,10 +29,9 @@ def render(folder: RunFolder) -> Markup | None:
 
 
 def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
-    rate = answer.get("rate_per_s")
     return {
         "what": answer.get("what", ""),
-        "value": f"{significant(rate)} req/s" if rate else "none of the rates tried",
+        "value": _value(answer),
         "bounds": _bounds(answer),
         "invalid": _invalid(answer),
         "count": plural(len(answer.get("probes", ())), "probe"),
@@ -40,10 +39,18 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _value(answer: Mapping[str, Any]) -> str:
+    if answer.get("rate_per_s"):
+        return f"{significant(answer['rate_per_s'])} req/s"
+    return "not settled" if answer.get("edge_per_s") else "none of the rates tried"
+
+
 def _invalid(answer: Mapping[str, Any]) -> str:
     """Why the answer cannot be used, if it cannot."""
     if answer.get("failed"):
         return f"FAILED: {answer['failed']}"
+    if answer.get("change") is not None:
+        return f"INVALID: the limit moved by {answer['change']:+.0%} over the search"
     doubts = ", ".join(answer.get("doubts", ()))
     return f"INVALID: {doubts}" if doubts else ""
 

@@ -80,12 +80,13 @@ def power(design: Design, limit: float, change: float, spread: Spread) -> float:
     return float(np.sum(seen))
 
 
+@lru_cache(maxsize=1024)
 def smallest_change(design: Design, limit: float, spread: Spread) -> float | None:
     """What is seen in POWER of runs; None where a change of eight times is not."""
     if design.repeats < LEAST_REPEATS or power(design, limit, _LARGEST, spread) < POWER:
         return None
     low, high = 0.0, _LARGEST
-    for _ in range(40):
+    for _ in range(20):  # to a few millionths
         middle = (low + high) / 2
         low, high = (low, middle) if power(design, limit, middle, spread) >= POWER else (middle, high)
     return high

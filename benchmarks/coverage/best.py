@@ -137,6 +137,7 @@ def row_of(cell: str, values: Floats) -> CellRow:
     known: dict[str, Any] = dict.fromkeys(COLUMNS)
     known |= {
         "cell": cell, "engine": "locust", "verdict": "VALID", "batch": 1, "errors": 0,
+        "findings": "",
         "throughput_img_per_s": interval.value,
         "throughput_img_per_s_low": interval.low, "throughput_img_per_s_high": interval.high,
         "throughputs": tuple(values.tolist()),

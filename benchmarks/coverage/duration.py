@@ -26,7 +26,7 @@ from bench.core.trial import Generator, Plan, Trial
 from bench.loadgen.locust import trial_timeline
 from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.worker_pool import Worker
-from bench.loadgen.warmup import Milestone
+from bench.loadgen.warmup import Milestone, planned_s
 from benchmarks.coverage.row import Row
 from benchmarks.coverage.throughput import lognormal
 
@@ -41,7 +41,7 @@ class VirtualLoad:
 
     ends_s: NDArray[np.float64]
     now_ns: int = 0
-    alive: bool = True
+    at_work: bool = True
 
     def monotonic_ns(self) -> int:
         return self.now_ns
@@ -92,7 +92,8 @@ def trial(random: np.random.Generator, cv: float, users: int) -> Trial:
         timeline = TrialTimeline(0, [cast(Worker, clock)], lambda _: None)
         opens_s = OPENS_S + float(random.random()) * service_s
         timeline.wait(Milestone(opens_s))
-        timeline.wait_for_answers(load, AUTO_SHORTEST_S, opens_s)
+        planned = planned_s(load, AUTO_SHORTEST_S, timeline.seconds, timeline.requests)
+        timeline.wait_for_answers(load, AUTO_SHORTEST_S, planned, opens_s)
         timeline.wait_until_tight(opens_s, opens_s + AUTO_LONGEST_S, 99.0)
     kept = starts.ravel() < clock.now_ns / 1e9
     sent, done = ((times.ravel()[kept] * 1e9).astype(np.int64) for times in (starts, ends))

@@ -228,8 +228,9 @@ def test_a_tritonserver_that_is_none_ends_with_4(bench: Run) -> None:
 def test_a_dry_run_prints_cells_reloads_and_time_and_starts_nothing(bench: Run, tmp_path: Path) -> None:
     code, out, _ = bench("sweep", "--dry-run", "--batch", "1,8", "--instances", "1,2", "--protocol", "both")
     assert code == 0
-    cells, total, about, *gates = out.splitlines()[:8], *out.splitlines()[8:]
+    cells, total, fresh, about, *gates = out.splitlines()[:8], *out.splitlines()[8:]
     assert len(set(cells)) == 8
+    assert fresh == "Includes 3 fresh trials of the best cell; --no-confirm leaves them out."
     assert about.startswith(
         "Compared, this run against another like it, with 3 repeats, a luck of 3% a start"
     )

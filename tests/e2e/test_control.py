@@ -38,7 +38,8 @@ def test_a_load_afresh_starts_the_instances_anew_and_counts_from_zero(triton: Em
     control = Triton(triton.target)
     config = model_config.read(REPOSITORY / "delay" / "config.pbtxt")
     one, asked = Serving(control, "delay", config, is_ours=True), ServerConfiguration(model="delay")
-    one.configure(asked)
+    for _ in range(2):  # what other tests loaded before is unloaded for good
+        one.configure(asked, afresh=True)
 
     def told(what: str) -> int:
         return triton.log.read_text().count(f"successfully {what} 'delay'")

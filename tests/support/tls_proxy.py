@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,49 +25,35 @@ def tls_proxy(
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(clients)
     host, _, port = to.rpartition(":")
-    listening = socket.create_server(("127.0.0.1", 0))
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=hand_on, args=(listening.accept()[0],), daemon=True).start()
+    async def hand_on(near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        far_in, far_out = await asyncio.open_connection(host, int(port))
+        with closing(near_out), closing(far_out):
+            ways = (copy(near_in, far_out), copy(far_in, near_out))
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
 
-    def hand_on(plain: socket.socket) -> None:
-        with (
-            suppress(OSError),
-            context.wrap_socket(plain, server_side=True) as near,
-            socket.create_connection((host, int(port))) as far,
-        ):
-            near.settimeout(0.02)
-            back = threading.Thread(target=copy, args=(far, near), daemon=True)
-            back.start()
-            copy(near, far)
-            far.shutdown(socket.SHUT_RDWR)
-            back.join(5)
-
-    threading.Thread(target=serve, daemon=True).start()
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(hand_on, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
     try:
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        server.close()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    """Until the source ends. A read that waits does not keep the other direction from its turn."""
+async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Until the source ends, or either side breaks."""
     with suppress(OSError):
-        while True:
-            try:
-                data = source.recv(1 << 16)
-            except TimeoutError:
-                continue
-            if not data:
-                return
-            send_all(sink, data)
-
-
-def send_all(sink: socket.socket, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        with suppress(TimeoutError):
-            left = left[sink.send(left) :]
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()

@@ -59,7 +59,7 @@ def test_nobody_waits_for_workers_that_have_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(trial_timeline, "time", time)
     timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
     timeline.wait(Milestone(1.0, ended=1_000_000))
-    timeline.wait_for_answers(Load(protocol=Protocol.HTTP, batch=1, concurrency=4), 2.0, 2.0)
+    timeline.wait_for_answers(Load(protocol=Protocol.HTTP, batch=1, concurrency=4), 2.0, 2.0, 2.0)
     assert timeline.seconds < 1.0
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from bench.core.cell import ServerConfiguration
 from bench.core.errors import BenchError
-from bench.server import control
 from bench.server.control import Triton
 from bench.server.embedded import EmbeddedTriton
+from bench.server.reader import Reader
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.table import CONTROL
 from tests.support.calibration import serve
@@ -23,6 +23,7 @@ from tests.support.calibration import serve
 pytestmark = pytest.mark.e2e
 
 MODEL = "null_small"
+TIMEOUT_S = 0.3
 HANGS_S = 20.0  # A busy machine may hold a test up for seconds. What takes longer than this has hung.
 MOST_BYTES = 64 << 20
 # Question -> the path that the server is asked at.
@@ -51,8 +52,8 @@ def between(triton: EmbeddedTriton) -> Iterator[Proxy]:
 def test_an_answer_of_the_control_side_is_a_value_or_a_sentence(
     question: str, fault: str, triton: EmbeddedTriton, between: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "CONTROL_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(control, "LOAD_TIMEOUT_S", 0.3)
+    ask_in_time = Reader.ask
+    monkeypatch.setattr(Reader, "ask", lambda one, url, _, *more: ask_in_time(one, url, TIMEOUT_S, *more))
     ask, between.path = QUESTIONS[question]
     between.play, played = CONTROL[fault], between.played
     url = f"http://{between.address}"

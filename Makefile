@@ -33,9 +33,9 @@ sweep: $(STAMP) ## Start a local Triton, serve the ViT, sweep batch 1,8,32 x ins
 
 test: $(STAMP) ## Run all tests, against a real Triton
 	$(BIN)/bench setup perf-analyzer --quiet
-	@# Most tests wait more than they compute, so three run at the same time on two cores, and a process that is done takes tests from the others. Tests marked `alone` measure exactly and run one at a time.
+	@# Most tests wait more than they compute, so four run at the same time on two cores, and a process that is done takes tests from the others. Tests marked `alone` measure exactly and run one at a time.
 	@# Exit code 5 means that no test was selected, as with TEST_FLAGS="-k something". It is not a failure here.
-	$(BIN)/python -m pytest -m "not alone" -n 3 --dist worksteal --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "not alone" -n 4 --dist worksteal --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone --durations=10 $(TEST_FLAGS) || [ $$? -eq 5 ]
 
 lint: $(STAMP) lint.js ## Run ruff, mypy --strict, the check that imports point downward, and the linter of the page's scripts

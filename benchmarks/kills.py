@@ -117,7 +117,9 @@ def kill(victim: str, kind: str, after_s: float) -> Killed:
         # The names of shared memory hold the number of the process that asked for it.
         kept = (name for name in os.listdir("/dev/shm") if pids & set(re.findall(r"\d+", name)))
         wrong += [f"in /dev/shm: {name}" for name in kept]
-        wrong += [f"in the scratch folder: {file.name}" for file in scratch.iterdir()]
+        # The log of a server that was kept in the foreground stays for whoever looks why it ended.
+        files = (file.name for file in scratch.iterdir() if not file.name.startswith("bench-serve-"))
+        wrong += [f"in the scratch folder: {name}" for name in files]
         text = (Path(folder) / "log").read_text(errors="replace")
         wrong += ["a traceback"] if "Traceback" in text else []
     return Killed(victim, kind, after_s, int(process.returncode), "; ".join(wrong))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, stdev
 from typing import Any
 
@@ -18,19 +18,23 @@ from bench.core.units import percent
 
 # Throughput and medians of a quiet machine differ by about so much from repeat to repeat; tails by more.
 ASSUMED_SPREAD = 0.02
+# Three repeats know their spread poorly. A plan with fewer repeats than this says what so many would see.
+MORE_REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class GatePlan:
     """One gate. `smallest`: the change of one cell that POWER of such comparisons see; None: none is seen.
 
-    `repeats`: what `detect` needs in each run; None where nothing was asked, or no number is enough.
+    `with_more`: the same with MORE_REPEATS, where the plan has fewer. `repeats`: what `detect` needs in each
+    run; None where nothing was asked, or no number is enough.
     """
 
     gate: Gate
     spread: float
     source: str
     smallest: float | None
+    with_more: float | None
     detect: float | None
     repeats: int | None
 
@@ -40,7 +44,8 @@ class GatePlan:
             f"{self.gate}: {POWER:.0%} of such comparisons see {seen} of a single cell, with repeats that "
             f"spread by {percent(self.spread)} ({self.source})."
         )
-        return f"{sentence} {self._needs()}".strip()
+        more = "" if self.with_more is None else f"With {MORE_REPEATS} repeats: {percent(self.with_more)}."
+        return " ".join(filter(None, (sentence, more, self._needs())))
 
     def _needs(self) -> str:
         if self.detect is None:
@@ -59,6 +64,7 @@ class GatePlan:
             "spread_from": self.source,
             "power": POWER,
             "smallest_change": self.smallest,
+            f"smallest_change_with_{MORE_REPEATS}_repeats": self.with_more,
             "detect": self.detect,
             "repeats_to_detect": self.repeats,
         }
@@ -106,15 +112,22 @@ def _of_gate(
     sign = 1 if gate.higher_is_worse else -1
     limit, known = sign * math.log(gate.limit), Spread(spread)
     least = smallest_change(design, limit, known)
+    more = replace(design, repeats=MORE_REPEATS)
+    with_more = smallest_change(more, limit, known) if design.repeats < MORE_REPEATS else None
     wanted = None if detect is None else sign * math.log1p(sign * detect)
     return GatePlan(
         gate,
         spread,
         source,
-        None if least is None else abs(math.expm1(sign * least)),
+        _share(least, sign),
+        _share(with_more, sign),
         detect,
         None if wanted is None else repeats_to_see(design, limit, wanted, known),
     )
+
+
+def _share(logarithm: float | None, sign: int) -> float | None:
+    return None if logarithm is None else abs(math.expm1(sign * logarithm))
 
 
 def _spread(gate: Gate, base: RunResults | None, assumed: float | None) -> tuple[float, str]:

@@ -21,6 +21,8 @@ DEFAULT_MAX_ERRORS = 0.01
 # Connections, counters and files take about so long between two trials.
 SETTLE_S = 0.3
 AUTO_SHORTEST_S, AUTO_LONGEST_S = 2.0, 60.0
+# The window of a closed loop is planned so long that it holds about so many answers of each user.
+WINDOW_ANSWERS = 8
 # `--duration auto` aims at throughput that is known to this share of itself, at 95 %, within the trial.
 AUTO_WITHIN = 0.03
 # A reference cell is worth its time where there are other cells whose order it watches.
@@ -169,7 +171,7 @@ class SweepSpec:
 
     def windows(self) -> str:
         """What the plan says of the length of windows."""
-        grows = " (grows where a window of it holds fewer than about 6 answers per user)"
+        grows = f" (grows where a window of it holds fewer than about {WINDOW_ANSWERS} answers per user)"
         return f"windows of {self.duration_s:g} s{grows if self.concurrencies else ''}"
 
     def errors_rule(self) -> str:

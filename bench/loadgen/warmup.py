@@ -34,6 +34,7 @@ from dataclasses import dataclass
 
 from bench.analysis.checks.window import LEAST_ANSWERS
 from bench.core.cell import Load
+from bench.core.spec import WINDOW_ANSWERS
 
 # A window whose users had no answer opens this long after the time it should have.
 LONGEST_WAIT_S = 60.0
@@ -42,7 +43,7 @@ FIRST_ANSWERS = 2
 # The window opens up to so many mean response times later: two, for a long and a short request in turns.
 PHASES = 2.0
 # A window is planned to hold so many answers of each user: twice what it needs, so that few windows go on.
-ANSWERS = 8.0
+ANSWERS = float(WINDOW_ANSWERS)
 # It grows to at most so many times the duration that was asked for, and to so many seconds.
 MOST_TIMES, MOST_S = 6.0, 60.0
 

@@ -68,7 +68,7 @@ def test_a_search_that_is_not_settled_says_what_would_settle_it() -> None:
     assert (found.longer or 0) > 2
     said = sentence(found, MD1.slo)
     assert said.startswith("INVALID: the search is not settled. The limit under")
-    assert f"A --longest-probe of about {np.ceil(found.longer or 0):g} times the length" in said
+    assert f"A --longest-probe {np.ceil(found.longer or 0):g} times as long" in said
     assert exit_code([found]) == 3
 
 

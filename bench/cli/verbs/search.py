@@ -105,7 +105,7 @@ def _exit_code(capacity: Capacity) -> int:
 def _advice(capacity: Capacity) -> str:
     if capacity.longer is None:
         return "The server probably changed meanwhile: search again when the machine is quiet."
-    return f"A --longest-probe of about {math.ceil(capacity.longer)} times the length should settle it."
+    return f"A --longest-probe {math.ceil(capacity.longer)} times as long should settle it."
 
 
 def sentence(capacity: Capacity, slo: Slo) -> str:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# With these flags `make sweep` takes at most 5 minutes on 2 cores without a GPU.
+# With these flags `make sweep` takes about 6 minutes on 2 cores without a GPU.
 SWEEP_FLAGS ?= --concurrency 2 --duration 3s --warmup 500ms
 # Simulated studies behind each row of `make coverage`.
 STUDIES ?= 400

@@ -109,7 +109,7 @@ def _resolved(host: str, port: int, timeout_s: float) -> list[Address]:
 
     def look_up() -> None:
         try:
-            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]  # of a stream socket the addresses are of IP
         except OSError as error:
             found.append(error)
         except UnicodeError:

@@ -383,7 +383,7 @@ def rows(studies: int, say: Callable[[str], None]) -> list[Row]:
     """A row for each family: coverage and bias over all its kinds, and the worst kind of them."""
     table = []
     for number, (over, kinds) in enumerate(families()):
-        each = math.ceil(studies / len(kinds))
+        each = max(2, math.ceil(studies / len(kinds)))  # one study has no spread
         results = [covered(kind, each, 1000 * number + k) for k, kind in enumerate(kinds)]
         claim = CLAIM if number < len(SERVICES_S) * len(CVS) else f"{CLAIM}, other servers"
         table.append(_row(claim, over, results, each))

@@ -44,7 +44,7 @@ def deployed(
             say(f"kept {names}; {again} it")
             return
         if not is_serving:
-            time.sleep(_IN_FLIGHT_S)
+            time.sleep(_IN_FLIGHT_S)  # what was being applied arrives, and can be removed
         try:
             undeploy(cluster, say, names=[spec.name for spec in specs])
         except BenchError as error:

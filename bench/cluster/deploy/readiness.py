@@ -72,7 +72,7 @@ def wait_until_serving(
                 serving[i] = now
         if len(serving) == len(changes):
             return [serving[i] for i in range(len(changes))]
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # polled: a watch would need one more verb than list
 
 
 def missing(wanted: Wanted, item: Item | None, pods: Sequence[Pod]) -> str:

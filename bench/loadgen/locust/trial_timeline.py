@@ -51,6 +51,7 @@ class TrialTimeline:
                 return  # The end of the trial says so.
             self._show(seconds, requests)
             left_s = milestone.at_s - seconds
+            # What workers tell arrives by itself, and is looked at a few times a second.
             time.sleep(min(0.25, left_s) if left_s > 0 else 0.05)
 
     def wait_for_answers(self, load: Load, duration_s: float, window_s: float, opened_s: float) -> None:

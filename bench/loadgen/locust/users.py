@@ -48,7 +48,7 @@ class TritonUser(User):  # type: ignore[misc]  # Locust has no types
     def on_stop(self) -> None:
         self.connection.close()
 
-    @task  # type: ignore[untyped-decorator]
+    @task  # type: ignore[untyped-decorator]  # Locust has no types
     def infer(self) -> None:
         """One request, or all of a trial."""
         if self.traffic.whole_trial:

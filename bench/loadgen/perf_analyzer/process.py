@@ -92,7 +92,7 @@ class PerfAnalyzerProcess:
             self.check()
             if time.monotonic_ns() >= until_ns:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.02)  # `check` looks at memory meanwhile, so the end alone cannot be waited for
         return True
 
     def stop(self) -> None:

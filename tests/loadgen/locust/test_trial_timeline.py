@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,33 +17,21 @@ from bench.loadgen.locust.trial_timeline import TrialTimeline
 from bench.loadgen.locust.worker_pool import Worker
 from bench.loadgen.warmup import Milestone, planned_s
 from benchmarks.coverage import duration
+from benchmarks.coverage.duration import VirtualLoad
 
 RATE_PER_S = 100.0
 
 
-@dataclass
-class VirtualTime:
-    """Stands for the module `time`, and for a worker that answers evenly."""
-
-    now_ns: int = 0
-    at_work: bool = True
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def sleep(self, seconds: float) -> None:
-        self.now_ns += max(1, round(seconds * 1e9))
-
-    @property
-    def live(self) -> dict[str, Any]:
-        return {"requests": int(RATE_PER_S * self.now_ns / 1e9)}
+def even_load(*, at_work: bool = True) -> VirtualLoad:
+    """A worker that answers evenly, and its clock."""
+    return VirtualLoad(np.arange(1, 20_000) / RATE_PER_S, at_work=at_work)
 
 
 @pytest.mark.parametrize(("percent", "at_most_s"), [(99.0, 60.0), (99.9, 120.0), (99.9, 60.0)])
 def test_a_window_grows_until_the_percentile_asked_has_its_samples(
     monkeypatch: pytest.MonkeyPatch, percent: float, at_most_s: float
 ) -> None:
-    time = VirtualTime()
+    time = even_load()
     monkeypatch.setattr(trial_timeline, "time", time)
     timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
     timeline.wait(Milestone(2.0))
@@ -55,7 +42,7 @@ def test_a_window_grows_until_the_percentile_asked_has_its_samples(
 
 def test_nobody_waits_for_workers_that_have_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their process lives, and what they said last was an error."""
-    time = VirtualTime(at_work=False)
+    time = even_load(at_work=False)
     monkeypatch.setattr(trial_timeline, "time", time)
     timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
     timeline.wait(Milestone(1.0, ended=1_000_000))
@@ -70,7 +57,7 @@ def test_a_window_grows_until_each_user_has_some_answers(
     monkeypatch: pytest.MonkeyPatch, users: int, at_least_s: float, at_most_s: float
 ) -> None:
     """At 100 requests a second, a hundred users have an answer a second each."""
-    time = VirtualTime()
+    time = even_load()
     monkeypatch.setattr(trial_timeline, "time", time)
     timeline = TrialTimeline(0, [cast(Worker, time)], lambda _: None)
     load = Load(protocol=Protocol.HTTP, batch=1, concurrency=users)

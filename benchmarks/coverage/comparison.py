@@ -26,7 +26,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.checks.cell import FALSE_ALARMS, p_of_drift
 from bench.analysis.failures import rise_of, share
 from bench.analysis.many_cells import (
     COMMON_LEVEL,
@@ -198,7 +197,6 @@ def _all_rows(studies: int) -> Iterator[Row]:
     yield from _few_cells(studies)
     yield from _wandering(studies)
     yield from _failures(studies)
-    yield from _drifts(studies)
 
 
 def _claimed(studies: int) -> Iterator[Row]:
@@ -251,14 +249,6 @@ def _wandering(studies: int) -> Iterator[Row]:
         }
         over = f"{cells} cells, {WAYS[paired]}, a machine that wanders by 10 %"
         yield _equal(over, shares, each, "a wandering machine")
-
-
-def _drifts(studies: int) -> Iterator[Row]:
-    for rounds in (3, 5, 10):
-        alarms = max(false_alarms(studies, rounds, spread) for spread in (0.01, 0.03, 0.05, 0.1))
-        holds = alarms <= FALSE_ALARMS + 2 * math.sqrt(FALSE_ALARMS / studies)
-        over = f"{rounds} rounds, sd 1-10 %"
-        yield Row("machine-drift without drift", over, "5 %", f"{alarms:.1%} at most", holds, studies)
 
 
 def _way(paired: bool, repeats: int) -> str:
@@ -329,10 +319,3 @@ def failure_exits(base: Failing, new: Failing, repeats: int, studies: int, chang
             for one, is_sure in zip(found, sure, strict=False)
         )
     return exits / studies
-
-
-def false_alarms(studies: int, rounds: int, spread: float) -> float:
-    """How often a steady machine is said to drift."""
-    logs = np.random.default_rng(17).normal(0, spread, (studies, 2 * rounds))
-    named = [p_of_drift(dict(enumerate(np.exp(study))), rounds) < FALSE_ALARMS for study in logs]
-    return sum(named) / studies
